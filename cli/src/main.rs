@@ -1,0 +1,3 @@
+//! docker-rs.
+
+fn main() {}

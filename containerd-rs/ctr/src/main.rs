@@ -1,0 +1,3 @@
+//! ctr-rs.
+
+fn main() {}

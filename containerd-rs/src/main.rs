@@ -1,0 +1,3 @@
+//! containerd-rs.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! dockerd-rs.
+
+fn main() {}

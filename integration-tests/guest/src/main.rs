@@ -1,0 +1,3 @@
+//! guest.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! runc-rs.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! containerd-shim-runc-rs-v2.
+
+fn main() {}
