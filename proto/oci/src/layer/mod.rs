@@ -1,0 +1,92 @@
+//! Applies a layer tar to a directory. Document: image-spec, layer.md.
+//!
+//! Everything a layer names is resolved below one directory descriptor with openat2, so neither
+//! `..` nor a symlink the layer made a line earlier leads out of it. Modes and times of directories
+//! are set when nothing will be written into them any more. The stream is hashed while it is read;
+//! `Applied::diff_id` is the digest of the uncompressed tar, trailing bytes included.
+//!
+//! Left to the caller: choosing the directory, verifying `diff_id`, throwing away a directory in
+//! which `apply` failed.
+
+mod compression;
+mod entry;
+mod path;
+mod root;
+mod sparse;
+#[cfg(test)]
+mod tests;
+
+pub use compression::{Compression, decompress};
+
+use crate::digest::{Digest, HashingReader};
+use entry::Writer;
+use std::io::Read;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// What whiteouts (`.wh.x`, `.wh..wh..opq`) become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whiteouts {
+    /// The kernel's overlay form: character device 0/0, `trusted.overlay.opaque`.
+    Overlay,
+    /// The named file is removed from the directory, which holds the layers below.
+    Remove,
+}
+
+pub struct Options {
+    pub whiteouts: Whiteouts,
+    /// Directories of the layers below, nearest first: a directory that a layer needs but does not
+    /// carry gets its owner, mode and attributes from there.
+    pub parents: Vec<OwnedFd>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { whiteouts: Whiteouts::Overlay, parents: Vec::new() }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Digest of the uncompressed stream.
+    pub diff_id: Digest,
+    /// Length of the uncompressed stream.
+    pub size: u64,
+    pub compression: Compression,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    #[error("read layer: {0}")]
+    Read(#[source] std::io::Error),
+    #[error("{operation} {path}: {source}")]
+    Write { operation: &'static str, path: String, source: std::io::Error },
+    #[error("invalid entry {path}: path escapes the layer's root")]
+    Escape { path: String },
+    #[error("invalid entry {path}: {reason}")]
+    Entry { path: String, reason: &'static str },
+    #[error("entry {path} has the unknown type {kind:?}")]
+    Kind { path: String, kind: char },
+}
+
+/// Unpacks `reader` (plain, gzip or zstd, told by its first bytes) into `root`.
+pub fn apply(
+    reader: impl Read,
+    root: BorrowedFd<'_>,
+    options: &Options,
+) -> Result<Applied, LayerError> {
+    let (compression, stream) = decompress(reader).map_err(LayerError::Read)?;
+    let mut stream = HashingReader::new(stream);
+    {
+        let mut writer = Writer::new(root, options)?;
+        let mut archive = tar::Archive::new(&mut stream);
+        for entry in archive.entries().map_err(LayerError::Read)? {
+            writer.entry(entry.map_err(LayerError::Read)?)?;
+        }
+        writer.finish()?;
+    }
+    // What follows the end-of-archive blocks belongs to the diff id, too; so does the check that
+    // the compressed stream is whole.
+    std::io::copy(&mut stream, &mut std::io::sink()).map_err(LayerError::Read)?;
+    let (diff_id, size) = stream.finish();
+    Ok(Applied { diff_id, size, compression })
+}
