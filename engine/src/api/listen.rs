@@ -1,0 +1,153 @@
+//! Sockets: `unix://` and `tcp://`, one task a connection.
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+
+use crate::app::App;
+use crate::config::Config;
+
+/// A bound socket.
+pub(crate) enum Socket {
+    Unix(UnixListener, PathBuf),
+    Tcp(TcpListener),
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+/// Binds every `-H`.
+pub(crate) fn bind(config: &Config) -> anyhow::Result<Vec<Socket>> {
+    config.hosts.iter().map(|host| bind_one(host, &config.group)).collect()
+}
+
+fn bind_one(host: &str, group: &str) -> anyhow::Result<Socket> {
+    if let Some(path) = host.strip_prefix("unix://") {
+        let path = PathBuf::from(path);
+        return bind_unix(&path, group)
+            .map(|listener| Socket::Unix(listener, path))
+            .with_context(|| format!("can't create unix socket for {host}"));
+    }
+    if let Some(address) = host.strip_prefix("tcp://") {
+        tracing::warn!(
+            "[!] DON'T BIND ON ANY IP ADDRESS WITHOUT setting --tlsverify IF YOU DON'T KNOW WHAT YOU'RE DOING [!]"
+        );
+        let listener = std::net::TcpListener::bind(address).with_context(|| host.to_owned())?;
+        listener.set_nonblocking(true)?;
+        return Ok(Socket::Tcp(TcpListener::from_std(listener)?));
+    }
+    bail!("invalid bind address format or protocol not supported: {host}")
+}
+
+fn bind_unix(path: &Path, group: &str) -> anyhow::Result<UnixListener> {
+    if let Ok(old) = std::fs::symlink_metadata(path) {
+        if !old.file_type().is_socket() {
+            bail!("{} is not a socket", path.display());
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            bail!("{} is in use by another daemon", path.display());
+        }
+        std::fs::remove_file(path)?;
+    }
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    if let Ok(Some(found)) = nix::unistd::Group::from_name(group) {
+        nix::unistd::chown(path, None, Some(found.gid))?;
+    }
+    Ok(listener)
+}
+
+/// Answers until a signal asks to stop.
+pub(crate) async fn serve(app: &Arc<App>, sockets: Vec<Socket>) -> anyhow::Result<()> {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut tasks = tokio::task::JoinSet::new();
+    for socket in sockets {
+        let (app, permits) = (Arc::clone(app), Arc::clone(&permits));
+        tasks.spawn(async move {
+            loop {
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+                let connection: Box<dyn Connection> = match &socket {
+                    Socket::Unix(listener, _) => match listener.accept().await {
+                        Ok((stream, _)) => Box::new(stream),
+                        Err(error) => {
+                            pause_after(&error).await;
+                            continue;
+                        }
+                    },
+                    Socket::Tcp(listener) => match listener.accept().await {
+                        Ok((stream, _)) => Box::new(stream),
+                        Err(error) => {
+                            pause_after(&error).await;
+                            continue;
+                        }
+                    },
+                };
+                let app = Arc::clone(&app);
+                tokio::spawn(async move {
+                    answer(app, connection).await;
+                    drop(permit);
+                });
+            }
+        });
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => tracing::info!("reload by SIGHUP is not there yet; nothing changed"),
+        }
+    }
+    tracing::info!("Processing signal, shutting down");
+    tasks.abort_all();
+    while tasks.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Either kind of stream.
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+async fn answer(app: Arc<App>, connection: Box<dyn Connection>) {
+    let service = service_fn(move |request| {
+        let app = Arc::clone(&app);
+        async move { Ok::<_, std::convert::Infallible>(super::handle(app, request).await) }
+    });
+    let served = http1::Builder::new()
+        .half_close(true)
+        .title_case_headers(true)
+        .timer(TokioTimer::new())
+        .max_buf_size(64 << 10)
+        .serve_connection(TokioIo::new(connection), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!("connection: {error}");
+    }
+}
+
+async fn pause_after(error: &std::io::Error) {
+    tracing::warn!("accept: {error}");
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+}
+
+const MAX_CONNECTIONS: usize = 4096;

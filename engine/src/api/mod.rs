@@ -1,0 +1,78 @@
+//! HTTP: the version prefix is stripped, the path is matched by segments, the answer rendered.
+//!
+//! Each resource has `route(app, call) -> Reply`; what no resource knows is dockerd's 404.
+//! Image names contain slashes, so segments are matched from both ends (`Call::name`).
+
+pub(crate) mod call;
+pub(crate) mod containers;
+pub(crate) mod error;
+pub(crate) mod exec;
+pub(crate) mod hijack;
+pub(crate) mod images;
+pub(crate) mod listen;
+pub(crate) mod networks;
+pub(crate) mod reply;
+pub(crate) mod system;
+pub(crate) mod volumes;
+
+use std::sync::Arc;
+
+use docker_api::version::ApiVersion;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::app::App;
+use call::Call;
+use error::ApiError;
+use reply::Reply;
+
+/// Answers one request; never fails.
+pub(crate) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Reply {
+    tracing::debug!("Calling {} {}", request.method(), request.uri().path());
+    let mut reply = match dispatch(&app, request).await {
+        Ok(reply) => reply,
+        Err(error) => error.into_reply(),
+    };
+    let headers = reply.headers_mut();
+    let version = http::HeaderValue::from_static("1.51");
+    headers.entry("Api-Version").or_insert(version);
+    headers.insert("Docker-Experimental", http::HeaderValue::from_static("false"));
+    headers.insert("Ostype", http::HeaderValue::from_static("linux"));
+    headers.insert("Server", http::HeaderValue::from_static(reply::SERVER));
+    reply
+}
+
+async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply, ApiError> {
+    let call = Call::new(request)?;
+    if call.version > ApiVersion::MAX {
+        // Compat: clients match "is too new" and "is too old".
+        return Err(ApiError::invalid(format!(
+            "client version {} is too new. Maximum supported API version is {}",
+            call.version,
+            ApiVersion::MAX
+        )));
+    }
+    if call.version < ApiVersion::MIN {
+        return Err(ApiError::invalid(format!(
+            "client version {} is too old. Minimum supported API version is {}, please upgrade your client to a newer version",
+            call.version,
+            ApiVersion::MIN
+        )));
+    }
+    let area = call.segments.first().cloned().unwrap_or_default();
+    match area.as_str() {
+        "containers" => containers::route(app, call).await,
+        "exec" => exec::route(app, call).await,
+        "images" => images::route(app, call).await,
+        "networks" => networks::route(app, call).await,
+        "volumes" => volumes::route(app, call).await,
+        _ => system::route(app, call).await,
+    }
+}
+
+/// Keeps `Response` named in one place.
+pub(crate) fn status(code: StatusCode) -> Reply {
+    let mut reply: Reply = Response::new(reply::no_body());
+    *reply.status_mut() = code;
+    reply
+}

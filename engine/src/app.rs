@@ -1,0 +1,88 @@
+//! The one place where the parts are wired together.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::container::Containers;
+use crate::containerd::Containerd;
+use crate::events::Events;
+use crate::exec::Execs;
+use crate::image::Images;
+use crate::network::Networks;
+use crate::volume::Volumes;
+
+/// Everything a request can need.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) config: Arc<Config>,
+    /// This engine's identity, kept in the data root.
+    pub(crate) id: String,
+    pub(crate) events: Events,
+    pub(crate) containerd: Containerd,
+    pub(crate) networks: Networks,
+    pub(crate) volumes: Volumes,
+    pub(crate) images: Images,
+    pub(crate) containers: Containers,
+    pub(crate) execs: Execs,
+    /// Set when the engine is to end.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl App {
+    /// Opens the state, reaches containerd, finds the containers again.
+    pub(crate) async fn start(config: Config) -> anyhow::Result<Arc<Self>> {
+        refuse_foreign_root(&config)?;
+        let id = crate::sys::dirs::prepare(&config)?;
+        let config = Arc::new(config);
+        let events = Events::new();
+        let shutdown = CancellationToken::new();
+        let containerd = Containerd::start(&config, &shutdown).await.context("containerd")?;
+        let networks = Networks::load(&config, events.clone()).await.context("load networks")?;
+        let volumes = Volumes::load(&config, events.clone()).await.context("load volumes")?;
+        let images = Images::load(&config, containerd.clone(), events.clone())
+            .await
+            .context("load images")?;
+        let containers = Containers::default();
+        let app = Arc::new(Self {
+            config,
+            id,
+            events,
+            containerd,
+            networks,
+            volumes,
+            images,
+            containers,
+            execs: Execs::default(),
+            shutdown,
+        });
+        crate::container::reload::run(&app).await.context("reload containers")?;
+        tracing::info!(id = app.id, "Daemon has completed initialization");
+        Ok(app)
+    }
+
+    /// Ends the engine's own work; the containers stay unless `--live-restore=false`.
+    pub(crate) async fn stop(self: &Arc<Self>) {
+        if !self.config.live_restore {
+            crate::container::stop_all(self).await;
+        }
+        self.shutdown.cancel();
+        self.containerd.release(&self.config).await;
+    }
+}
+
+/// A data root of stock Docker is never written into.
+fn refuse_foreign_root(config: &Config) -> anyhow::Result<()> {
+    let root = &config.data_root;
+    for mark in ["engine-id", "overlay2", "image", "buildkit"] {
+        if root.join(mark).exists() {
+            anyhow::bail!(
+                "{} holds the state of stock Docker, which dockerd-rs does not touch; give another --data-root (an importer is planned)",
+                root.display()
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! containerd below us: one channel, one client a service, every call in the engine's namespace.
+
+mod process;
+
+use std::path::PathBuf;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use proto::containerd::services;
+
+use crate::config::Config;
+
+/// Adds the namespace to every request.
+#[derive(Clone, Debug)]
+pub(crate) struct Namespaced(MetadataValue<Ascii>);
+
+impl Interceptor for Namespaced {
+    fn call(
+        &mut self,
+        mut request: tonic::Request<()>,
+    ) -> Result<tonic::Request<()>, tonic::Status> {
+        request.metadata_mut().insert(proto::namespace::GRPC_KEY, self.0.clone());
+        Ok(request)
+    }
+}
+
+pub(crate) type Service = InterceptedService<Channel, Namespaced>;
+
+/// A connection to containerd; cheap to clone, reconnects by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Containerd {
+    service: Service,
+    pub(crate) address: PathBuf,
+    pub(crate) namespace: String,
+    /// Schemes of log URIs that the shim below understands.
+    pub(crate) log_schemes: Vec<String>,
+}
+
+macro_rules! clients {
+    ($($name:ident => $module:ident :: $package:ident :: $client:ident;)*) => {
+        impl Containerd {
+            $(
+                pub(crate) fn $name(&self)
+                    -> services::$module::v1::$package::$client<Service> {
+                    services::$module::v1::$package::$client::new(self.service.clone())
+                        .max_decoding_message_size(MAX_MESSAGE)
+                        .max_encoding_message_size(MAX_MESSAGE)
+                }
+            )*
+        }
+    };
+}
+
+clients! {
+    containers => containers::containers_client::ContainersClient;
+    content => content::content_client::ContentClient;
+    events => events::events_client::EventsClient;
+    images => images::images_client::ImagesClient;
+    introspection => introspection::introspection_client::IntrospectionClient;
+    leases => leases::leases_client::LeasesClient;
+    namespaces => namespaces::namespaces_client::NamespacesClient;
+    snapshots => snapshots::snapshots_client::SnapshotsClient;
+    streaming => streaming::streaming_client::StreamingClient;
+    tasks => tasks::tasks_client::TasksClient;
+    transfer => transfer::transfer_client::TransferClient;
+    version => version::version_client::VersionClient;
+}
+
+const MAX_MESSAGE: usize = 16 << 20;
+/// The snapshotter of all our objects.
+pub(crate) const SNAPSHOTTER: &str = "overlayfs";
+
+impl Containerd {
+    /// Reaches the containerd of `--containerd`, or starts (or finds again) our own.
+    pub(crate) async fn start(
+        config: &Config,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let address = match &config.containerd {
+            Some(address) => address.clone(),
+            None => process::ensure(config).await?,
+        };
+        let mut client = Self::connect(address, &config.containerd_namespace)?;
+        client.wait_ready().await?;
+        client.log_schemes = client.read_log_schemes().await;
+        if config.containerd.is_none() {
+            tokio::spawn(process::watch(config.clone(), shutdown.clone()));
+        }
+        Ok(client)
+    }
+
+    fn connect(address: PathBuf, namespace: &str) -> anyhow::Result<Self> {
+        let path = address.clone();
+        let connector = tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        let channel = Endpoint::from_static("http://containerd")
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .connect_with_connector_lazy(connector);
+        let service = InterceptedService::new(channel, Namespaced(namespace.parse()?));
+        Ok(Self { service, address, namespace: namespace.to_owned(), log_schemes: Vec::new() })
+    }
+
+    async fn wait_ready(&self) -> anyhow::Result<()> {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(15);
+        loop {
+            match self.version().version(()).await {
+                Ok(_) => return Ok(()),
+                Err(status) if tokio::time::Instant::now() > deadline => {
+                    anyhow::bail!("{}: {}", self.address.display(), status.message())
+                }
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    async fn read_log_schemes(&self) -> Vec<String> {
+        let request = services::introspection::v1::PluginsRequest::default();
+        let Ok(answer) = self.introspection().plugins(request).await else { return Vec::new() };
+        answer
+            .into_inner()
+            .plugins
+            .into_iter()
+            .filter(|plugin| plugin.r#type == "io.containerd.runtime.v2" && plugin.id == "task")
+            .find_map(|plugin| plugin.exports.get("log-uri-schemes").cloned())
+            .map(|schemes| schemes.split(',').map(|scheme| scheme.trim().to_owned()).collect())
+            .unwrap_or_default()
+    }
+
+    /// True when the shim below writes json-file logs itself.
+    pub(crate) fn shim_writes_logs(&self) -> bool {
+        self.log_schemes.iter().any(|scheme| scheme == "json-file")
+    }
+
+    /// What `stop` leaves behind: a containerd of our own ends when no container needs it.
+    pub(crate) async fn release(&self, config: &Config) {
+        if config.containerd.is_some() {
+            return;
+        }
+        let tasks = self.tasks().list(services::tasks::v1::ListTasksRequest::default()).await;
+        if tasks.is_ok_and(|answer| answer.into_inner().tasks.is_empty()) {
+            process::stop(config).await;
+        }
+    }
+}

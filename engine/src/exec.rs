@@ -1,0 +1,5 @@
+//! Execs.
+
+/// All execs.
+#[derive(Debug, Default)]
+pub(crate) struct Execs {}

@@ -1,0 +1,39 @@
+//! The daemon's pid file: refused while its process lives, removed at the end.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+
+/// Removed on drop.
+#[derive(Debug)]
+pub(crate) struct PidFile(PathBuf);
+
+impl PidFile {
+    pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
+        if let Ok(text) = std::fs::read_to_string(path)
+            && let Ok(pid) = text.trim().parse::<u32>()
+            && pid != std::process::id()
+            && is_engine(pid)
+        {
+            // Compat: dockerd's words.
+            bail!("pid file found, ensure docker is not running or delete {}", path.display());
+        }
+        if let Some(parent) = path.parent() {
+            super::dirs::make(parent, 0o755)?;
+        }
+        std::fs::write(path, std::process::id().to_string())?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+/// A pid may have been given to someone else since.
+fn is_engine(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm"))
+        .is_ok_and(|name| name.trim().starts_with("dockerd"))
+}
