@@ -1,0 +1,70 @@
+//! A shim's own log: a fifo in its bundle, read here line by line into tracing.
+//!
+//! We hold the fifo open for reading and writing, so the shim never sees it without a reader, and the reader
+//! never sees an end; it ends with its task.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe;
+use tracing::{debug, error, info, warn};
+
+use super::TaskKey;
+
+/// Longer lines are cut.
+const LINE: usize = 4096;
+/// What a container can make its shim say is limited.
+const LINES_PER_SECOND: u32 = 100;
+
+/// Reads until the future is dropped. `fifo` must exist.
+pub(crate) async fn copy(fifo: &Path, key: &TaskKey) {
+    let opened = pipe::OpenOptions::new().read_write(true).open_receiver(fifo);
+    let receiver = match opened {
+        Ok(receiver) => receiver,
+        Err(error) => {
+            warn!(namespace = key.namespace, container = key.id, %error, "open shim log");
+            return;
+        }
+    };
+    let mut reader = BufReader::with_capacity(LINE, receiver);
+    let mut line = Vec::new();
+    let mut second = Instant::now();
+    let mut lines = 0_u32;
+    loop {
+        let Ok(chunk) = reader.fill_buf().await else { return };
+        if chunk.is_empty() {
+            return;
+        }
+        let newline = chunk.iter().position(|byte| *byte == b'\n');
+        let end = newline.unwrap_or(chunk.len());
+        line.extend_from_slice(&chunk[..end.min(LINE.saturating_sub(line.len()))]);
+        reader.consume(newline.map_or(end, |at| at + 1));
+        if newline.is_none() {
+            continue;
+        }
+        if second.elapsed() > Duration::from_secs(1) {
+            second = Instant::now();
+            lines = 0;
+        }
+        lines = lines.saturating_add(1);
+        if lines <= LINES_PER_SECOND {
+            tell(key, String::from_utf8_lossy(&line).trim_end());
+        } else if lines == LINES_PER_SECOND + 1 {
+            warn!(namespace = key.namespace, container = key.id, "shim log is cut for a second");
+        }
+        line.clear();
+    }
+}
+
+/// Shims log in logrus' text form; its level becomes ours.
+fn tell(key: &TaskKey, line: &str) {
+    let (namespace, container) = (key.namespace.as_str(), key.id.as_str());
+    let level = line.split("level=").nth(1).and_then(|rest| rest.split(' ').next());
+    match level {
+        Some("debug" | "trace") => debug!(namespace, container, "shim: {line}"),
+        Some("warning" | "warn") => warn!(namespace, container, "shim: {line}"),
+        Some("error" | "fatal" | "panic") => error!(namespace, container, "shim: {line}"),
+        _ => info!(namespace, container, "shim: {line}"),
+    }
+}
