@@ -376,3 +376,6 @@ impl Inner {
 fn now() -> Timestamp {
     std::time::SystemTime::now().into()
 }
+
+#[cfg(test)]
+mod tests;
