@@ -1,3 +1,43 @@
 //! From `config.json` to what will be done: load, check, plan.
 
 pub(crate) mod oci;
+pub(crate) mod options;
+pub(crate) mod plan;
+pub(crate) mod process;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::sys::{errno_of, errno_text};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    // Compat: runc's sentence for a bundle without a configuration.
+    #[error("JSON specification file config.json not found")]
+    NotFound,
+    #[error("open {}: {}", path.display(), errno_text(errno_of(cause)))]
+    Read { path: PathBuf, cause: io::Error },
+    #[error("{}: {cause}", path.display())]
+    Json { path: PathBuf, cause: serde_json::Error },
+}
+
+pub(crate) fn load(bundle: &Path) -> Result<oci::Spec, Error> {
+    let path = bundle.join("config.json");
+    match read(&path) {
+        Err(Error::Read { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+            Err(Error::NotFound)
+        }
+        result => result,
+    }
+}
+
+/// The file that `exec --process` names.
+pub(crate) fn load_process(path: &Path) -> Result<oci::Process, Error> {
+    read(path)
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let bytes =
+        std::fs::read(path).map_err(|cause| Error::Read { path: path.to_owned(), cause })?;
+    serde_json::from_slice(&bytes).map_err(|cause| Error::Json { path: path.to_owned(), cause })
+}

@@ -1,0 +1,394 @@
+//! `create`, and the making of a container for `run`: the runtime's side of the handshake.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow, bail};
+use rustix::fs::{FileType, Mode, OFlags};
+
+use super::{Globals, listen_fds, parse_one, write_pid_file};
+use crate::args::{Flag, Parsed};
+use crate::cgroup::Cgroup;
+use crate::container::{Container, Lock, Record, process_stat};
+use crate::hooks;
+use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
+use crate::init::{self, Birth};
+use crate::spec::oci::{IdMapping, LinuxResources, Spec};
+use crate::spec::plan::{Choices, MountAction, Plan};
+use crate::spec::process::unavailable;
+use crate::sys::clone::Side;
+use crate::sys::{self, errno_of, errno_text};
+
+pub(crate) const FLAGS: &[Flag] = &[
+    ("bundle", "b", true),
+    ("console-socket", "", true),
+    ("pidfd-socket", "", true),
+    ("pid-file", "", true),
+    ("no-pivot", "", false),
+    ("no-new-keyring", "", false),
+    ("preserve-fds", "", true),
+];
+
+pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
+    let (parsed, id) = parse_one("create", arguments, FLAGS)?;
+    let making = || -> anyhow::Result<()> {
+        let options = Options::new(&parsed)?;
+        let bundle = Bundle::load(&options.bundle)?;
+        let terminal = bundle.wants_terminal();
+        // Compat: a detached terminal needs someone to take it, and only a terminal does.
+        if terminal && options.console_socket.is_none() {
+            bail!("cannot allocate tty if runc will detach without setting console socket");
+        }
+        if !terminal && options.console_socket.is_some() {
+            bail!("cannot use console socket if runc will not detach or allocate tty");
+        }
+        let console = options.connect_console()?;
+        make(globals, &id, &bundle, &options, console).map(drop)
+    };
+    making().context("runc create failed")?;
+    Ok(0)
+}
+
+/// What `create` and `run` share on the command line.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) bundle: PathBuf,
+    pub(crate) console_socket: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
+    choices: Choices,
+}
+
+impl Options {
+    pub(crate) fn new(parsed: &Parsed) -> anyhow::Result<Self> {
+        if parsed.get("pidfd-socket").is_some() {
+            bail!("--pidfd-socket is not supported yet");
+        }
+        let path = |name: &str| -> anyhow::Result<Option<PathBuf>> {
+            parsed.get(name).map(|path| Ok(std::path::absolute(path)?)).transpose()
+        };
+        Ok(Self {
+            bundle: path("bundle")?.map_or_else(std::env::current_dir, Ok)?,
+            console_socket: path("console-socket")?,
+            pid_file: path("pid-file")?,
+            choices: Choices {
+                no_pivot: parsed.is_set("no-pivot"),
+                new_keyring: !parsed.is_set("no-new-keyring"),
+                preserve_fds: parsed.number("preserve-fds")? + listen_fds(),
+            },
+        })
+    }
+
+    pub(crate) fn connect_console(&self) -> anyhow::Result<Option<OwnedFd>> {
+        self.console_socket.as_deref().map(connect_console).transpose()
+    }
+}
+
+pub(crate) fn connect_console(path: &Path) -> anyhow::Result<OwnedFd> {
+    sys::socket::connect(path).map_err(|error| {
+        anyhow!("dial unix {}: connect: {}", path.display(), errno_text(errno_of(&error)))
+    })
+}
+
+/// A bundle directory and its configuration.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    path: PathBuf,
+    spec: Spec,
+}
+
+impl Bundle {
+    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
+        let path = path.canonicalize().map_err(|error| {
+            anyhow!("chdir {}: {}", path.display(), errno_text(errno_of(&error)))
+        })?;
+        let spec = crate::spec::load(&path)?;
+        Ok(Self { path, spec })
+    }
+
+    pub(crate) fn wants_terminal(&self) -> bool {
+        self.spec.process.as_ref().is_some_and(|process| process.terminal)
+    }
+}
+
+/// A container that waits on its fifo.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) container: Container,
+    pub(crate) lock: Lock,
+}
+
+/// Makes a container up to the point where `start` lets it go; on failure nothing is left.
+pub(crate) fn make(
+    globals: &Globals,
+    id: &str,
+    bundle: &Bundle,
+    options: &Options,
+    console: Option<OwnedFd>,
+) -> anyhow::Result<Made> {
+    crate::container::check_id(id)?;
+    let mut plan = Plan::new(&bundle.spec, id, &bundle.path, options.choices)?;
+    let listen = listen_fds();
+    if listen > 0 {
+        plan.process.env.push(format!("LISTEN_FDS={listen}"));
+        plan.process.env.push("LISTEN_PID=1".to_owned());
+    }
+    warn_of_capabilities(globals, bundle);
+    let record = Record {
+        id: id.to_owned(),
+        created: jiff::Timestamp::now().to_string(),
+        bundle: bundle.path.clone(),
+        rootfs: plan.rootfs.clone(),
+        annotations: bundle.spec.annotations.clone(),
+        hooks: plan.hooks.clone(),
+        new_keyring: plan.new_keyring,
+        seccomp_flags: plan.seccomp.as_ref().map_or(0, |program| program.flags),
+        seccomp_notifies: plan.seccomp.as_ref().is_some_and(|program| program.needs_listener),
+        ..Default::default()
+    };
+    let (mut container, lock) = Container::create(&globals.root, record)?;
+    let built = build(globals, &mut container, &plan, bundle, options, console);
+    if let Err(error) = built {
+        undo(globals, &container);
+        return Err(error);
+    }
+    Ok(Made { container, lock })
+}
+
+fn build(
+    globals: &Globals,
+    container: &mut Container,
+    plan: &Plan,
+    bundle: &Bundle,
+    options: &Options,
+    console: Option<OwnedFd>,
+) -> anyhow::Result<()> {
+    let none = LinuxResources::default();
+    let linux = bundle.spec.linux.as_ref();
+    let resources = linux.map_or(&none, |linux| &linux.resources);
+    let cgroup = Cgroup::plan(
+        linux.and_then(|linux| linux.cgroups_path.as_deref()),
+        &container.record.id,
+        resources,
+        globals.systemd_cgroup,
+    )?;
+    container.record.cgroup_paths = cgroup.paths().clone();
+    // Known before anything exists, so that `delete --force` finds what a kill leaves behind.
+    container.save()?;
+    if let Some(program) = &plan.seccomp {
+        container.save_filter(program)?;
+    }
+    let exec_fifo = make_fifo(&container.fifo_path())?;
+    cgroup.create()?;
+
+    let wants_cgroup = plan.mounts.iter().any(|mount| matches!(mount.action, MountAction::Cgroup));
+    let cgroup_mount = if wants_cgroup { Some(cgroup.mounts()?) } else { None };
+    let (ours, theirs) = sys::socket::message_pair().context("handshake socket")?;
+    let channel = RuntimeEnd(ours);
+    let record = container.record.clone();
+    let birth = Birth {
+        plan,
+        channel: InitEnd(theirs),
+        exec_fifo,
+        console,
+        cgroup_mount,
+        hook_state: &|status, pid| record.hook_state(status, pid),
+    };
+    let pid = give_birth(plan, birth, &channel)?;
+    container.record.pid = pid;
+    container.record.start_time = process_stat(pid).map_or(0, |stat| stat.start_time);
+    container.save()?;
+
+    prepare_from_outside(plan, pid)?;
+    cgroup.join(pid)?;
+    cgroup.apply(resources)?;
+    proceed(&channel)?;
+    expect(&channel, plan, bundle, &FromInit::Mounted)?;
+    // Compat: runc tells prestart hooks `creating`; the specification wants `created`.
+    let state = container.record.hook_state("created", pid);
+    hooks::run_all(&plan.hooks.prestart, "prestart", &state).map_err(init_error)?;
+    hooks::run_all(&plan.hooks.create_runtime, "createRuntime", &state).map_err(init_error)?;
+    proceed(&channel)?;
+    expect(&channel, plan, bundle, &FromInit::Ready)?;
+
+    container.record.complete = true;
+    container.save()?;
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, pid)?;
+    }
+    Ok(())
+}
+
+fn init_error(error: hooks::Error) -> anyhow::Error {
+    anyhow!("unable to start container process: {error}")
+}
+
+fn make_fifo(path: &Path) -> anyhow::Result<OwnedFd> {
+    let mode = Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, mode, 0)
+        .with_context(|| format!("mkfifo {}", path.display()))?;
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty()).context("open exec fifo")?)
+}
+
+/// Clones, through a stage where namespaces are to be entered first; init's pid.
+fn give_birth(plan: &Plan, birth: Birth<'_>, channel: &RuntimeEnd) -> anyhow::Result<i32> {
+    // Nobody in the container may look into us through its procfs before the exec.
+    sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).context("prctl PR_SET_DUMPABLE")?;
+    let staged = plan.needs_stage();
+    let flags = if staged { 0 } else { plan.create };
+    match sys::clone::clone(flags, false).map_err(|error| {
+        anyhow!("unable to start container process: clone: {}", errno_text(errno_of(&error)))
+    })? {
+        Side::Child => {
+            if staged {
+                init::stage(plan, &birth.channel);
+            }
+            init::container(birth)
+        }
+        Side::Parent(pid) => {
+            // Our copy of init's end must go, or its death would go unnoticed.
+            drop(birth);
+            if !staged {
+                return Ok(pid);
+            }
+            let told = channel.receive().context("handshake")?;
+            sys::clone::wait(pid, true).context("wait for the stage")?;
+            match told {
+                Some(FromInit::Born(pid)) => Ok(pid),
+                Some(FromInit::Failed(failure)) => {
+                    bail!("unable to start container process: {}", failure.sentence())
+                }
+                _ => bail!("unable to start container process: the stage ended without a word"),
+            }
+        }
+    }
+}
+
+/// What only the runtime's own rights can do to the process.
+fn prepare_from_outside(plan: &Plan, pid: i32) -> anyhow::Result<()> {
+    if plan.creates(libc::CLONE_NEWUSER) {
+        write_map(pid, "uid_map", &plan.uid_mappings)?;
+        write_map(pid, "gid_map", &plan.gid_mappings)?;
+    }
+    apply_limits(&plan.process, pid)
+}
+
+pub(super) fn apply_limits(
+    process: &crate::spec::process::ProcessPlan,
+    pid: i32,
+) -> anyhow::Result<()> {
+    for (resource, soft, hard) in &process.rlimits {
+        sys::identity::set_rlimit(pid, *resource, *soft, *hard).map_err(|error| {
+            anyhow!(
+                "unable to start container process: error setting rlimits for process: error \
+                 setting rlimit type {resource}: {}",
+                errno_text(errno_of(&error))
+            )
+        })?;
+    }
+    if let Some(score) = process.oom_score_adj {
+        std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
+            .map_err(|error| anyhow!("write oom_score_adj: {}", errno_text(errno_of(&error))))?;
+    }
+    Ok(())
+}
+
+fn write_map(pid: i32, name: &str, mappings: &[IdMapping]) -> anyhow::Result<()> {
+    let text: String = mappings
+        .iter()
+        .map(|mapping| {
+            format!("{} {} {}\n", mapping.container_id, mapping.host_id, mapping.size)
+        })
+        .collect();
+    std::fs::write(format!("/proc/{pid}/{name}"), text).map_err(|error| {
+        anyhow!("failed to write {name}: {}", errno_text(errno_of(&error)))
+    })
+}
+
+fn proceed(channel: &RuntimeEnd) -> anyhow::Result<()> {
+    match channel.proceed() {
+        // It is dead; why comes out of the next receive.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("handshake"),
+    }
+}
+
+fn expect(
+    channel: &RuntimeEnd,
+    plan: &Plan,
+    bundle: &Bundle,
+    wanted: &FromInit,
+) -> anyhow::Result<()> {
+    loop {
+        let message = channel.receive().context("handshake")?;
+        match message {
+            Some(message) if message == *wanted => return Ok(()),
+            Some(FromInit::Listener) if plan.seccomp.is_some() => {
+                let listener = channel.receive_listener().context("seccomp listener")?;
+                hand_over_listener(bundle, &listener)?;
+            }
+            Some(FromInit::Failed(failure)) => {
+                bail!("unable to start container process: {}", failure.sentence())
+            }
+            Some(message) => bail!("unable to start container process: unexpected {message:?}"),
+            // Compat: what runc says when init was killed, as by the OOM killer.
+            None => bail!(
+                "unable to start container process: container init was OOM-killed (memory limit \
+                 too low?) or ended without a word"
+            ),
+        }
+    }
+}
+
+/// The agent at `listenerPath` gets the listener with the state of the container process.
+pub(super) fn hand_over_listener(bundle: &Bundle, listener: &OwnedFd) -> anyhow::Result<()> {
+    let profile = bundle
+        .spec
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.seccomp.as_ref())
+        .context("seccomp listener without a profile")?;
+    let socket = connect_console(Path::new(&profile.listener_path))?;
+    let state = serde_json::json!({
+        "ociVersion": crate::container::OCI_VERSION,
+        "fds": ["seccompFd"],
+        "metadata": profile.listener_metadata,
+        "state": {
+            "ociVersion": crate::container::OCI_VERSION,
+            "status": "creating",
+            "bundle": bundle.path,
+        },
+    });
+    sys::socket::send_fds(socket.as_fd(), state.to_string().as_bytes(), &[listener.as_fd()])
+        .context("send seccomp listener")
+}
+
+/// Takes back what a failed create has made. Errors here would hide the one that matters.
+fn undo(globals: &Globals, container: &Container) {
+    if container.record.pid > 0 {
+        drop(sys::process::kill(container.record.pid, libc::SIGKILL));
+        drop(sys::clone::wait(container.record.pid, true));
+    }
+    let cgroup = container.cgroup();
+    if !container.record.cgroup_paths.is_empty()
+        && let Err(error) = cgroup.destroy()
+    {
+        globals.log.warn(&format!("remove cgroup: {error}"));
+    }
+    if let Err(error) = container.remove() {
+        globals.log.warn(&error.to_string());
+    }
+}
+
+fn warn_of_capabilities(globals: &Globals, bundle: &Bundle) {
+    let sets = bundle.spec.process.as_ref().and_then(|process| process.capabilities.as_ref());
+    if let (Some(sets), Ok(held)) = (sets, sys::identity::permitted()) {
+        let missing = unavailable(sets, held);
+        if !missing.is_empty() {
+            globals
+                .log
+                .warn(&format!("ignoring unknown or unavailable capabilities: {missing:?}"));
+        }
+    }
+}

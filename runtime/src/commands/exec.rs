@@ -1,0 +1,299 @@
+//! `exec`: a further process in a running container.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow, bail};
+
+use super::create::{Bundle, apply_limits, connect_console, hand_over_listener};
+use super::{Globals, listen_fds, parse, write_pid_file};
+use crate::args::{Flag, Order, Parsed};
+use crate::container::{Container, Status};
+use crate::foreground::Foreground;
+use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
+use crate::init::{self, Entry};
+use crate::seccomp::Program;
+use crate::spec::oci::{Capabilities, Process, User};
+use crate::spec::process::ProcessPlan;
+use crate::sys::clone::{Side, pidfd_open};
+use crate::sys::{self, errno_of, errno_text};
+
+const FLAGS: &[Flag] = &[
+    ("console-socket", "", true),
+    ("pidfd-socket", "", true),
+    ("cwd", "", true),
+    ("env", "e", true),
+    ("tty", "t", false),
+    ("user", "u", true),
+    ("additional-gids", "g", true),
+    ("process", "p", true),
+    ("detach", "d", false),
+    ("pid-file", "", true),
+    ("process-label", "", true),
+    ("apparmor", "", true),
+    ("no-new-privs", "", false),
+    ("cap", "c", true),
+    ("preserve-fds", "", true),
+    ("cgroup", "", true),
+    ("ignore-paused", "", false),
+];
+
+pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
+    let parsed = parse(arguments, FLAGS, Order::UntilProgram)?;
+    let Some(id) = parsed.words.first() else {
+        bail!("runc: \"exec\" requires a minimum of 1 argument(s)");
+    };
+    execute(globals, id, &parsed).context("exec failed")
+}
+
+fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
+    for name in ["pidfd-socket", "cgroup"] {
+        if parsed.get(name).is_some() {
+            bail!("--{name} is not supported yet");
+        }
+    }
+    let container = Container::load(&globals.root, id)?;
+    match container.status() {
+        // Compat: runc's sentences.
+        Status::Stopped => bail!("cannot exec in a stopped container"),
+        Status::Paused if !parsed.is_set("ignore-paused") => {
+            bail!("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        _ => {}
+    }
+    let process = process(&container, parsed)?;
+    let held = sys::identity::permitted().unwrap_or(u64::MAX);
+    let mut plan = ProcessPlan::new(&process, held)?;
+    if plan.has_io_priority_or_scheduler {
+        bail!("process.ioPriority and process.scheduler is not supported");
+    }
+    let listen = listen_fds();
+    plan.preserve_fds = parsed.number("preserve-fds")? + listen;
+    if listen > 0 {
+        plan.env.push(format!("LISTEN_FDS={listen}"));
+    }
+
+    let detach = parsed.is_set("detach");
+    let socket = parsed.get("console-socket").map(PathBuf::from);
+    if socket.is_some() && !(plan.terminal && detach) {
+        bail!("cannot use console socket if runc will not detach or allocate tty");
+    }
+    if detach && plan.terminal && socket.is_none() {
+        bail!("cannot allocate tty if runc will detach without setting console socket");
+    }
+    let filter = container.load_filter()?;
+    let mut foreground = if detach { None } else { Some(Foreground::new(plan.terminal)?) };
+    let console = match (&mut foreground, &socket) {
+        (Some(foreground), _) => foreground.console(),
+        (None, Some(path)) => Some(connect_console(path)?),
+        (None, None) => None,
+    };
+    let pid = enter(&container, &plan, filter.as_ref(), console)?;
+    if let Some(path) = parsed.get("pid-file") {
+        write_pid_file(Path::new(path), pid)?;
+    }
+    match foreground {
+        Some(mut foreground) => {
+            foreground.take_terminal()?;
+            foreground.wait(pid)
+        }
+        None => Ok(0),
+    }
+}
+
+/// The process asked for: a file, or the container's own with the command line's changes.
+fn process(container: &Container, parsed: &Parsed) -> anyhow::Result<Process> {
+    let own = || -> anyhow::Result<Process> {
+        crate::spec::load(&container.record.bundle)?.process.context("config.json has no process")
+    };
+    let mut process = match parsed.get("process") {
+        Some(path) => {
+            let mut process = crate::spec::load_process(Path::new(path))?;
+            if process.capabilities.is_none() {
+                process.capabilities = own()?.capabilities;
+            }
+            process
+        }
+        None => {
+            let mut process = own()?;
+            process.args = parsed.words[1..].to_vec();
+            if process.args.is_empty() {
+                bail!("process args cannot be empty");
+            }
+            process.terminal = parsed.is_set("tty");
+            process.console_size = None;
+            process
+        }
+    };
+    if let Some(cwd) = parsed.get("cwd") {
+        process.cwd = cwd.to_owned();
+    }
+    process.env.extend(parsed.all("env"));
+    if let Some(user) = parsed.get("user") {
+        let (uid, gid) = parse_user(user)?;
+        process.user = User { uid, gid: gid.unwrap_or(process.user.gid), ..process.user };
+    }
+    for gid in parsed.all("additional-gids") {
+        process.user.additional_gids.push(parse_id(&gid)?);
+    }
+    for name in parsed.all("cap") {
+        let sets = process.capabilities.get_or_insert_with(Capabilities::default);
+        // CVE-2022-29162: never the inheritable set.
+        for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+            set.push(name.clone());
+        }
+    }
+    if let Some(profile) = parsed.get("apparmor") {
+        process.apparmor_profile = profile.to_owned();
+    }
+    if let Some(label) = parsed.get("process-label") {
+        process.selinux_label = label.to_owned();
+    }
+    if parsed.is_set("no-new-privs") {
+        process.no_new_privileges = true;
+    }
+    if parsed.is_set("tty") {
+        process.terminal = true;
+    }
+    Ok(process)
+}
+
+/// `uid` or `uid:gid`, numbers only (CVE-2026-30892 was a parser that guessed).
+fn parse_user(text: &str) -> anyhow::Result<(u32, Option<u32>)> {
+    Ok(match text.split_once(':') {
+        Some((uid, gid)) => (parse_id(uid)?, Some(parse_id(gid)?)),
+        None => (parse_id(text)?, None),
+    })
+}
+
+fn parse_id(text: &str) -> anyhow::Result<u32> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        bail!("parsing {text:?} as a user or group id: invalid syntax");
+    }
+    match text.parse::<u32>() {
+        // (uid_t)-1 means "unchanged" to the kernel.
+        Ok(u32::MAX) | Err(_) => bail!("parsing {text:?} as a user or group id: invalid value"),
+        Ok(id) => Ok(id),
+    }
+}
+
+fn enter(
+    container: &Container,
+    plan: &ProcessPlan,
+    filter: Option<&Program>,
+    console: Option<OwnedFd>,
+) -> anyhow::Result<i32> {
+    let first = container.record.pid;
+    let pidfd = pidfd_open(first).map_err(|_| anyhow!("container not running"))?;
+    if !container.is_alive() {
+        bail!("container not running");
+    }
+    let namespaces = differing_namespaces(first)?;
+    // Nobody in the container may look into us through its procfs before the exec.
+    sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).context("prctl PR_SET_DUMPABLE")?;
+    if namespaces & libc::CLONE_NEWPID != 0 {
+        // For the next child only; we stay where we are.
+        sys::clone::setns(pidfd.as_fd(), libc::CLONE_NEWPID).map_err(|error| {
+            anyhow!("join the pid namespace: {}", errno_text(errno_of(&error)))
+        })?;
+    }
+    let (ours, theirs) = sys::socket::message_pair().context("handshake socket")?;
+    let channel = RuntimeEnd(ours);
+    let keyring = container.record.new_keyring.then_some(container.record.id.as_str());
+    let entry = Entry {
+        process: plan,
+        seccomp: filter,
+        channel: InitEnd(theirs),
+        console,
+        pidfd,
+        namespaces: namespaces & !libc::CLONE_NEWPID,
+        keyring,
+    };
+    let pid = match sys::clone::clone(0, false).map_err(|error| {
+        anyhow!("unable to start container process: clone: {}", errno_text(errno_of(&error)))
+    })? {
+        Side::Child => init::enter(entry),
+        Side::Parent(pid) => {
+            drop(entry);
+            pid
+        }
+    };
+    let admitted = container
+        .cgroup()
+        .join(pid)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| apply_limits(plan, pid))
+        .and_then(|()| converse(container, &channel));
+    if admitted.is_err() {
+        drop(sys::process::kill(pid, libc::SIGKILL));
+        drop(sys::clone::wait(pid, true));
+    }
+    admitted.map(|()| pid)
+}
+
+/// Through the handshake to the exec: the socket closes with it.
+fn converse(container: &Container, channel: &RuntimeEnd) -> anyhow::Result<()> {
+    channel.proceed().context("handshake")?;
+    let mut ready = false;
+    loop {
+        match channel.receive().context("handshake")? {
+            Some(FromInit::Ready) => ready = true,
+            Some(FromInit::Listener) => {
+                let listener = channel.receive_listener().context("seccomp listener")?;
+                hand_over_listener(&Bundle::load(&container.record.bundle)?, &listener)?;
+            }
+            Some(FromInit::Failed(failure)) => {
+                bail!("unable to start container process: {}", failure.sentence())
+            }
+            Some(message) => bail!("unable to start container process: unexpected {message:?}"),
+            None if ready => return Ok(()),
+            None => bail!("unable to start container process: it ended without a word"),
+        }
+    }
+}
+
+/// `CLONE_NEW*` of the namespaces of `pid` that are not ours.
+fn differing_namespaces(pid: i32) -> anyhow::Result<libc::c_int> {
+    let mut flags = 0;
+    for (name, flag) in [
+        ("user", libc::CLONE_NEWUSER),
+        ("mnt", libc::CLONE_NEWNS),
+        ("pid", libc::CLONE_NEWPID),
+        ("net", libc::CLONE_NEWNET),
+        ("ipc", libc::CLONE_NEWIPC),
+        ("uts", libc::CLONE_NEWUTS),
+        ("cgroup", libc::CLONE_NEWCGROUP),
+        ("time", 0x80),
+    ] {
+        let link = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/{name}"));
+        match (link("self"), link(&pid.to_string())) {
+            (Ok(ours), Ok(theirs)) if ours == theirs => {}
+            (Ok(_), Ok(_)) => flags |= flag,
+            // Kernels without this kind of namespace.
+            (Err(_), _) => {}
+            (Ok(_), Err(error)) => {
+                bail!("read namespace {name} of the container: {}", errno_text(errno_of(&error)))
+            }
+        }
+    }
+    Ok(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_one_or_two_numbers() {
+        for (text, wanted) in [("1", (1, None)), ("1:2", (1, Some(2))), ("0:0", (0, Some(0)))] {
+            assert_eq!(parse_user(text).unwrap(), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_not_a_user() {
+        for text in ["", ":", "1:", ":1", "-1", "+1", " 1", "1 ", "root", "1:2:3", "4294967295"] {
+            assert!(parse_user(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! `features`: what this runtime can do, as `features.md` of the runtime specification has it.
+
+use serde_json::json;
+
+use super::print;
+use crate::container::OCI_VERSION;
+use crate::seccomp;
+use crate::spec::{options, process::CAPABILITIES};
+
+pub(crate) fn run() -> anyhow::Result<u8> {
+    let features = json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": OCI_VERSION,
+        "hooks": [
+            "prestart", "createRuntime", "createContainer", "startContainer", "poststart",
+            "poststop",
+        ],
+        "mountOptions": options::names()
+            .into_iter()
+            .filter(|name| !name.ends_with("idmap"))
+            .collect::<Vec<_>>(),
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+            "capabilities": CAPABILITIES,
+            "cgroup": {
+                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false,
+            },
+            "seccomp": {
+                "enabled": true,
+                "actions": seccomp::known_actions(),
+                "operators": seccomp::known_operators(),
+                "archs": seccomp::known_arches(),
+            },
+            "apparmor": {"enabled": true},
+            "selinux": {"enabled": false},
+            "intelRdt": {"enabled": false},
+            "mountExtensions": {"idmap": {"enabled": false}},
+            "netDevices": {"enabled": false},
+            "memoryPolicy": {},
+        },
+        "annotations": {
+            "org.opencontainers.runc.checkpoint.enabled": "false",
+        },
+    });
+    print(&(serde_json::to_string_pretty(&features)? + "\n"))?;
+    Ok(0)
+}

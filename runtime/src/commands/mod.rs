@@ -1,0 +1,74 @@
+//! One file a command. A command reads its flags, finds the container, does its part and answers
+//! the exit code; errors go up to `main`, which logs them once.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod exec;
+pub(crate) mod features;
+pub(crate) mod kill;
+pub(crate) mod list;
+pub(crate) mod pause;
+pub(crate) mod run;
+pub(crate) mod spec;
+pub(crate) mod start;
+pub(crate) mod state;
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use crate::args::{Error as ArgsError, Flag, Order, Parsed};
+use crate::container::write_by_rename;
+use crate::log::Log;
+
+/// The global options.
+#[derive(Debug)]
+pub(crate) struct Globals {
+    pub(crate) root: PathBuf,
+    pub(crate) log: Log,
+    pub(crate) systemd_cgroup: bool,
+}
+
+/// Parses the flags of a command that takes exactly one container id.
+pub(crate) fn parse_one(
+    command: &str,
+    arguments: Vec<String>,
+    flags: &[Flag],
+) -> anyhow::Result<(Parsed, String)> {
+    let parsed = parse(arguments, flags, Order::Mixed)?;
+    match parsed.words.as_slice() {
+        [id] => {
+            let id = id.clone();
+            Ok((parsed, id))
+        }
+        [id, file] if command == "run" && file.ends_with("config.json") => {
+            let bundle = Path::new(file).parent().unwrap_or(Path::new("."));
+            bail!("run takes a bundle, not a file: runc-rs run --bundle {} {id}", bundle.display())
+        }
+        // Compat: runc's sentence.
+        _ => bail!("runc: \"{command}\" requires exactly 1 argument(s)"),
+    }
+}
+
+pub(crate) fn parse(
+    arguments: Vec<String>,
+    flags: &[Flag],
+    order: Order,
+) -> Result<Parsed, ArgsError> {
+    Parsed::new(arguments, flags, order)
+}
+
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    io::stdout().write_all(text.as_bytes()).context("write to stdout")
+}
+
+/// The pid alone, without a newline, complete when it appears.
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> anyhow::Result<()> {
+    Ok(write_by_rename(path, pid.to_string().as_bytes(), 0o644)?)
+}
+
+/// `LISTEN_FDS` of socket activation counts as preserved too.
+pub(crate) fn listen_fds() -> u32 {
+    std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,431 @@
+//! A container as later commands find it: its directory, its record, its state by the kernel.
+//!
+//! ```text
+//! <root>/<id>/            0711, locked (flock) by create, start, delete
+//!     state.json          written by rename; once at birth, once when created
+//!     seccomp.bpf         the compiled filter, for exec
+//!     exec.fifo           exists until start
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroup;
+use crate::seccomp::Program;
+use crate::spec::oci::Hooks;
+use crate::sys::{errno_of, errno_text};
+
+pub(crate) const OCI_VERSION: &str = "1.3.0";
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    // Compat: callers match these three.
+    #[error("container does not exist")]
+    NotFound,
+    #[error("container with given ID already exists")]
+    Exists,
+    #[error("invalid container ID format")]
+    InvalidId,
+    #[error("{} was made by another runtime; use that one", .0.display())]
+    Foreign(PathBuf),
+    #[error("{call} {}: {}", path.display(), errno_text(errno_of(cause)))]
+    Io { call: &'static str, path: PathBuf, cause: io::Error },
+    #[error("{}: {cause}", path.display())]
+    Json { path: PathBuf, cause: serde_json::Error },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl Status {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// What state.json holds.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Record {
+    /// Tells our records from another runtime's.
+    pub(crate) runtime: String,
+    pub(crate) version: u32,
+    pub(crate) id: String,
+    pub(crate) pid: i32,
+    /// Of the first process, in clock ticks since boot: pids come again.
+    pub(crate) start_time: u64,
+    pub(crate) created: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) hooks: Hooks,
+    pub(crate) cgroup_paths: BTreeMap<String, PathBuf>,
+    /// Set once create has finished.
+    pub(crate) complete: bool,
+    pub(crate) new_keyring: bool,
+    pub(crate) seccomp_flags: u32,
+    pub(crate) seccomp_notifies: bool,
+}
+
+const RUNTIME: &str = "runc-rs";
+const RECORD_VERSION: u32 = 1;
+
+#[derive(Debug)]
+pub(crate) struct Container {
+    dir: PathBuf,
+    pub(crate) record: Record,
+}
+
+/// Held while a container changes.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "closing it unlocks")] OwnedFd);
+
+/// What is shown of a container; field order as runc's.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shown {
+    #[serde(rename = "ociVersion")]
+    pub(crate) oci_version: &'static str,
+    pub(crate) id: String,
+    pub(crate) pid: i32,
+    pub(crate) status: &'static str,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) created: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) owner: String,
+}
+
+impl Container {
+    /// Makes the directory; the lock is held until the caller is done.
+    pub(crate) fn create(root: &Path, record: Record) -> Result<(Self, Lock), Error> {
+        check_id(&record.id)?;
+        let mut builder = DirBuilder::new();
+        builder.mode(0o711);
+        builder.clone().recursive(true).create(root).map_err(|cause| io_error("mkdir", root, cause))?;
+        let dir = root.join(&record.id);
+        builder.create(&dir).map_err(|cause| match cause.kind() {
+            io::ErrorKind::AlreadyExists => Error::Exists,
+            _ => io_error("mkdir", &dir, cause),
+        })?;
+        let container = Self {
+            dir,
+            record: Record {
+                runtime: RUNTIME.to_owned(),
+                version: RECORD_VERSION,
+                ..record
+            },
+        };
+        let lock = container.lock()?;
+        Ok((container, lock))
+    }
+
+    pub(crate) fn load(root: &Path, id: &str) -> Result<Self, Error> {
+        check_id(id)?;
+        let dir = root.join(id);
+        let path = dir.join("state.json");
+        let text = fs::read(&path).map_err(|cause| match cause.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Error::NotFound,
+            _ => io_error("open", &path, cause),
+        })?;
+        let record: Record = match serde_json::from_slice(&text) {
+            Ok(record) => record,
+            // Another runtime's fields may have other shapes altogether.
+            Err(cause) => {
+                let ours = serde_json::from_slice::<serde_json::Value>(&text)
+                    .is_ok_and(|value| value["runtime"] == RUNTIME);
+                return Err(if ours { Error::Json { path, cause } } else { Error::Foreign(dir) });
+            }
+        };
+        if record.runtime != RUNTIME || record.version > RECORD_VERSION {
+            return Err(Error::Foreign(dir));
+        }
+        Ok(Self { dir, record })
+    }
+
+    pub(crate) fn list(root: &Path) -> Result<Vec<Self>, Error> {
+        let entries = match fs::read_dir(root) {
+            Ok(entries) => entries,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(cause) => return Err(io_error("open", root, cause)),
+        };
+        let mut containers: Vec<_> = entries
+            .filter_map(|entry| Self::load(root, entry.ok()?.file_name().to_str()?).ok())
+            .collect();
+        containers.sort_by(|a, b| a.record.id.cmp(&b.record.id));
+        Ok(containers)
+    }
+
+    pub(crate) fn lock(&self) -> Result<Lock, Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let failed = |errno: rustix::io::Errno| io_error("lock", &self.dir, errno.into());
+        let fd = rustix::fs::open(&self.dir, flags, Mode::empty()).map_err(failed)?;
+        rustix::fs::flock(&fd, FlockOperation::LockExclusive).map_err(failed)?;
+        Ok(Lock(fd))
+    }
+
+    pub(crate) fn save(&self) -> Result<(), Error> {
+        let path = self.dir.join("state.json");
+        let text = serde_json::to_vec(&self.record)
+            .map_err(|cause| Error::Json { path: path.clone(), cause })?;
+        write_by_rename(&path, &text, 0o600)
+    }
+
+    pub(crate) fn fifo_path(&self) -> PathBuf {
+        self.dir.join("exec.fifo")
+    }
+
+    pub(crate) fn cgroup(&self) -> Cgroup {
+        Cgroup::load(self.record.cgroup_paths.clone())
+    }
+
+    /// The compiled filter as exec will want it.
+    pub(crate) fn save_filter(&self, program: &Program) -> Result<(), Error> {
+        let mut bytes = Vec::with_capacity(program.instructions.len() * 8);
+        for instruction in &program.instructions {
+            bytes.extend(instruction.code.to_ne_bytes());
+            bytes.extend([instruction.jt, instruction.jf]);
+            bytes.extend(instruction.k.to_ne_bytes());
+        }
+        write_by_rename(&self.dir.join("seccomp.bpf"), &bytes, 0o600)
+    }
+
+    pub(crate) fn load_filter(&self) -> Result<Option<Program>, Error> {
+        let path = self.dir.join("seccomp.bpf");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(io_error("open", &path, cause)),
+        };
+        let instructions = bytes
+            .chunks_exact(8)
+            .map(|part| libc::sock_filter {
+                code: u16::from_ne_bytes([part[0], part[1]]),
+                jt: part[2],
+                jf: part[3],
+                k: u32::from_ne_bytes([part[4], part[5], part[6], part[7]]),
+            })
+            .collect();
+        Ok(Some(Program {
+            instructions,
+            flags: self.record.seccomp_flags,
+            needs_listener: self.record.seccomp_notifies,
+        }))
+    }
+
+    /// Whether the first process is the one we made and not yet dead.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.record.pid > 0
+            && process_stat(self.record.pid)
+                .is_some_and(|stat| !stat.dead && stat.start_time == self.record.start_time)
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        if !self.is_alive() {
+            return Status::Stopped;
+        }
+        if !self.record.complete {
+            return Status::Creating;
+        }
+        if self.fifo_path().exists() {
+            return Status::Created;
+        }
+        if self.cgroup().is_frozen().unwrap_or(false) { Status::Paused } else { Status::Running }
+    }
+
+    pub(crate) fn shown(&self) -> Shown {
+        self.shown_with(String::new())
+    }
+
+    /// Compat: only `list` names the owner.
+    pub(crate) fn listed(&self) -> Shown {
+        let uid = fs::metadata(&self.dir).map(|metadata| metadata.uid()).unwrap_or(0);
+        self.shown_with(user_name(uid))
+    }
+
+    fn shown_with(&self, owner: String) -> Shown {
+        let status = self.status();
+        Shown {
+            oci_version: OCI_VERSION,
+            id: self.record.id.clone(),
+            // Compat: a stopped container has no pid.
+            pid: if status == Status::Stopped { 0 } else { self.record.pid },
+            status: status.name(),
+            bundle: self.record.bundle.clone(),
+            rootfs: self.record.rootfs.clone(),
+            created: self.record.created.clone(),
+            annotations: self.record.annotations.clone(),
+            owner,
+        }
+    }
+
+    pub(crate) fn dir_exists(&self) -> bool {
+        self.dir.exists()
+    }
+
+    pub(crate) fn remove(&self) -> Result<(), Error> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &self.dir, cause))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Record {
+    /// The state that hooks read.
+    pub(crate) fn hook_state(&self, status: &str, pid: i32) -> Vec<u8> {
+        let mut state = serde_json::json!({
+            "ociVersion": OCI_VERSION,
+            "id": self.id,
+            "status": status,
+            "bundle": self.bundle,
+        });
+        if pid > 0 {
+            state["pid"] = pid.into();
+        }
+        if !self.annotations.is_empty() {
+            state["annotations"] =
+                serde_json::to_value(&self.annotations).unwrap_or(serde_json::Value::Null);
+        }
+        state.to_string().into_bytes()
+    }
+}
+
+/// Letters, digits and `_+-.`; the id becomes a directory and a cgroup.
+pub(crate) fn check_id(id: &str) -> Result<(), Error> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+    if id.is_empty() || id == "." || id == ".." || !id.chars().all(allowed) {
+        return Err(Error::InvalidId);
+    }
+    Ok(())
+}
+
+pub(crate) fn write_by_rename(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}"));
+    let write = || -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(&temporary, flags, Mode::from_raw_mode(mode))?;
+        fs::File::from(fd).write_all(bytes)?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|cause| io_error("write", path, cause))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ProcessStat {
+    pub(crate) dead: bool,
+    pub(crate) start_time: u64,
+}
+
+pub(crate) fn process_stat(pid: i32) -> Option<ProcessStat> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// See proc_pid_stat(5); the name in parentheses may hold anything.
+fn parse_stat(text: &str) -> Option<ProcessStat> {
+    let (_, rest) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let state = *fields.first()?;
+    Some(ProcessStat {
+        dead: matches!(state, "Z" | "X" | "x"),
+        start_time: fields.get(19)?.parse().ok()?,
+    })
+}
+
+fn user_name(uid: u32) -> String {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    passwd
+        .lines()
+        .find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        })
+        .unwrap_or_else(|| format!("#{uid}"))
+}
+
+fn io_error(call: &'static str, path: &Path, cause: io::Error) -> Error {
+    Error::Io { call, path: path.to_owned(), cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str) -> Record {
+        Record { id: id.to_owned(), ..Default::default() }
+    }
+
+    #[test]
+    fn an_id_is_made_of_harmless_letters() {
+        for good in ["a", "a.b-c_d+e", "0123"] {
+            assert!(check_id(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "ä"] {
+            assert_eq!(check_id(bad).unwrap_err().to_string(), "invalid container ID format");
+        }
+    }
+
+    #[test]
+    fn a_container_is_made_once_and_found_again() {
+        let root = tempfile::tempdir().unwrap();
+        let (container, _lock) = Container::create(root.path(), record("c1")).unwrap();
+        container.save().unwrap();
+        let again = Container::create(root.path(), record("c1")).unwrap_err();
+        assert_eq!(again.to_string(), "container with given ID already exists");
+        let found = Container::load(root.path(), "c1").unwrap();
+        assert_eq!(found.status(), Status::Stopped);
+        found.remove().unwrap();
+        assert!(matches!(Container::load(root.path(), "c1"), Err(Error::NotFound)));
+    }
+
+    #[test]
+    fn another_runtimes_state_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("c1")).unwrap();
+        for text in [r#"{"id":"c1","init_process_pid":7,"created":"2026"}"#, r#"{"pid":"x"}"#] {
+            fs::write(root.path().join("c1/state.json"), text).unwrap();
+            assert!(matches!(Container::load(root.path(), "c1"), Err(Error::Foreign(_))));
+        }
+    }
+
+    #[test]
+    fn a_process_name_with_parentheses_is_skipped() {
+        let text = "7 (a) b) Z 1 7 7 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
+        assert_eq!(parse_stat(text), Some(ProcessStat { dead: true, start_time: 4242 }));
+    }
+
+    #[test]
+    fn a_filter_comes_back_as_it_was_saved() {
+        let root = tempfile::tempdir().unwrap();
+        let (container, _lock) = Container::create(root.path(), record("c1")).unwrap();
+        assert!(container.load_filter().unwrap().is_none());
+        let instruction = libc::sock_filter { code: 6, jt: 1, jf: 2, k: 0x7fff_0000 };
+        let program = Program { instructions: vec![instruction], ..Default::default() };
+        container.save_filter(&program).unwrap();
+        let loaded = container.load_filter().unwrap().unwrap().instructions[0];
+        assert_eq!((loaded.code, loaded.jt, loaded.jf, loaded.k), (6, 1, 2, 0x7fff_0000));
+    }
+}

@@ -1,0 +1,282 @@
+//! The last steps, the same for a container's first process and for `exec`: descriptors, label,
+//! user, capabilities, filter, directory, program.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+
+use super::handshake::{Context as _, Failure, InitEnd, Step};
+use super::rootfs::read_file;
+use crate::seccomp::Program;
+use crate::spec::process::ProcessPlan;
+use crate::sys;
+use crate::sys::identity::CapabilitySets;
+use crate::sys::path::{RootFd, is_char_device, open_proc};
+
+/// The program found, everything else done.
+#[derive(Debug)]
+pub(super) struct Command {
+    path: CString,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
+impl Command {
+    pub(super) fn exec(&self) -> Failure {
+        let error = sys::process::exec(&self.path, &self.args, &self.env);
+        Failure::new(Step::Exec, &error, self.path.to_string_lossy())
+    }
+}
+
+/// `HOME` where the environment has none: from the container's passwd, else `/`.
+pub(super) fn home(root: &RootFd, process: &ProcessPlan) -> Option<String> {
+    if process.variable("HOME").is_some_and(|home| !home.is_empty()) {
+        return None;
+    }
+    let passwd = read_file(root, "/etc/passwd", 1 << 20).unwrap_or_default();
+    Some(home_of(&passwd, process.uid).unwrap_or("/").to_owned())
+}
+
+fn home_of(passwd: &str, uid: u32) -> Option<&str> {
+    passwd.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let matches = fields.get(2)?.parse() == Ok(uid);
+        fields.get(5).filter(|home| matches && !home.is_empty()).copied()
+    })
+}
+
+/// Opens where the label of the next exec is written, on the host's procfs.
+pub(super) fn prepare_label(process: &ProcessPlan) -> Result<Option<OwnedFd>, Failure> {
+    let profile = &process.apparmor_profile;
+    if profile.is_empty() {
+        return Ok(None);
+    }
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc =
+        rustix::fs::open("/proc", flags, Mode::empty()).step(Step::Label, "open /proc")?;
+    open_proc(proc.as_fd(), "self/attr/apparmor/exec", OFlags::WRONLY)
+        .or_else(|_| open_proc(proc.as_fd(), "self/attr/exec", OFlags::WRONLY))
+        .map(Some)
+        .step(Step::Label, &format!("apparmor profile {profile}"))
+}
+
+pub(super) fn apply_label(
+    label: Option<OwnedFd>,
+    process: &ProcessPlan,
+) -> Result<(), Failure> {
+    let Some(fd) = label else { return Ok(()) };
+    let text = format!("exec {}", process.apparmor_profile);
+    rustix::io::write(&fd, text.as_bytes())
+        .map(drop)
+        .step(Step::Label, &format!("apparmor profile {}", process.apparmor_profile))
+}
+
+/// Closes all but the standard and the preserved descriptors and the two we still need. They
+/// move to the first numbers behind the preserved ones.
+pub(super) fn shed_descriptors(
+    process: &ProcessPlan,
+    channel: InitEnd,
+    fifo: Option<OwnedFd>,
+) -> Result<(InitEnd, Option<OwnedFd>), Failure> {
+    let first = 3 + process.preserve_fds;
+    for number in 3..first {
+        let number = i32::try_from(number).unwrap_or(i32::MAX);
+        if !sys::process::is_open(number) {
+            return Err(Failure {
+                step: Step::Descriptors,
+                errno: 0,
+                detail: format!("preserved file descriptor {number} is not open"),
+            });
+        }
+        sys::process::keep_on_exec(number).step(Step::Descriptors, "preserve fds")?;
+    }
+    let moved = sys::process::keep_only(first, [Some(channel.0), fifo])
+        .step(Step::Descriptors, "close descriptors")?;
+    let [channel, fifo] = moved;
+    let channel = channel
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
+        .step(Step::Descriptors, "channel")?;
+    Ok((InitEnd(channel), fifo))
+}
+
+/// User, groups, capabilities, filter, directory; then the program is looked up with the rights
+/// it will run with.
+pub(super) fn become_process(
+    process: &ProcessPlan,
+    seccomp: Option<&Program>,
+    home: Option<String>,
+    channel: &InitEnd,
+) -> Result<Command, Failure> {
+    if process.no_new_privileges {
+        sys::identity::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
+            .step(Step::NoNewPrivileges, "set no_new_privs")?;
+    } else {
+        // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go.
+        install_filter(seccomp, channel)?;
+    }
+    let mut entered = true;
+    if let Err(error) = rustix::process::chdir(process.cwd.as_str()) {
+        if error != rustix::io::Errno::ACCESS {
+            return Err(error).step(Step::Cwd, &process.cwd);
+        }
+        entered = false;
+    }
+    change_user(process)?;
+    if !entered {
+        rustix::process::chdir(process.cwd.as_str()).step(Step::Cwd, &process.cwd)?;
+    }
+    verify_cwd()?;
+    sys::identity::set_umask(process.umask);
+    let command = look_up(process, home)?;
+    sys::process::reset_signals().step(Step::Exec, "reset signals")?;
+    if process.no_new_privileges {
+        install_filter(seccomp, channel)?;
+    }
+    Ok(command)
+}
+
+fn install_filter(seccomp: Option<&Program>, channel: &InitEnd) -> Result<(), Failure> {
+    let Some(program) = seccomp else { return Ok(()) };
+    match sys::seccomp::install(program).step(Step::Seccomp, "")? {
+        Some(listener) => channel.send_listener(listener.as_fd()),
+        None => Ok(()),
+    }
+}
+
+fn change_user(process: &ProcessPlan) -> Result<(), Failure> {
+    let sets = process.capabilities.unwrap_or_default();
+    let last = last_capability();
+    sys::identity::drop_bounding(sets.bounding, last)
+        .step(Step::Capabilities, "bounding set")?;
+    sys::identity::prctl(libc::PR_SET_KEEPCAPS, 1).step(Step::Capabilities, "keep caps")?;
+    own_stdio(process);
+    sys::identity::set_groups(&process.groups).step(Step::User, "setgroups")?;
+    sys::identity::set_gid(process.gid).step(Step::User, "setgid")?;
+    sys::identity::set_uid(process.uid).step(Step::User, "setuid")?;
+    sys::identity::prctl(libc::PR_SET_KEEPCAPS, 0).step(Step::Capabilities, "keep caps")?;
+    apply_capabilities(&sets, last)
+}
+
+fn apply_capabilities(sets: &CapabilitySets, last: u32) -> Result<(), Failure> {
+    sys::identity::set_capabilities(sets).step(Step::Capabilities, "capset")?;
+    match sys::identity::clear_ambient() {
+        // Before 4.3 there are none.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(()),
+        result => result.step(Step::Capabilities, "clear ambient set")?,
+    }
+    // Compat: what is not inheritable cannot be ambient; runc passes over it.
+    let ambient = sets.ambient & sets.permitted & sets.inheritable;
+    for capability in 0..=last {
+        if ambient & (1 << capability) != 0 {
+            sys::identity::raise_ambient(capability).step(Step::Capabilities, "ambient set")?;
+        }
+    }
+    Ok(())
+}
+
+/// The highest capability of the kernel, found by asking.
+fn last_capability() -> u32 {
+    (0..63)
+        .take_while(|number| {
+            sys::identity::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(*number)).is_ok()
+        })
+        .last()
+        .unwrap_or(0)
+}
+
+/// The user may write to its own standard streams; failures do not matter, as with runc.
+fn own_stdio(process: &ProcessPlan) {
+    let streams: [BorrowedFd<'_>; 3] =
+        [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    for stream in streams {
+        let Ok(stat) = rustix::fs::fstat(stream) else { continue };
+        if stat.st_uid == process.uid || is_char_device(stream, 1, 3).unwrap_or(true) {
+            continue;
+        }
+        drop(rustix::fs::fchown(stream, Some(Uid::from_raw(process.uid)), None::<Gid>));
+    }
+}
+
+/// The directory must be inside: a leaked descriptor of the host may have named one that is not.
+fn verify_cwd() -> Result<(), Failure> {
+    let outside = || Failure {
+        step: Step::User,
+        errno: 0,
+        detail: "current working directory is outside of container mount namespace root -- \
+                 possible container breakout detected"
+            .to_owned(),
+    };
+    match rustix::process::getcwd(Vec::new()) {
+        Ok(path) if path.as_bytes().starts_with(b"/") => Ok(()),
+        Ok(_) | Err(rustix::io::Errno::NOENT) => Err(outside()),
+        Err(error) => Err(error).step(Step::User, "getcwd"),
+    }
+}
+
+fn look_up(process: &ProcessPlan, home: Option<String>) -> Result<Command, Failure> {
+    let path = find_program(&process.args[0], process.variable("PATH").unwrap_or_default())?;
+    let c_strings = |texts: &[String]| -> io::Result<Vec<CString>> {
+        texts.iter().map(|text| sys::c_string(text.as_bytes())).collect()
+    };
+    let mut env = process.env.clone();
+    if let Some(home) = home {
+        env.retain(|pair| !pair.starts_with("HOME="));
+        env.push(format!("HOME={home}"));
+    }
+    Ok(Command {
+        path: sys::c_string(path.as_bytes()).step(Step::Exec, &path)?,
+        args: c_strings(&process.args).step(Step::Exec, &path)?,
+        env: c_strings(&env).step(Step::Exec, &path)?,
+    })
+}
+
+/// Compat: Go's LookPath and its texts; engines derive exit codes 126 and 127 from them.
+fn find_program(name: &str, search: &str) -> Result<String, Failure> {
+    let failed = |detail: String, errno: i32| Failure { step: Step::Lookup, errno, detail };
+    if name.contains('/') {
+        return match std::fs::metadata(name) {
+            Ok(metadata) if is_program(&metadata) => Ok(name.to_owned()),
+            Ok(_) => Err(failed(format!("exec: {name:?}"), libc::EACCES)),
+            Err(error) => {
+                Err(failed(format!("exec: {name:?}: stat {name}"), sys::errno_of(&error)))
+            }
+        };
+    }
+    for directory in search.split(':') {
+        let directory = if directory.is_empty() { "." } else { directory };
+        let candidate = format!("{}/{name}", directory.trim_end_matches('/'));
+        if std::fs::metadata(Path::new(&candidate)).is_ok_and(|metadata| is_program(&metadata)) {
+            return Ok(candidate);
+        }
+    }
+    Err(failed(format!("exec: {name:?}: executable file not found in $PATH"), 0))
+}
+
+fn is_program(metadata: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    !metadata.is_dir() && metadata.permissions().mode() & 0o111 != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn home_comes_from_passwd_by_number() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\napp:x:7:7::/srv/app:/bin/sh\n";
+        assert_eq!(home_of(passwd, 7), Some("/srv/app"));
+        assert_eq!(home_of(passwd, 8), None);
+    }
+
+    #[test]
+    fn lookup_speaks_as_go_does() {
+        let text = |name: &str| find_program(name, "/nowhere:/bin").unwrap_err().sentence();
+        assert_eq!(text("no-such"), "exec: \"no-such\": executable file not found in $PATH");
+        assert_eq!(text("/no/such"), "exec: \"/no/such\": stat /no/such: no such file or directory");
+        assert_eq!(text("/etc"), "exec: \"/etc\": permission denied");
+        assert_eq!(find_program("sh", "/nowhere:/bin").unwrap(), "/bin/sh");
+    }
+}

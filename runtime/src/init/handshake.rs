@@ -1,0 +1,279 @@
+//! What the runtime and the process it makes tell each other, over a pair of SEQPACKET sockets.
+//!
+//! ```text
+//!   runtime                                  init
+//!     | id maps, cgroup, limits                | waits
+//!     |------------------------- Proceed ----->|
+//!     |                                        | namespaces, mounts, devices
+//!     |<------------------------ Mounted ------|   (a container's first process only)
+//!     | prestart and createRuntime hooks       | waits
+//!     |------------------------- Proceed ----->|
+//!     |                                        | createContainer hooks, root, user, seccomp
+//!     |<------------------------ Listener -----|   (a profile that notifies; carries the fd)
+//!     |<------------------------ Ready --------|
+//!     | state.json, pid file                   | waits on the exec fifo, then execve
+//! ```
+//! `Failed` may come instead of anything from init. A closed socket is the other side's death.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::sys::socket;
+use crate::sys::{errno_of, errno_text};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ToInit {
+    Proceed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum FromInit {
+    /// The stage between runtime and init tells init's pid.
+    Born(i32),
+    Mounted,
+    /// The seccomp listener follows as a message of its own.
+    Listener,
+    Ready,
+    Failed(Failure),
+}
+
+/// What init was doing when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Step {
+    Handshake,
+    Namespace,
+    Session,
+    Keyring,
+    Network,
+    Rootfs,
+    Mount,
+    Device,
+    Hook,
+    Pivot,
+    Console,
+    ReadonlyPath,
+    MaskedPath,
+    Sysctl,
+    Hostname,
+    Label,
+    NoNewPrivileges,
+    Seccomp,
+    Capabilities,
+    User,
+    Cwd,
+    Descriptors,
+    Lookup,
+    Personality,
+    Exec,
+}
+
+const STEPS: [Step; 25] = [
+    Step::Handshake,
+    Step::Namespace,
+    Step::Session,
+    Step::Keyring,
+    Step::Network,
+    Step::Rootfs,
+    Step::Mount,
+    Step::Device,
+    Step::Hook,
+    Step::Pivot,
+    Step::Console,
+    Step::ReadonlyPath,
+    Step::MaskedPath,
+    Step::Sysctl,
+    Step::Hostname,
+    Step::Label,
+    Step::NoNewPrivileges,
+    Step::Seccomp,
+    Step::Capabilities,
+    Step::User,
+    Step::Cwd,
+    Step::Descriptors,
+    Step::Lookup,
+    Step::Personality,
+    Step::Exec,
+];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) step: Step,
+    /// 0 where the detail says it all.
+    pub(crate) errno: i32,
+    pub(crate) detail: String,
+}
+
+impl Failure {
+    pub(crate) fn new(step: Step, error: &io::Error, detail: impl Into<String>) -> Self {
+        Self { step, errno: errno_of(error), detail: detail.into() }
+    }
+
+    /// The parent's sentence, worded as runc's.
+    pub(crate) fn sentence(&self) -> String {
+        let Self { step, errno, detail } = self;
+        let cause = if *errno == 0 { String::new() } else { format!(": {}", errno_text(*errno)) };
+        let what = match step {
+            // Compat: clients match this text; it stands without the prefix of the others.
+            Step::Lookup => return format!("{detail}{cause}"),
+            Step::Exec => return format!("exec {detail}{cause}"),
+            Step::Mount => format!("error mounting {detail}"),
+            Step::Device => format!("error creating device nodes: {detail}"),
+            Step::MaskedPath => format!("can't mask path {detail:?}"),
+            Step::ReadonlyPath => format!("can't make {detail:?} read-only"),
+            Step::Cwd => format!("chdir to cwd ({detail:?}) set in config.json failed"),
+            Step::Sysctl => format!("write sysctl key {detail}"),
+            Step::Hostname => format!("set {detail}"),
+            Step::Label => format!("apply label: {detail}"),
+            Step::Seccomp => "error installing seccomp filter".to_owned(),
+            Step::Capabilities => format!("apply caps: {detail}"),
+            Step::User => detail.clone(),
+            Step::Rootfs => format!("error preparing rootfs: {detail}"),
+            Step::Pivot => format!("error jailing process inside rootfs: {detail}"),
+            Step::Namespace => format!("namespaces: {detail}"),
+            Step::Handshake
+            | Step::Session
+            | Step::Keyring
+            | Step::Network
+            | Step::Hook
+            | Step::Console
+            | Step::NoNewPrivileges
+            | Step::Descriptors
+            | Step::Personality => detail.clone(),
+        };
+        format!("error during container init: {what}{cause}")
+    }
+}
+
+/// Shortens `map_err` at the many places that fail.
+pub(crate) trait Context<T> {
+    fn step(self, step: Step, detail: &str) -> Result<T, Failure>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn step(self, step: Step, detail: &str) -> Result<T, Failure> {
+        self.map_err(|error| Failure::new(step, &error, detail))
+    }
+}
+
+impl<T> Context<T> for rustix::io::Result<T> {
+    fn step(self, step: Step, detail: &str) -> Result<T, Failure> {
+        self.map_err(|error| Failure::new(step, &error.into(), detail))
+    }
+}
+
+impl FromInit {
+    fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Born(pid) => [vec![b'B'], pid.to_ne_bytes().to_vec()].concat(),
+            Self::Mounted => vec![b'M'],
+            Self::Listener => vec![b'L'],
+            Self::Ready => vec![b'R'],
+            Self::Failed(failure) => {
+                let mut bytes = vec![b'F', failure.step as u8];
+                bytes.extend(failure.errno.to_ne_bytes());
+                bytes.extend(failure.detail.bytes().take(8 * 1024));
+                bytes
+            }
+        }
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (tag, rest) = bytes.split_first()?;
+        Some(match tag {
+            b'B' => Self::Born(i32::from_ne_bytes(rest.try_into().ok()?)),
+            b'M' => Self::Mounted,
+            b'L' => Self::Listener,
+            b'R' => Self::Ready,
+            b'F' => {
+                let step = *STEPS.get(usize::from(*rest.first()?))?;
+                let errno = i32::from_ne_bytes(rest.get(1..5)?.try_into().ok()?);
+                let detail = String::from_utf8_lossy(&rest[5..]).into_owned();
+                Self::Failed(Failure { step, errno, detail })
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// The runtime's end.
+#[derive(Debug)]
+pub(crate) struct RuntimeEnd(pub(crate) OwnedFd);
+
+impl RuntimeEnd {
+    pub(crate) fn proceed(&self) -> io::Result<()> {
+        socket::send(self.0.as_fd(), &[ToInit::Proceed as u8])
+    }
+
+    /// `None` when init is gone without a word.
+    pub(crate) fn receive(&self) -> io::Result<Option<FromInit>> {
+        Ok(FromInit::from_bytes(&socket::receive(self.0.as_fd())?))
+    }
+
+    pub(crate) fn receive_listener(&self) -> io::Result<OwnedFd> {
+        socket::receive_fd(self.0.as_fd())
+    }
+}
+
+/// Init's end.
+#[derive(Debug)]
+pub(crate) struct InitEnd(pub(crate) OwnedFd);
+
+impl InitEnd {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    pub(crate) fn send(&self, message: &FromInit) -> Result<(), Failure> {
+        socket::send(self.0.as_fd(), &message.to_bytes()).step(Step::Handshake, "send")
+    }
+
+    pub(crate) fn wait(&self) -> Result<(), Failure> {
+        let message = socket::receive(self.0.as_fd()).step(Step::Handshake, "receive")?;
+        if message == [ToInit::Proceed as u8] {
+            return Ok(());
+        }
+        Err(Failure { step: Step::Handshake, errno: 0, detail: "the runtime is gone".into() })
+    }
+
+    pub(crate) fn send_listener(&self, listener: BorrowedFd<'_>) -> Result<(), Failure> {
+        self.send(&FromInit::Listener)?;
+        socket::send_fds(self.0.as_fd(), b"L", &[listener]).step(Step::Seccomp, "send listener")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_survives_the_way() {
+        for (number, step) in STEPS.into_iter().enumerate() {
+            assert_eq!(usize::from(step as u8), number);
+            let failure = Failure { step, errno: 13, detail: "\"a\"".into() };
+            let message = FromInit::Failed(failure);
+            assert_eq!(FromInit::from_bytes(&message.to_bytes()), Some(message));
+        }
+        assert_eq!(FromInit::from_bytes(b""), None);
+        assert_eq!(FromInit::from_bytes(b"F\xff"), None);
+    }
+
+    #[test]
+    fn a_missing_program_is_told_without_prefix() {
+        let failure = Failure {
+            step: Step::Lookup,
+            errno: 0,
+            detail: "exec: \"x\": executable file not found in $PATH".into(),
+        };
+        assert_eq!(failure.sentence(), "exec: \"x\": executable file not found in $PATH");
+    }
+
+    #[test]
+    fn other_failures_name_step_and_errno() {
+        let failure = Failure { step: Step::Sysctl, errno: libc::EPERM, detail: "net.x".into() };
+        assert_eq!(
+            failure.sentence(),
+            "error during container init: write sysctl key net.x: operation not permitted"
+        );
+    }
+}

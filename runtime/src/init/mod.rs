@@ -1,0 +1,262 @@
+//! The birth of a process in a container, on the child's side of the clone.
+//!
+//! One straight list of steps. Everything was checked and opened by the runtime before; what
+//! fails here is told to it as step, errno and detail (see [`handshake`]), and the process ends.
+
+mod console;
+mod copy_up;
+mod finish;
+pub(crate) mod handshake;
+mod mounts;
+mod namespaces;
+mod rootfs;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::cgroup::CgroupMount;
+use crate::hooks;
+use crate::seccomp;
+use crate::spec::plan::Plan;
+use crate::spec::process::ProcessPlan;
+use crate::sys;
+use crate::sys::clone::{Flags, Side};
+use crate::sys::path::RootFd;
+use handshake::{Context as _, Failure, FromInit, InitEnd, Step};
+
+/// What a container's first process is given besides the plan.
+#[derive(Debug)]
+pub(crate) struct Birth<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) channel: InitEnd,
+    /// Opened for reading and writing, so that a read blocks until `start` writes.
+    pub(crate) exec_fifo: OwnedFd,
+    /// Where the terminal's master goes.
+    pub(crate) console: Option<OwnedFd>,
+    pub(crate) cgroup_mount: Option<CgroupMount>,
+    /// The state for the hooks that run in here.
+    pub(crate) hook_state: &'a dyn Fn(&str, i32) -> Vec<u8>,
+}
+
+/// The first process of a container; never returns.
+pub(crate) fn container(birth: Birth<'_>) -> ! {
+    let channel_fd = birth.channel.as_fd().try_clone_to_owned();
+    if let Err(failure) = born(birth) {
+        report(channel_fd.ok().map(InitEnd), failure);
+    }
+    sys::clone::exit_now(1)
+}
+
+/// The stage between the runtime and a process that is born into joined namespaces. Returns in
+/// the process to be; the stage itself ends in here.
+pub(crate) fn stage(plan: &Plan, channel: &InitEnd) {
+    let result = namespaces::join(plan, true)
+        .and_then(|()| namespaces::time(plan))
+        .and_then(|()| clone_sibling(plan.create & !sys::clone::NEWTIME));
+    end_stage(channel, result);
+}
+
+fn clone_sibling(flags: Flags) -> Result<Side, Failure> {
+    sys::clone::clone(flags, true).step(Step::Namespace, "clone init")
+}
+
+fn end_stage(channel: &InitEnd, result: Result<Side, Failure>) {
+    match result {
+        Ok(Side::Child) => {}
+        Ok(Side::Parent(pid)) => {
+            let told = channel.send(&FromInit::Born(pid));
+            sys::clone::exit_now(i32::from(told.is_err()));
+        }
+        Err(failure) => {
+            drop(channel.send(&FromInit::Failed(failure)));
+            sys::clone::exit_now(1);
+        }
+    }
+}
+
+fn report(channel: Option<InitEnd>, failure: Failure) {
+    let told =
+        channel.is_some_and(|channel| channel.send(&FromInit::Failed(failure.clone())).is_ok());
+    if !told {
+        // After Ready nobody listens; the container's own stderr is what is left.
+        // Compat: `exec /x: exec format error`, as runc writes it there.
+        let text = format!("{}\n", failure.sentence());
+        drop(rustix::io::write(rustix::stdio::stderr(), text.as_bytes()));
+    }
+}
+
+fn born(birth: Birth<'_>) -> Result<(), Failure> {
+    let Birth { plan, channel, exec_fifo, console, cgroup_mount, hook_state } = birth;
+    sys::identity::set_umask(0);
+    channel.wait()?;
+
+    if !plan.needs_stage() {
+        namespaces::join(plan, false)?;
+    }
+    if plan.has_user_namespace() {
+        namespaces::become_root()?;
+    }
+    if plan.new_cgroup_namespace {
+        // After the runtime has put us into the cgroup that shall be its root.
+        sys::clone::unshare(libc::CLONE_NEWCGROUP).step(Step::Namespace, "unshare cgroup")?;
+    }
+    sys::process::setsid().step(Step::Session, "setsid")?;
+    if plan.new_keyring {
+        keyring(&plan.id)?;
+    }
+    if plan.creates(libc::CLONE_NEWNET) {
+        sys::process::loopback_up().step(Step::Network, "loopback up")?;
+    }
+
+    let root = rootfs::prepare(plan)?;
+    mounts::mount_all(plan, &root, cgroup_mount.as_ref())?;
+    rootfs::devices(plan, &root)?;
+
+    channel.send(&FromInit::Mounted)?;
+    channel.wait()?;
+    run_hooks(&plan.hooks.create_container, "createContainer", &hook_state("created", 0))?;
+
+    rootfs::sysctl(plan)?;
+    if !plan.hostname.is_empty() {
+        sys::identity::set_hostname(&plan.hostname).step(Step::Hostname, "hostname")?;
+    }
+    if !plan.domainname.is_empty() {
+        sys::identity::set_domainname(&plan.domainname).step(Step::Hostname, "domainname")?;
+    }
+    if plan.process.terminal {
+        let terminal = console::open(&root, &plan.process, console.as_ref())?;
+        if plan.setup_dev && plan.creates(libc::CLONE_NEWNS) {
+            mounts::bind_console(&root, terminal.as_fd())
+                .step(Step::Console, "mount /dev/console")?;
+        }
+        console::take(terminal)?;
+    }
+    rootfs::working_directory(plan, &root)?;
+    rootfs::readonly_paths(plan, &root)?;
+    rootfs::mask(plan, &root)?;
+    mounts::finish_read_only(plan, &root)?;
+    let home = finish::home(&root, &plan.process);
+    let label = finish::prepare_label(&plan.process)?;
+    rootfs::enter(plan, &root)?;
+    if let Some(persona) = plan.personality {
+        sys::identity::set_personality(persona).step(Step::Personality, "personality")?;
+    }
+
+    finish::apply_label(label, &plan.process)?;
+    // From here on owners of closed descriptors may not be dropped: nothing returns.
+    drop(root);
+    let (channel, exec_fifo) = finish::shed_descriptors(&plan.process, channel, Some(exec_fifo))?;
+    let command =
+        match finish::become_process(&plan.process, plan.seccomp.as_ref(), home, &channel) {
+            Ok(command) => command,
+            Err(failure) => give_up(Some(channel), failure),
+        };
+    if let Err(failure) = channel.send(&FromInit::Ready) {
+        give_up(None, failure);
+    }
+    drop(channel);
+    let started = match exec_fifo {
+        Some(exec_fifo) => wait_for_start(exec_fifo),
+        None => Ok(()),
+    };
+    let failure = started
+        .and_then(|()| {
+            run_hooks(&plan.hooks.start_container, "startContainer", &hook_state("created", 1))
+        })
+        .map_or_else(|failure| failure, |()| command.exec());
+    give_up(None, failure)
+}
+
+fn give_up(channel: Option<InitEnd>, failure: Failure) -> ! {
+    report(channel, failure);
+    sys::clone::exit_now(1)
+}
+
+/// Blocks until `start` has written its byte.
+fn wait_for_start(exec_fifo: OwnedFd) -> Result<(), Failure> {
+    let mut byte = [0_u8];
+    File::from(exec_fifo).read_exact(&mut byte).step(Step::Exec, "wait for start")
+}
+
+fn keyring(id: &str) -> Result<(), Failure> {
+    match sys::identity::join_session_keyring(&format!("_ses.{id}")) {
+        // Kernels without keyrings, and outer sandboxes that forbid them.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+        result => result.step(Step::Keyring, "join session keyring"),
+    }
+}
+
+fn run_hooks(list: &[crate::spec::oci::Hook], kind: &str, state: &[u8]) -> Result<(), Failure> {
+    hooks::run_all(list, kind, state).map_err(|error| Failure {
+        step: Step::Hook,
+        errno: 0,
+        detail: error.to_string(),
+    })
+}
+
+/// What a process that enters a running container is given.
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) process: &'a ProcessPlan,
+    pub(crate) seccomp: Option<&'a seccomp::Program>,
+    pub(crate) channel: InitEnd,
+    pub(crate) console: Option<OwnedFd>,
+    /// Of the container's first process.
+    pub(crate) pidfd: OwnedFd,
+    /// `CLONE_NEW*` of the namespaces that differ from ours, the pid namespace excepted.
+    pub(crate) namespaces: libc::c_int,
+    pub(crate) keyring: Option<&'a str>,
+}
+
+/// A process that enters a running container; never returns.
+pub(crate) fn enter(entry: Entry<'_>) -> ! {
+    let channel_fd = entry.channel.as_fd().try_clone_to_owned();
+    if let Err(failure) = entered(entry) {
+        report(channel_fd.ok().map(InitEnd), failure);
+    }
+    sys::clone::exit_now(255)
+}
+
+fn entered(entry: Entry<'_>) -> Result<(), Failure> {
+    let Entry { process, seccomp, channel, console, pidfd, namespaces, keyring: id } = entry;
+    channel.wait()?;
+    // Labels are written through a procfs that was opened out here.
+    let label = finish::prepare_label(process)?;
+    if namespaces != 0 {
+        sys::clone::setns(pidfd.as_fd(), namespaces)
+            .step(Step::Namespace, "join the container's namespaces")?;
+    }
+    if namespaces & libc::CLONE_NEWUSER != 0 {
+        namespaces::become_root()?;
+    }
+    sys::process::setsid().step(Step::Session, "setsid")?;
+    if let Some(id) = id {
+        keyring(id)?;
+    }
+    let flags = rustix::fs::OFlags::PATH
+        | rustix::fs::OFlags::DIRECTORY
+        | rustix::fs::OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, rustix::fs::Mode::empty())
+        .map(RootFd::new)
+        .step(Step::Rootfs, "open /")?;
+    if process.terminal {
+        let terminal = console::open(&root, process, console.as_ref())?;
+        console::take(terminal)?;
+    }
+    let home = finish::home(&root, process);
+    drop(root);
+    finish::apply_label(label, process)?;
+    let (channel, _) = finish::shed_descriptors(process, channel, None)?;
+    let command = match finish::become_process(process, seccomp, home, &channel) {
+        Ok(command) => command,
+        Err(failure) => give_up(Some(channel), failure),
+    };
+    if let Err(failure) = channel.send(&FromInit::Ready) {
+        give_up(None, failure);
+    }
+    // Compat: the caller is told of a failed exec too; the socket closes with a good one.
+    let failure = command.exec();
+    report(Some(channel), failure);
+    sys::clone::exit_now(255)
+}

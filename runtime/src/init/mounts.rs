@@ -1,0 +1,284 @@
+//! The mounts of the specification, in its order, each on a descriptor below the root.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::handshake::{Context as _, Failure, Step};
+use crate::cgroup::CgroupMount;
+use crate::spec::plan::{MountAction, Plan, PlannedMount};
+use crate::sys::mount;
+use crate::sys::path::{PROC_MAGIC, RootFd, create_beneath, fs_magic, is_dir, open_beneath};
+use crate::sys::{errno_of, errno_text};
+
+pub(super) fn mount_all(
+    plan: &Plan,
+    root: &RootFd,
+    cgroup: Option<&CgroupMount>,
+) -> Result<(), Failure> {
+    for planned in &plan.mounts {
+        mount_one(plan, root, planned, cgroup).map_err(|error| Failure {
+            step: Step::Mount,
+            errno: 0,
+            detail: describe(planned, &error),
+        })?;
+    }
+    Ok(())
+}
+
+fn describe(planned: &PlannedMount, error: &io::Error) -> String {
+    let PlannedMount { source, destination, kind, options, .. } = planned;
+    let from = if source.is_empty() { kind } else { source };
+    let cause = match error.raw_os_error() {
+        Some(errno) => errno_text(errno),
+        None => error.to_string(),
+    };
+    format!(
+        "{from:?} to rootfs at {destination:?}: mount {source}:{destination}, flags: {:#x}{}: {cause}",
+        options.flags,
+        if options.data.is_empty() { String::new() } else { format!(", data: {}", options.data) },
+    )
+}
+
+fn mount_one(
+    plan: &Plan,
+    root: &RootFd,
+    planned: &PlannedMount,
+    cgroup: Option<&CgroupMount>,
+) -> io::Result<()> {
+    let PlannedMount { destination, kind, source, options, action } = planned;
+    check_below_proc(planned)?;
+    match action {
+        MountAction::Bind { tree, is_dir } => {
+            let target = if *is_dir {
+                root.mkdir_all(destination, 0o755)?
+            } else {
+                root.create_file(destination)?
+            };
+            if in_proc(destination) == Some("") && fs_magic(tree.as_fd())? != PROC_MAGIC {
+                return Err(io::Error::other("/proc can only be a procfs"));
+            }
+            mount::attach(tree.as_fd(), target.as_fd())?;
+            // What was set on the detached copy came along; nothing is left to do.
+            return Ok(());
+        }
+        MountAction::Cgroup => {
+            let cgroup = cgroup.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+            mount_cgroup(plan, root, planned, cgroup)?;
+        }
+        MountAction::Filesystem => {
+            let target = root.mkdir_all(destination, 0o755)?;
+            if kind == "proc" || kind == "sysfs" {
+                // Labels and sysctls are written below: it must be where it says it is.
+                drop(root.resolve_no_links(destination).map_err(|_| {
+                    io::Error::other(format!("filesystem {kind:?} must be mounted on ordinary directory"))
+                })?);
+            }
+            let mut flags = options.flags;
+            if kind == "tmpfs" {
+                flags &= !libc::MS_RDONLY;
+            }
+            let from = if source.is_empty() { kind } else { source };
+            let data = tmpfs_data(kind, &options.data, target.as_fd())?;
+            if options.copy_up && kind == "tmpfs" {
+                let below = root.open(
+                    destination,
+                    OFlags::RDONLY | OFlags::DIRECTORY,
+                    rustix::fs::ResolveFlags::IN_ROOT,
+                )?;
+                mount::mount_on(from, target.as_fd(), kind, flags, &data)?;
+                let above = root.resolve(destination)?;
+                super::copy_up::copy(&below, above.as_fd())?;
+            } else {
+                mount::mount_on(from, target.as_fd(), kind, flags, &data)?;
+            }
+        }
+    }
+    if options.propagation.is_empty() && options.recursive_set | options.recursive_clear == 0 {
+        return Ok(());
+    }
+    let mounted = root.resolve(destination)?;
+    if options.recursive_set | options.recursive_clear != 0 {
+        mount::set_attributes(
+            mounted.as_fd(),
+            true,
+            options.recursive_set,
+            options.recursive_clear,
+        )?;
+    }
+    for flags in &options.propagation {
+        mount::set_propagation(mounted.as_fd(), *flags)?;
+    }
+    Ok(())
+}
+
+/// A tmpfs without a mode takes the mode of what it covers, as runc has it.
+fn tmpfs_data(kind: &str, data: &str, target: std::os::fd::BorrowedFd<'_>) -> io::Result<String> {
+    if kind != "tmpfs" || data.split(',').any(|option| option.starts_with("mode=")) {
+        return Ok(data.to_owned());
+    }
+    let mode = rustix::fs::fstat(target)?.st_mode & 0o7777;
+    let separator = if data.is_empty() { "" } else { "," };
+    Ok(format!("{data}{separator}mode={mode:o}"))
+}
+
+/// The part of a destination below `/proc`, if it is there.
+fn in_proc(destination: &str) -> Option<&str> {
+    let rest = destination.trim_start_matches('/').strip_prefix("proc")?;
+    if rest.is_empty() { Some("") } else { rest.strip_prefix('/').map(|rest| rest.trim_matches('/')) }
+}
+
+/// Only known files of `/proc` may be covered; others would deceive us or the container.
+fn check_below_proc(planned: &PlannedMount) -> io::Result<()> {
+    const ALLOWED: [&str; 12] = [
+        "cpuinfo",
+        "diskstats",
+        "meminfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "loadavg",
+        "slabinfo",
+        "net/dev",
+        "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled",
+        "",
+    ];
+    let bind = matches!(planned.action, MountAction::Bind { .. });
+    match in_proc(&planned.destination) {
+        Some("") if bind || planned.kind == "proc" => Ok(()),
+        Some(rest) if !rest.is_empty() && ALLOWED.contains(&rest) => Ok(()),
+        Some(_) => Err(io::Error::other(format!(
+            "{:?} cannot be mounted because it is inside /proc",
+            planned.destination
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn mount_cgroup(
+    plan: &Plan,
+    root: &RootFd,
+    planned: &PlannedMount,
+    cgroup: &CgroupMount,
+) -> io::Result<()> {
+    let target = root.mkdir_all(&planned.destination, 0o755)?;
+    let flags = planned.options.flags;
+    let attributes = mount::ATTR_NOSUID
+        | mount::ATTR_NODEV
+        | mount::ATTR_NOEXEC
+        | if planned.options.is_read_only() { mount::ATTR_RDONLY } else { 0 };
+    match cgroup {
+        CgroupMount::V2 { bind } => {
+            let fresh = mount::mount_on("cgroup", target.as_fd(), "cgroup2", flags, "");
+            match fresh {
+                Err(error) if matches!(errno_of(&error), libc::EPERM | libc::EBUSY) => {
+                    bind_host(bind, target.as_fd(), attributes)
+                }
+                result => result,
+            }
+        }
+        CgroupMount::V1 { binds, links, fresh, unified } => {
+            mount::mount_on(
+                "tmpfs",
+                target.as_fd(),
+                "tmpfs",
+                flags & !libc::MS_RDONLY,
+                "mode=755",
+            )?;
+            let dir = root.resolve(&planned.destination)?;
+            if plan.new_cgroup_namespace {
+                for (data, name) in fresh {
+                    let below = subdirectory(&dir, name)?;
+                    mount::mount_on("cgroup", below.as_fd(), "cgroup", flags, data)?;
+                }
+            } else {
+                for (host, name) in binds {
+                    let below = subdirectory(&dir, name)?;
+                    bind_host(host, below.as_fd(), attributes)?;
+                }
+            }
+            if let Some((host, name)) = unified {
+                let below = subdirectory(&dir, name)?;
+                if plan.new_cgroup_namespace {
+                    mount::mount_on("cgroup", below.as_fd(), "cgroup2", flags, "")?;
+                } else {
+                    bind_host(host, below.as_fd(), attributes)?;
+                }
+            }
+            for (name, to) in links {
+                match rustix::fs::symlinkat(to.as_str(), &dir, name.as_str()) {
+                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if planned.options.is_read_only() {
+                mount::set_attributes(dir.as_fd(), false, mount::ATTR_RDONLY, 0)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn subdirectory(dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    open_beneath(dir.as_fd(), name, OFlags::PATH | OFlags::DIRECTORY)
+}
+
+fn bind_host(
+    host: &Path,
+    target: std::os::fd::BorrowedFd<'_>,
+    attributes: u64,
+) -> io::Result<()> {
+    let tree = mount::clone_tree(rustix::fs::CWD, host, false)?;
+    mount::set_attributes(tree.as_fd(), false, attributes, 0)?;
+    mount::attach(tree.as_fd(), target)
+}
+
+/// What could be made read-only only after we had written to it.
+pub(super) fn finish_read_only(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
+    for planned in &plan.mounts {
+        if planned.kind == "tmpfs"
+            && planned.options.is_read_only()
+            && matches!(planned.action, MountAction::Filesystem)
+        {
+            root.resolve(&planned.destination)
+                .and_then(|fd| mount::set_attributes(fd.as_fd(), false, mount::ATTR_RDONLY, 0))
+                .step(Step::ReadonlyPath, &planned.destination)?;
+        }
+    }
+    Ok(())
+}
+
+/// The terminal's device as `/dev/console`, by descriptor.
+pub(super) fn bind_console(
+    root: &RootFd,
+    terminal: std::os::fd::BorrowedFd<'_>,
+) -> io::Result<()> {
+    let dev = root.resolve_no_links("/dev")?;
+    if !is_dir(dev.as_fd())? {
+        return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+    }
+    let target = create_beneath(dev.as_fd(), "console")?;
+    let tree = mount::clone_tree(terminal, Path::new(""), false)?;
+    mount::attach(tree.as_fd(), target.as_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_below_proc_are_recognised() {
+        assert_eq!(in_proc("/proc"), Some(""));
+        assert_eq!(in_proc("/proc/"), Some(""));
+        assert_eq!(in_proc("//proc/net/dev"), Some("net/dev"));
+        assert_eq!(in_proc("/process"), None);
+        assert_eq!(in_proc("/srv"), None);
+    }
+}

@@ -1,0 +1,300 @@
+//! The container's file tree, from propagation to pivot; see `mounts` for what goes into it.
+//!
+//! Until [`enter`] the host's root is still ours: `/proc/self/fd` is the host's procfs. All that is
+//! in the container is reached through [`RootFd`].
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+
+use super::handshake::{Context as _, Failure, Step};
+use crate::spec::oci::Device;
+use crate::spec::plan::Plan;
+use crate::sys::mount;
+use crate::sys::path::{RootFd, create_beneath, is_char_device, is_dir};
+
+/// Cuts the tie to the host's mounts and makes the root a mount of its own.
+pub(super) fn prepare(plan: &Plan) -> Result<RootFd, Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if !plan.creates(libc::CLONE_NEWNS) {
+        let fd = rustix::fs::open(&plan.rootfs, flags, Mode::empty())
+            .step(Step::Rootfs, "open rootfs")?;
+        return Ok(RootFd::new(fd));
+    }
+    let propagation = plan.propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC);
+    mount::mount_path("", Path::new("/"), "", propagation, "")
+        .step(Step::Rootfs, "propagation of /")?;
+    if propagation & libc::MS_SHARED != 0 {
+        // pivot_root refuses a parent that is shared.
+        make_parent_private(&plan.rootfs).step(Step::Rootfs, "make the parent mount private")?;
+    }
+    let target =
+        rustix::fs::open(&plan.rootfs, flags, Mode::empty()).step(Step::Rootfs, "open rootfs")?;
+    let tree = mount::clone_tree(target.as_fd(), Path::new(""), true)
+        .step(Step::Rootfs, "bind rootfs")?;
+    mount::attach(tree.as_fd(), target.as_fd()).step(Step::Rootfs, "attach rootfs")?;
+    Ok(RootFd::new(tree))
+}
+
+/// The mount that holds `path`, found by its id, made private.
+fn make_parent_private(path: &Path) -> io::Result<()> {
+    let mount_id = |path: &Path| -> io::Result<u64> {
+        let mask = StatxFlags::MNT_ID;
+        Ok(rustix::fs::statx(rustix::fs::CWD, path, rustix::fs::AtFlags::empty(), mask)?
+            .stx_mnt_id)
+    };
+    let id = mount_id(path)?;
+    let mut top = path;
+    while let Some(parent) = top.parent() {
+        if mount_id(parent)? != id {
+            break;
+        }
+        top = parent;
+    }
+    mount::mount_path("", top, "", libc::MS_PRIVATE, "")
+}
+
+/// Device nodes and links of `/dev`.
+pub(super) fn devices(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
+    if !plan.setup_dev {
+        return Ok(());
+    }
+    root.mkdir_all("/dev", 0o755).step(Step::Device, "/dev")?;
+    // An image may not send our device nodes elsewhere.
+    let dev = root.resolve_no_links("/dev").step(Step::Device, "/dev")?;
+    for device in &plan.devices {
+        make_device(plan, root, device).step(Step::Device, &device.path)?;
+    }
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("core", "/proc/kcore"),
+    ] {
+        if name == "core" && !Path::new(target).exists() {
+            continue;
+        }
+        match rustix::fs::symlinkat(target, &dev, name) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error).step(Step::Device, name),
+        }
+    }
+    if !plan.devices.iter().any(|device| device.path == "/dev/ptmx") {
+        match rustix::fs::unlinkat(&dev, "ptmx", rustix::fs::AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error).step(Step::Device, "/dev/ptmx"),
+        }
+        rustix::fs::symlinkat("pts/ptmx", &dev, "ptmx").step(Step::Device, "/dev/ptmx")?;
+    }
+    Ok(())
+}
+
+fn make_device(plan: &Plan, root: &RootFd, device: &Device) -> io::Result<()> {
+    let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
+    let path = Path::new(&device.path);
+    let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(invalid)?;
+    let parent = path.parent().and_then(|parent| parent.to_str()).ok_or_else(invalid)?;
+    // Compat: the terminal's own, bound later.
+    if device.path == "/dev/ptmx" {
+        return Ok(());
+    }
+    let parent = root.mkdir_all(parent, 0o755)?;
+    if plan.has_user_namespace() {
+        return bind_device(&device.path, parent.as_fd(), name);
+    }
+    let kind = match device.kind.as_str() {
+        "b" => FileType::BlockDevice,
+        "p" => FileType::Fifo,
+        _ => FileType::CharacterDevice,
+    };
+    let number = |value: i64| u32::try_from(value).map_err(|_| invalid());
+    let id = rustix::fs::makedev(number(device.major)?, number(device.minor)?);
+    let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
+    match rustix::fs::mknodat(&parent, name, kind, mode, id) {
+        // Compat: what the image or a mount put there stays.
+        Err(rustix::io::Errno::EXIST) => return Ok(()),
+        Err(rustix::io::Errno::PERM) => {
+            return bind_device(&device.path, parent.as_fd(), name);
+        }
+        result => result?,
+    }
+    let (uid, gid) = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
+    rustix::fs::chownat(
+        &parent,
+        name,
+        Some(rustix::fs::Uid::from_raw(uid)),
+        Some(rustix::fs::Gid::from_raw(gid)),
+        rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+    )?;
+    Ok(())
+}
+
+/// Where nodes may not be made: the host's own, bound.
+fn bind_device(host: &str, parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let tree = mount::clone_tree(rustix::fs::CWD, Path::new(host), false)?;
+    let target = create_beneath(parent, name)?;
+    mount::attach(tree.as_fd(), target.as_fd())
+}
+
+/// Hides paths: a file under the null device, a directory under an empty read-only tmpfs.
+pub(super) fn mask(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
+    if plan.masked_paths.is_empty() || !plan.creates(libc::CLONE_NEWNS) {
+        return Ok(());
+    }
+    let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .step(Step::MaskedPath, "/dev/null")?;
+    if !is_char_device(null.as_fd(), 1, 3).step(Step::MaskedPath, "/dev/null")? {
+        return Err(Failure {
+            step: Step::MaskedPath,
+            errno: libc::ENODEV,
+            detail: "/dev/null".into(),
+        });
+    }
+    let mut empty: Option<OwnedFd> = None;
+    for path in &plan.masked_paths {
+        let target = match root.resolve(path) {
+            Ok(target) => target,
+            Err(error) if is_absent(&error) => continue,
+            Err(error) => return Err(Failure::new(Step::MaskedPath, &error, path.as_str())),
+        };
+        let done = if is_dir(target.as_fd()).step(Step::MaskedPath, path)? {
+            mask_directory(root, path, target.as_fd(), &mut empty)
+        } else {
+            mount::clone_tree(null.as_fd(), Path::new(""), false)
+                .and_then(|tree| mount::attach(tree.as_fd(), target.as_fd()))
+        };
+        done.step(Step::MaskedPath, path)?;
+    }
+    Ok(())
+}
+
+/// One tmpfs serves all directories.
+fn mask_directory(
+    root: &RootFd,
+    path: &str,
+    target: BorrowedFd<'_>,
+    empty: &mut Option<OwnedFd>,
+) -> io::Result<()> {
+    if let Some(empty) = empty {
+        let tree = mount::clone_tree(empty.as_fd(), Path::new(""), false)?;
+        return mount::attach(tree.as_fd(), target);
+    }
+    mount::mount_on("tmpfs", target, "tmpfs", libc::MS_RDONLY, "")?;
+    *empty = Some(root.resolve(path)?);
+    Ok(())
+}
+
+pub(super) fn readonly_paths(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
+    if !plan.creates(libc::CLONE_NEWNS) {
+        return Ok(());
+    }
+    for path in &plan.readonly_paths {
+        let target = match root.resolve(path) {
+            Ok(target) => target,
+            Err(error) if is_absent(&error) => continue,
+            Err(error) => return Err(Failure::new(Step::ReadonlyPath, &error, path.as_str())),
+        };
+        mount::clone_tree(target.as_fd(), Path::new(""), true)
+            .and_then(|tree| {
+                mount::set_attributes(tree.as_fd(), false, mount::ATTR_RDONLY, 0)?;
+                mount::attach(tree.as_fd(), target.as_fd())
+            })
+            .step(Step::ReadonlyPath, path)?;
+    }
+    Ok(())
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
+}
+
+/// The working directory is made where the image lacks it, as runc does.
+pub(super) fn working_directory(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
+    match root.resolve(&plan.process.cwd) {
+        Ok(_) => Ok(()),
+        Err(_) => root.mkdir_all(&plan.process.cwd, 0o755).map(drop).step(Step::Cwd, &plan.process.cwd),
+    }
+}
+
+/// Kernel parameters, through a procfs that nothing in the container could have prepared.
+pub(super) fn sysctl(plan: &Plan) -> Result<(), Failure> {
+    if plan.sysctl.is_empty() {
+        return Ok(());
+    }
+    let proc = mount::private_proc()
+        .or_else(|_| {
+            let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open("/proc", flags, Mode::empty()).map_err(io::Error::from)
+        })
+        .step(Step::Sysctl, "procfs")?;
+    for (key, value) in &plan.sysctl {
+        let path = format!("sys/{}", sysctl_path(key));
+        crate::sys::path::open_proc(proc.as_fd(), &path, OFlags::WRONLY)
+            .and_then(|fd| Ok(rustix::io::write(&fd, value.as_bytes())?))
+            .step(Step::Sysctl, key)?;
+    }
+    Ok(())
+}
+
+/// Dots separate, unless the key is written with slashes (interface names may contain dots).
+fn sysctl_path(key: &str) -> String {
+    match (key.find('.'), key.find('/')) {
+        (Some(dot), Some(slash)) if slash < dot => key.to_owned(),
+        (None, _) => key.to_owned(),
+        _ => key
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
+    }
+}
+
+/// Makes the container's root ours. After this nothing of the host is in reach by name.
+pub(super) fn enter(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
+    let fd = root.as_fd();
+    if !plan.creates(libc::CLONE_NEWNS) {
+        return mount::chroot_to(fd).step(Step::Pivot, "chroot");
+    }
+    if plan.rootfs_readonly {
+        mount::set_attributes(fd, false, mount::ATTR_RDONLY, 0)
+            .step(Step::Rootfs, "make rootfs read-only")?;
+    }
+    if plan.no_pivot {
+        mount::move_to_root(fd).step(Step::Pivot, "move mount")?;
+    } else {
+        mount::pivot_to(fd).step(Step::Pivot, "pivot_root")?;
+    }
+    if let Some(propagation) = plan.propagation {
+        mount::mount_path("", Path::new("/"), "", propagation, "")
+            .step(Step::Pivot, "propagation of /")?;
+    }
+    Ok(())
+}
+
+/// A file of the container for reading, at most `limit` bytes; `None` where there is none.
+pub(super) fn read_file(root: &RootFd, path: &str, limit: u64) -> Option<String> {
+    use std::io::Read as _;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let fd = root.open(path, flags, ResolveFlags::IN_ROOT).ok()?;
+    let mut text = Vec::new();
+    std::fs::File::from(fd).take(limit).read_to_end(&mut text).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysctl_keys_may_use_either_separator() {
+        assert_eq!(sysctl_path("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
+        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/arp"), "net/ipv4/conf/eth0.1/arp");
+        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.arp"), "net/ipv4/conf/eth0.1/arp");
+    }
+}

@@ -1,0 +1,461 @@
+//! The container, decided before the first clone: what to make, what to join, every source open.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::oci::{self, Device, IdMapping, Spec};
+use super::options::{self, MountOptions};
+use super::process::{self, ProcessPlan};
+use crate::seccomp;
+use crate::sys::clone::{Flags, NEWTIME, ns};
+use crate::sys::{self, errno_of, errno_text};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("unsupported spec version: {0:?}")]
+    Version(String),
+    #[error("config.json has no {0}")]
+    Missing(&'static str),
+    #[error(transparent)]
+    Process(process::Error),
+    #[error("invalid rootfs: {path}: {}", errno_text(errno_of(cause)))]
+    Rootfs { path: String, cause: io::Error },
+    #[error("namespace {0:?} does not exist")]
+    UnknownNamespace(String),
+    #[error("malformed spec file: duplicated ns {0:?}")]
+    DuplicateNamespace(String),
+    #[error("{0} is not supported")]
+    Unsupported(&'static str),
+    #[error("error opening namespace path {path}: {}", errno_text(errno_of(cause)))]
+    NamespacePath { path: String, cause: io::Error },
+    #[error(
+        "error mounting {from:?} to rootfs at {to:?}: {call} {from}: {}",
+        errno_text(errno_of(cause))
+    )]
+    MountSource { from: String, to: String, call: &'static str, cause: io::Error },
+    #[error("rootfsPropagation={0} is not supported")]
+    Propagation(String),
+    #[error("sysctl {0:?} is not in a separate kernel namespace")]
+    Sysctl(String),
+    #[error(transparent)]
+    Seccomp(seccomp::Error),
+    #[error("unable to set hostname without a private UTS namespace")]
+    HostnameWithoutUts,
+    #[error("user namespace without mappings")]
+    NoMappings,
+    #[error("device {0:?} has an unknown type")]
+    DeviceType(String),
+}
+
+/// A namespace joined by path.
+#[derive(Debug)]
+pub(crate) struct Join {
+    pub(crate) flag: libc::c_int,
+    pub(crate) path: String,
+    pub(crate) fd: OwnedFd,
+}
+
+#[derive(Debug)]
+pub(crate) enum MountAction {
+    /// A detached copy of the source, its attributes and propagation already set.
+    Bind { tree: OwnedFd, is_dir: bool },
+    /// A filesystem made where it is mounted.
+    Filesystem,
+    Cgroup,
+}
+
+#[derive(Debug)]
+pub(crate) struct PlannedMount {
+    pub(crate) destination: String,
+    pub(crate) kind: String,
+    pub(crate) source: String,
+    pub(crate) options: MountOptions,
+    pub(crate) action: MountAction,
+}
+
+/// Everything the child needs, and nothing it would have to look up.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) id: String,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) rootfs_readonly: bool,
+    pub(crate) no_pivot: bool,
+    pub(crate) new_keyring: bool,
+    pub(crate) propagation: Option<u64>,
+    /// Namespaces to be made, the cgroup's excepted.
+    pub(crate) create: Flags,
+    pub(crate) new_cgroup_namespace: bool,
+    pub(crate) join: Vec<Join>,
+    pub(crate) uid_mappings: Vec<IdMapping>,
+    pub(crate) gid_mappings: Vec<IdMapping>,
+    pub(crate) time_offsets: BTreeMap<String, oci::TimeOffset>,
+    pub(crate) mounts: Vec<PlannedMount>,
+    pub(crate) devices: Vec<Device>,
+    /// False where the caller gave a `/dev` of its own.
+    pub(crate) setup_dev: bool,
+    pub(crate) masked_paths: Vec<String>,
+    pub(crate) readonly_paths: Vec<String>,
+    pub(crate) sysctl: BTreeMap<String, String>,
+    pub(crate) hostname: String,
+    pub(crate) domainname: String,
+    pub(crate) personality: Option<u64>,
+    pub(crate) process: ProcessPlan,
+    pub(crate) seccomp: Option<seccomp::Program>,
+    pub(crate) hooks: oci::Hooks,
+}
+
+/// How the command line changes the plan.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Choices {
+    pub(crate) no_pivot: bool,
+    pub(crate) new_keyring: bool,
+    pub(crate) preserve_fds: u32,
+}
+
+impl Plan {
+    pub(crate) fn new(
+        spec: &Spec,
+        id: &str,
+        bundle: &Path,
+        choices: Choices,
+    ) -> Result<Self, Error> {
+        // Compat: only the major version matters; a newer minor one is no error.
+        if !spec.oci_version.starts_with("1.") {
+            return Err(Error::Version(spec.oci_version.clone()));
+        }
+        let root = spec.root.as_ref().ok_or(Error::Missing("root"))?;
+        let process = spec.process.as_ref().ok_or(Error::Missing("process"))?;
+        let linux = spec.linux.clone().unwrap_or_default();
+        if linux.net_devices.is_some() {
+            return Err(Error::Unsupported("linux.netDevices"));
+        }
+        if linux.memory_policy.is_some() {
+            return Err(Error::Unsupported("linux.memoryPolicy"));
+        }
+        if linux.intel_rdt.is_some() {
+            return Err(Error::Unsupported("linux.intelRdt"));
+        }
+        let rootfs = bundle.join(&root.path);
+        let rootfs = rootfs
+            .canonicalize()
+            .map_err(|cause| Error::Rootfs { path: rootfs.display().to_string(), cause })?;
+        let held = sys::identity::permitted().unwrap_or(u64::MAX);
+        let mut process = ProcessPlan::new(process, held).map_err(Error::Process)?;
+        process.preserve_fds = choices.preserve_fds;
+        if process.has_io_priority_or_scheduler {
+            return Err(Error::Unsupported("process.ioPriority and process.scheduler"));
+        }
+
+        let (create, join) = namespaces(&linux.namespaces)?;
+        let has = |flag: libc::c_int| {
+            create & ns(flag) != 0 || join.iter().any(|join| join.flag == flag)
+        };
+        if join.iter().any(|join| join.flag == libc::CLONE_NEWNS) {
+            return Err(Error::Unsupported("a mount namespace given by path"));
+        }
+        if create & ns(libc::CLONE_NEWUSER) != 0
+            && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty())
+        {
+            return Err(Error::NoMappings);
+        }
+        if !spec.hostname.is_empty() && !has(libc::CLONE_NEWUTS) {
+            return Err(Error::HostnameWithoutUts);
+        }
+        for key in linux.sysctl.keys() {
+            check_sysctl(key, &has)?;
+        }
+        let propagation = match linux.rootfs_propagation.as_str() {
+            "" => None,
+            name => Some(
+                options::propagation(name).ok_or_else(|| Error::Propagation(name.to_owned()))?,
+            ),
+        };
+        let mounts = spec
+            .mounts
+            .iter()
+            .map(|mount| plan_mount(mount, bundle, propagation))
+            .collect::<Result<Vec<_>, _>>()?;
+        let setup_dev = !mounts.iter().any(|mount| {
+            mount.destination.trim_end_matches('/') == "/dev" && mount.options.is_bind()
+        });
+        for device in &linux.devices {
+            if !matches!(device.kind.as_str(), "c" | "b" | "u" | "p") {
+                return Err(Error::DeviceType(device.path.clone()));
+            }
+        }
+        let seccomp = match &linux.seccomp {
+            Some(profile) if !profile.default_action.is_empty() => {
+                Some(seccomp::compile(profile).map_err(Error::Seccomp)?)
+            }
+            _ => None,
+        };
+        let personality = linux.personality.as_ref().map(|persona| match persona.domain.as_str() {
+            "LINUX32" => 8,
+            _ => 0,
+        });
+        Ok(Self {
+            id: id.to_owned(),
+            rootfs,
+            rootfs_readonly: root.readonly,
+            no_pivot: choices.no_pivot,
+            new_keyring: choices.new_keyring,
+            propagation,
+            create: create & !ns(libc::CLONE_NEWCGROUP),
+            new_cgroup_namespace: create & ns(libc::CLONE_NEWCGROUP) != 0,
+            join,
+            uid_mappings: linux.uid_mappings,
+            gid_mappings: linux.gid_mappings,
+            time_offsets: linux.time_offsets.unwrap_or_default(),
+            mounts,
+            devices: with_default_devices(linux.devices),
+            setup_dev,
+            masked_paths: linux.masked_paths,
+            readonly_paths: linux.readonly_paths,
+            sysctl: linux.sysctl,
+            hostname: spec.hostname.clone(),
+            domainname: spec.domainname.clone(),
+            personality,
+            process,
+            seccomp,
+            hooks: spec.hooks.clone().unwrap_or_default(),
+        })
+    }
+
+    pub(crate) fn creates(&self, flag: libc::c_int) -> bool {
+        self.create & ns(flag) != 0
+    }
+
+    pub(crate) fn joins(&self, flag: libc::c_int) -> bool {
+        self.join.iter().any(|join| join.flag == flag)
+    }
+
+    pub(crate) fn has_user_namespace(&self) -> bool {
+        self.creates(libc::CLONE_NEWUSER) || self.joins(libc::CLONE_NEWUSER)
+    }
+
+    /// A stage between runtime and init is needed where namespaces must be entered or prepared
+    /// before the one init is born into.
+    pub(crate) fn needs_stage(&self) -> bool {
+        self.create & NEWTIME != 0
+            || self.joins(libc::CLONE_NEWPID)
+            || (!self.join.is_empty() && self.has_user_namespace())
+    }
+}
+
+fn namespaces(wanted: &[oci::Namespace]) -> Result<(Flags, Vec<Join>), Error> {
+    let mut create = 0;
+    let mut join = Vec::new();
+    let mut seen = 0;
+    for namespace in wanted {
+        let Some(flag) = namespace_flag(&namespace.kind) else {
+            return Err(Error::UnknownNamespace(namespace.kind.clone()));
+        };
+        if seen & flag != 0 {
+            return Err(Error::DuplicateNamespace(namespace.kind.clone()));
+        }
+        seen |= flag;
+        if namespace.path.is_empty() {
+            create |= flag;
+            continue;
+        }
+        let fd = rustix::fs::open(
+            namespace.path.as_str(),
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|cause| Error::NamespacePath {
+            path: namespace.path.clone(),
+            cause: cause.into(),
+        })?;
+        let flag = i32::try_from(flag)
+            .map_err(|_| Error::UnknownNamespace(namespace.kind.clone()))?;
+        join.push(Join { flag, path: namespace.path.clone(), fd });
+    }
+    // The user namespace first: it decides over the others.
+    join.sort_by_key(|join| join.flag != libc::CLONE_NEWUSER);
+    Ok((create, join))
+}
+
+pub(crate) fn namespace_flag(kind: &str) -> Option<Flags> {
+    Some(match kind {
+        "pid" => ns(libc::CLONE_NEWPID),
+        "network" => ns(libc::CLONE_NEWNET),
+        "mount" => ns(libc::CLONE_NEWNS),
+        "ipc" => ns(libc::CLONE_NEWIPC),
+        "uts" => ns(libc::CLONE_NEWUTS),
+        "user" => ns(libc::CLONE_NEWUSER),
+        "cgroup" => ns(libc::CLONE_NEWCGROUP),
+        "time" => NEWTIME,
+        _ => return None,
+    })
+}
+
+/// A sysctl is set only where a namespace of the container's own takes it.
+fn check_sysctl(key: &str, has: &impl Fn(libc::c_int) -> bool) -> Result<(), Error> {
+    const IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let dotted = key.replace('/', ".");
+    let allowed = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+        has(libc::CLONE_NEWIPC)
+    } else if dotted.starts_with("net.") {
+        has(libc::CLONE_NEWNET)
+    } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" {
+        has(libc::CLONE_NEWUTS)
+    } else {
+        dotted.starts_with("user.") && has(libc::CLONE_NEWUSER)
+    };
+    if allowed && !key.contains("..") { Ok(()) } else { Err(Error::Sysctl(key.to_owned())) }
+}
+
+fn plan_mount(
+    mount: &oci::Mount,
+    bundle: &Path,
+    propagation: Option<u64>,
+) -> Result<PlannedMount, Error> {
+    let mut options = MountOptions::parse(&mount.options);
+    if mount.kind == "bind" {
+        options.flags |= libc::MS_BIND;
+    }
+    let action = if options.is_bind() {
+        let source = bundle.join(&mount.source);
+        let failed = |call: &'static str, cause: io::Error| Error::MountSource {
+            from: source.display().to_string(),
+            to: mount.destination.clone(),
+            call,
+            cause,
+        };
+        if options.idmap || !mount.uid_mappings.is_empty() {
+            return Err(Error::Unsupported("an id-mapped mount"));
+        }
+        let metadata = std::fs::metadata(&source).map_err(|cause| failed("stat", cause))?;
+        let tree = open_tree(&source, &options, propagation)
+            .map_err(|cause| failed("bind mount", cause))?;
+        MountAction::Bind { tree, is_dir: metadata.is_dir() }
+    } else if mount.kind == "cgroup" || mount.kind == "cgroup2" {
+        MountAction::Cgroup
+    } else {
+        MountAction::Filesystem
+    };
+    // Compat: a relative destination is below the root.
+    let destination = if mount.destination.starts_with('/') {
+        mount.destination.clone()
+    } else {
+        format!("/{}", mount.destination)
+    };
+    Ok(PlannedMount {
+        destination,
+        kind: mount.kind.clone(),
+        source: mount.source.clone(),
+        options,
+        action,
+    })
+}
+
+/// The source as a mount of its own, finished before anything can see it.
+fn open_tree(
+    source: &Path,
+    options: &MountOptions,
+    propagation: Option<u64>,
+) -> io::Result<OwnedFd> {
+    let recursive = options.is_recursive();
+    let tree = sys::mount::clone_tree(rustix::fs::CWD, source, recursive)?;
+    // A copy is a peer of its source. In the container it would have followed what "/" is made:
+    // a slave, unless the specification says otherwise.
+    let inherited = propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC) & !libc::MS_REC;
+    if inherited != libc::MS_SHARED {
+        sys::mount::set_tree_propagation(tree.as_fd(), true, inherited)?;
+    }
+    if let Some(attributes) = options.bind_attributes() {
+        let set = sys::mount::set_attributes;
+        if let Err(error) = set(tree.as_fd(), false, attributes.set, attributes.clear) {
+            if error.raw_os_error() != Some(libc::EPERM) {
+                return Err(error);
+            }
+            // Flags locked by an outer user namespace stay, unless they were named.
+            set(tree.as_fd(), false, attributes.set, attributes.forced)?;
+        }
+    }
+    if options.recursive_set | options.recursive_clear != 0 {
+        sys::mount::set_attributes(
+            tree.as_fd(),
+            true,
+            options.recursive_set,
+            options.recursive_clear,
+        )?;
+    }
+    for flags in &options.propagation {
+        let recursive = flags & libc::MS_REC != 0;
+        sys::mount::set_tree_propagation(tree.as_fd(), recursive, flags & !libc::MS_REC)?;
+    }
+    Ok(tree)
+}
+
+/// The devices every container has; the specification's own win.
+fn with_default_devices(mut devices: Vec<Device>) -> Vec<Device> {
+    for (name, major, minor) in
+        [("null", 1, 3), ("random", 1, 8), ("full", 1, 7), ("tty", 5, 0), ("zero", 1, 5), ("urandom", 1, 9)]
+    {
+        let path = format!("/dev/{name}");
+        if !devices.iter().any(|device| device.path == path) {
+            devices.push(Device {
+                path,
+                kind: "c".to_owned(),
+                major,
+                minor,
+                file_mode: Some(0o666),
+                ..Default::default()
+            });
+        }
+    }
+    devices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sysctl_needs_the_namespace_that_owns_it() {
+        let network = |flag: libc::c_int| flag == libc::CLONE_NEWNET;
+        assert!(check_sysctl("net.ipv4.ip_forward", &network).is_ok());
+        assert!(check_sysctl("net/ipv4/ip_forward", &network).is_ok());
+        assert!(check_sysctl("net.../../kernel.core_pattern", &network).is_err());
+        assert!(check_sysctl("kernel.shmmax", &network).is_err());
+        assert!(check_sysctl("kernel.core_pattern", &|_| true).is_err());
+    }
+
+    #[test]
+    fn a_namespace_may_be_named_once() {
+        let pid = oci::Namespace { kind: "pid".into(), path: String::new() };
+        let error = namespaces(&[pid.clone(), pid]).unwrap_err();
+        assert_eq!(error.to_string(), "malformed spec file: duplicated ns \"pid\"");
+    }
+
+    #[test]
+    fn a_named_device_replaces_the_default_one() {
+        let null =
+            Device { path: "/dev/null".into(), kind: "c".into(), major: 9, ..Default::default() };
+        let devices = with_default_devices(vec![null]);
+        assert_eq!(devices.len(), 6);
+        assert_eq!(devices[0].major, 9);
+    }
+
+    #[test]
+    fn another_major_version_is_refused() {
+        let spec = Spec { oci_version: "2.0.0".into(), ..Default::default() };
+        let error = Plan::new(&spec, "x", Path::new("/"), Choices::default()).unwrap_err();
+        assert_eq!(error.to_string(), "unsupported spec version: \"2.0.0\"");
+    }
+}

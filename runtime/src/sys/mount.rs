@@ -1,0 +1,204 @@
+//! The mount API: mount(2), open_tree(2), move_mount(2), mount_setattr(2), pivot_root(2).
+//!
+//! Targets are descriptors. Where only mount(2) will do, the target is named through
+//! `/proc/self/fd`, which is the host's procfs until the root is exchanged.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::ptr;
+
+use rustix::mount::{MoveMountFlags, OpenTreeFlags};
+
+use super::{c_string, check, check_int};
+
+/// `MOUNT_ATTR_*`.
+pub(crate) const ATTR_RDONLY: u64 = 0x1;
+pub(crate) const ATTR_NOSUID: u64 = 0x2;
+pub(crate) const ATTR_NODEV: u64 = 0x4;
+pub(crate) const ATTR_NOEXEC: u64 = 0x8;
+pub(crate) const ATTR_ATIME_MASK: u64 = 0x70;
+pub(crate) const ATTR_NOATIME: u64 = 0x10;
+pub(crate) const ATTR_STRICTATIME: u64 = 0x20;
+pub(crate) const ATTR_NODIRATIME: u64 = 0x80;
+pub(crate) const ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
+const ATTR_IDMAP: u64 = 0x0010_0000;
+
+pub(crate) fn fd_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// A new filesystem on the directory or file behind `target`.
+pub(crate) fn mount_on(
+    source: &str,
+    target: BorrowedFd<'_>,
+    kind: &str,
+    flags: libc::c_ulong,
+    data: &str,
+) -> io::Result<()> {
+    mount_path(source, Path::new(&fd_path(target)), kind, flags, data)
+}
+
+/// mount(2) with a path of the host's own.
+pub(crate) fn mount_path(
+    source: &str,
+    target: &Path,
+    kind: &str,
+    flags: libc::c_ulong,
+    data: &str,
+) -> io::Result<()> {
+    let source = c_string(source.as_bytes())?;
+    let target = c_string(target.as_os_str().as_encoded_bytes())?;
+    let kind = c_string(kind.as_bytes())?;
+    let data = c_string(data.as_bytes())?;
+    let data_pointer = if data.is_empty() { ptr::null() } else { data.as_ptr() };
+    // SAFETY: all four are NUL-terminated strings that live until the call returns.
+    let result = unsafe {
+        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data_pointer.cast())
+    };
+    check_int(result).map(drop)
+}
+
+pub(crate) fn set_propagation(target: BorrowedFd<'_>, flags: libc::c_ulong) -> io::Result<()> {
+    mount_on("", target, "", flags, "")
+}
+
+/// A detached copy of the mount at `path` (below `dir`; empty = `dir` itself).
+pub(crate) fn clone_tree(dir: BorrowedFd<'_>, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    if path.as_os_str().is_empty() {
+        flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    }
+    Ok(rustix::mount::open_tree(dir, path, flags)?)
+}
+
+/// Attaches a detached tree on the directory or file behind `target`.
+pub(crate) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let flags =
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(tree, c"", target, c"", flags)?)
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: MountAttr) -> io::Result<()> {
+    let mut flags = libc::AT_EMPTY_PATH;
+    if recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
+    let empty: &CStr = c"";
+    // SAFETY: the path is a static string, `attr` lives until the call returns and its size is
+    // passed along; the kernel only reads both.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            empty.as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    check(result).map(drop)
+}
+
+/// Sets and clears attributes of a mount, attached or not. Clearing any of the access-time bits
+/// clears them all, as the kernel wants it.
+pub(crate) fn set_attributes(
+    fd: BorrowedFd<'_>,
+    recursive: bool,
+    set: u64,
+    mut clear: u64,
+) -> io::Result<()> {
+    if (set | clear) & ATTR_ATIME_MASK != 0 {
+        clear |= ATTR_ATIME_MASK;
+    }
+    mount_setattr(fd, recursive, MountAttr { attr_set: set, attr_clr: clear, ..Default::default() })
+}
+
+/// Propagation of a mount that may be detached.
+pub(crate) fn set_tree_propagation(
+    fd: BorrowedFd<'_>,
+    recursive: bool,
+    propagation: libc::c_ulong,
+) -> io::Result<()> {
+    mount_setattr(fd, recursive, MountAttr { propagation, ..Default::default() })
+}
+
+/// Shows a detached mount's owners through the mapping of `user_namespace`.
+pub(crate) fn set_idmap(
+    fd: BorrowedFd<'_>,
+    recursive: bool,
+    user_namespace: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let userns_fd = u64::from(user_namespace.as_raw_fd().unsigned_abs());
+    mount_setattr(
+        fd,
+        recursive,
+        MountAttr { attr_set: ATTR_IDMAP, userns_fd, ..Default::default() },
+    )
+}
+
+/// Makes the current directory the root and drops the old one; `.` is the new root after it.
+pub(crate) fn pivot_to(root: BorrowedFd<'_>) -> io::Result<()> {
+    let old = rustix::fs::open("/", DIR_FLAGS, rustix::fs::Mode::empty())?;
+    rustix::process::fchdir(root)?;
+    rustix::process::pivot_root(c".", c".")?;
+    // The old root is now stacked on top of the new one at ".": make sure that its unmounting
+    // does not propagate back to the host, then drop it.
+    rustix::process::fchdir(&old)?;
+    mount_path("", Path::new("."), "", libc::MS_SLAVE | libc::MS_REC, "")?;
+    unmount(Path::new("."), libc::MNT_DETACH)?;
+    rustix::process::chdir(c"/")?;
+    Ok(())
+}
+
+/// For hosts whose root is an initramfs, where pivot_root(2) cannot work.
+pub(crate) fn move_to_root(root: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    mount_path(".", Path::new("/"), "", libc::MS_MOVE, "")?;
+    rustix::process::chroot(c".")?;
+    rustix::process::chdir(c"/")?;
+    Ok(())
+}
+
+pub(crate) fn chroot_to(root: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::process::chroot(c".")?;
+    rustix::process::chdir(c"/")?;
+    Ok(())
+}
+
+pub(crate) fn unmount(target: &Path, flags: libc::c_int) -> io::Result<()> {
+    let target = c_string(target.as_os_str().as_encoded_bytes())?;
+    // SAFETY: a NUL-terminated string that outlives the call.
+    check_int(unsafe { libc::umount2(target.as_ptr(), flags) }).map(drop)
+}
+
+/// A procfs of our own that is attached nowhere.
+pub(crate) fn private_proc() -> io::Result<OwnedFd> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    let context = rustix::mount::fsopen(c"proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    Ok(rustix::mount::fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+    )?)
+}
+
+const DIR_FLAGS: rustix::fs::OFlags =
+    rustix::fs::OFlags::DIRECTORY.union(rustix::fs::OFlags::CLOEXEC);

@@ -1,0 +1,220 @@
+//! Paths inside a container, resolved by the kernel below a root descriptor (openat2(2)).
+//!
+//! Nothing here takes an absolute path of the host. A component that does not exist is made
+//! beneath the directory that was opened, never by a joined string.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+
+pub(crate) const PROC_MAGIC: i64 = 0x9fa0;
+pub(crate) const DEVPTS_MAGIC: i64 = 0x1cd1;
+
+/// The container's root directory; all its paths start here.
+#[derive(Debug)]
+pub(crate) struct RootFd(OwnedFd);
+
+impl RootFd {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// An `O_PATH` handle on what `path` names, links followed inside the root.
+    pub(crate) fn resolve(&self, path: &str) -> io::Result<OwnedFd> {
+        self.open(path, OFlags::PATH, ResolveFlags::IN_ROOT)
+    }
+
+    /// The same, but a symbolic link anywhere on the way is an error (`ELOOP`).
+    pub(crate) fn resolve_no_links(&self, path: &str) -> io::Result<OwnedFd> {
+        self.open(path, OFlags::PATH, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS)
+    }
+
+    pub(crate) fn open(
+        &self,
+        path: &str,
+        flags: OFlags,
+        resolve: ResolveFlags,
+    ) -> io::Result<OwnedFd> {
+        let relative = relative(path);
+        let resolve = resolve | ResolveFlags::NO_MAGICLINKS;
+        retry(|| openat2(self.0.as_fd(), relative, flags | OFlags::CLOEXEC, 0, resolve))
+    }
+
+    /// Makes a directory and its parents; an `O_PATH` handle on it.
+    pub(crate) fn mkdir_all(&self, path: &str, mode: u32) -> io::Result<OwnedFd> {
+        match self.open(path, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::IN_ROOT) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            result => return result,
+        }
+        // The longest prefix that exists, then step by step beneath it. A link that dangles is
+        // an error of the image, not an order to make its target.
+        let components = components(path)?;
+        let mut existing = components.len();
+        let mut current = loop {
+            existing = existing.saturating_sub(1);
+            let prefix = components[..existing].join("/");
+            match self.open(&prefix, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::IN_ROOT) {
+                Ok(fd) => break fd,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) && existing > 0 => {}
+                Err(error) => return Err(error),
+            }
+        };
+        for name in &components[existing..] {
+            match rustix::fs::mkdirat(&current, *name, Mode::from_raw_mode(mode)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            current = open_beneath(current.as_fd(), name, OFlags::PATH | OFlags::DIRECTORY)?;
+        }
+        Ok(current)
+    }
+
+    /// Makes an empty file where nothing is, its parents too; an `O_PATH` handle on it.
+    pub(crate) fn create_file(&self, path: &str) -> io::Result<OwnedFd> {
+        match self.resolve(path) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            result => return result,
+        }
+        let components = components(path)?;
+        let Some((name, parents)) = components.split_last() else {
+            return Err(io::Error::from_raw_os_error(libc::EISDIR));
+        };
+        let parent = self.mkdir_all(&parents.join("/"), 0o755)?;
+        create_beneath(parent.as_fd(), name)
+    }
+}
+
+/// Makes `name` an empty file in `dir` unless it is there; an `O_PATH` handle on it.
+pub(crate) fn create_beneath(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o755)) {
+        Ok(_) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    open_beneath(dir, name, OFlags::PATH)
+}
+
+/// Opens below `dir` without following any link.
+pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    retry(|| openat2(dir, OsStr::new(path), flags | OFlags::CLOEXEC, 0, resolve))
+}
+
+/// Opens a file of a procfs for writing: no links, no other mount on top, and really a procfs.
+pub(crate) fn open_proc(proc: BorrowedFd<'_>, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    let fd = openat2(proc, OsStr::new(path), flags | OFlags::CLOEXEC, 0, resolve)?;
+    if fs_magic(fd.as_fd())? != PROC_MAGIC {
+        return Err(io::Error::from_raw_os_error(libc::EXDEV));
+    }
+    Ok(fd)
+}
+
+pub(crate) fn fs_magic(fd: BorrowedFd<'_>) -> io::Result<i64> {
+    Ok(rustix::fs::fstatfs(fd)?.f_type)
+}
+
+pub(crate) fn is_dir(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) == FileType::Directory)
+}
+
+/// Whether this is the character device `major`:`minor`.
+pub(crate) fn is_char_device(fd: BorrowedFd<'_>, major: u32, minor: u32) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == rustix::fs::makedev(major, minor))
+}
+
+/// `path` without its leading slashes; `.` for the root itself.
+fn relative(path: &str) -> &OsStr {
+    let trimmed = path.trim_start_matches('/');
+    if trimmed.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(trimmed.as_bytes()) }
+}
+
+/// The names of a path; `..` is taken out by text, as runc cleans destinations.
+fn components(path: &str) -> io::Result<Vec<&str>> {
+    let mut names = Vec::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => {
+                let name = name.to_str().ok_or(io::ErrorKind::InvalidInput)?;
+                names.push(name);
+            }
+            Component::ParentDir => drop(names.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(names)
+}
+
+fn openat2(
+    dir: BorrowedFd<'_>,
+    path: &OsStr,
+    flags: OFlags,
+    mode: u32,
+    resolve: ResolveFlags,
+) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat2(dir, path, flags, Mode::from_raw_mode(mode), resolve)?)
+}
+
+/// openat2 answers EAGAIN when a rename raced with the walk; then the walk is done again.
+fn retry(mut call: impl FnMut() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+    for _ in 0..128 {
+        match call() {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+            result => return result,
+        }
+    }
+    call()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root(dir: &tempfile::TempDir) -> RootFd {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        RootFd::new(rustix::fs::open(dir.path(), flags, Mode::empty()).unwrap())
+    }
+
+    #[test]
+    fn links_stay_inside_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        std::os::unix::fs::symlink("/etc", dir.path().join("outside")).unwrap();
+        root(&dir).mkdir_all("/outside/made/here", 0o755).unwrap();
+        assert!(dir.path().join("etc/made/here").is_dir());
+    }
+
+    #[test]
+    fn parent_components_do_not_leave_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        root(&dir).create_file("/a/../../../b/file").unwrap();
+        assert!(dir.path().join("b/file").is_file());
+    }
+
+    #[test]
+    fn a_dangling_link_is_not_followed_into_existence() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/nowhere", dir.path().join("link")).unwrap();
+        assert!(root(&dir).create_file("/link").is_err());
+        assert!(!dir.path().join("nowhere").exists());
+    }
+
+    #[test]
+    fn a_link_is_refused_where_none_may_be() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", dir.path().join("proc")).unwrap();
+        let error = root(&dir).resolve_no_links("/proc").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+    }
+}

@@ -1,0 +1,220 @@
+//! The process on its way to exec: descriptors, signals, execve, hooks' children, loopback.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+
+use super::{check, check_int};
+
+/// Marks every descriptor from `first` on close-on-exec.
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: integers only.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC)
+    };
+    match check(result) {
+        Ok(_) => return Ok(()),
+        // Before 5.11 the flag, before 5.9 the call is unknown.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {}
+        Err(error) => return Err(error),
+    }
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        if u32::try_from(fd).is_ok_and(|fd| fd >= first) {
+            // SAFETY: integers only; a descriptor that is gone by now is EBADF, which is fine.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
+
+/// Lets a descriptor survive exec.
+pub(crate) fn keep_on_exec(fd: i32) -> io::Result<()> {
+    // SAFETY: integers only.
+    check_int(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }).map(drop)
+}
+
+pub(crate) fn is_open(fd: i32) -> bool {
+    // SAFETY: integers only.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+/// Makes `fd` standard input, output and error.
+pub(crate) fn become_stdio(fd: BorrowedFd<'_>) -> io::Result<()> {
+    for target in 0..=2 {
+        // SAFETY: integers only; replacing 0 to 2 is the purpose.
+        check_int(unsafe { libc::dup2(fd.as_raw_fd(), target) })?;
+    }
+    Ok(())
+}
+
+pub(crate) fn setsid() -> io::Result<()> {
+    // SAFETY: no arguments.
+    check_int(unsafe { libc::setsid() }).map(drop)
+}
+
+/// execve(2); returns only on failure.
+pub(crate) fn exec(path: &CString, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let list = |strings: &[CString]| {
+        strings.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect::<Vec<_>>()
+    };
+    let (arguments, environment) = (list(arguments), list(environment));
+    // SAFETY: both lists end with null and point to strings that outlive the call.
+    unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// execveat(2) of the descriptor itself; returns only on failure.
+pub(crate) fn exec_fd(
+    fd: BorrowedFd<'_>,
+    arguments: &[CString],
+    environment: &[CString],
+) -> io::Error {
+    let list = |strings: &[CString]| {
+        strings.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect::<Vec<_>>()
+    };
+    let (arguments, environment) = (list(arguments), list(environment));
+    // SAFETY: both lists end with null and point to strings that outlive the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
+pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: integers only.
+    check_int(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Blocks all signals and returns a descriptor that delivers them.
+pub(crate) fn signal_fd() -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd as _;
+    let mut set = empty_set();
+    // SAFETY: `set` is a live local, initialised by empty_set.
+    unsafe { libc::sigfillset(&raw mut set) };
+    // SAFETY: `set` is initialised; the old mask is not asked for.
+    check_int(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) })?;
+    // SAFETY: `set` is initialised.
+    let fd = check_int(unsafe {
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    })?;
+    // SAFETY: the kernel just gave us this descriptor; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The number of the next pending signal.
+pub(crate) fn next_signal(fd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    let mut bytes = [0_u8; size_of::<libc::signalfd_siginfo>()];
+    match rustix::io::read(fd, &mut bytes) {
+        Ok(_) => {
+            let number = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            Ok(i32::try_from(number).ok())
+        }
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn empty_set() -> libc::sigset_t {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the whole set.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        set.assume_init()
+    }
+}
+
+/// Signal mask and dispositions as a fresh program expects them. Rust ignores SIGPIPE, and an
+/// ignored signal stays ignored over exec.
+pub(crate) fn reset_signals() -> io::Result<()> {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL is always valid; kernels refuse SIGKILL and SIGSTOP, which is fine.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let set = empty_set();
+    // SAFETY: `set` is initialised; the old mask is not asked for.
+    check_int(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut()) })
+        .map(drop)
+}
+
+/// Brings the loopback interface of the current network namespace up (netdevice(7)).
+pub(crate) fn loopback_up() -> io::Result<()> {
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let mut request = Ifreq { name: [0; libc::IFNAMSIZ], flags: 0, padding: [0; 22] };
+    request.name[..2].copy_from_slice(b"lo");
+    // SAFETY: the ioctl reads the name and writes the flags of one ifreq, which `request` is.
+    check_int(unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request)
+    })?;
+    request.flags |= libc::IFF_UP as libc::c_short;
+    // SAFETY: the ioctl reads one ifreq.
+    check_int(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+        .map(drop)
+}
+
+/// `struct ifreq` with its union read as flags; 40 bytes.
+#[repr(C)]
+struct Ifreq {
+    name: [u8; libc::IFNAMSIZ],
+    flags: libc::c_short,
+    padding: [u8; 22],
+}
+
+/// Closes every descriptor from `first` on, save `kept`, which move to the first free numbers.
+/// Owners of the closed descriptors must not be dropped any more: only for a process that will
+/// exec or `_exit`.
+pub(crate) fn keep_only<const N: usize>(
+    first: u32,
+    kept: [Option<OwnedFd>; N],
+) -> io::Result<[Option<OwnedFd>; N]> {
+    use std::os::fd::{FromRawFd as _, IntoRawFd as _};
+    let first = i32::try_from(first).map_err(io::Error::other)?;
+    let count = i32::try_from(N).map_err(io::Error::other)?;
+    // Out of the way first, so that no target number is one of the sources.
+    let mut high = [None; N];
+    for (slot, fd) in high.iter_mut().zip(kept) {
+        if let Some(fd) = fd {
+            // SAFETY: integers only.
+            let moved = check_int(unsafe {
+                libc::fcntl(fd.into_raw_fd(), libc::F_DUPFD_CLOEXEC, first + count)
+            })?;
+            *slot = Some(moved);
+        }
+    }
+    let mut result = [const { None }; N];
+    for ((index, slot), target) in high.into_iter().enumerate().zip(first..) {
+        if let Some(moved) = slot {
+            // SAFETY: integers only; what `target` was is meant to be closed.
+            check_int(unsafe { libc::dup3(moved, target, libc::O_CLOEXEC) })?;
+            // SAFETY: `target` is a fresh duplicate that only this value owns.
+            result[index] = Some(unsafe { OwnedFd::from_raw_fd(target) });
+        } else {
+            // SAFETY: integers only; a number that is not open is fine.
+            unsafe { libc::close(target) };
+        }
+    }
+    let rest = u32::try_from(first + count).map_err(io::Error::other)?;
+    // SAFETY: integers only; see the contract above for owners.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, rest, libc::c_uint::MAX, 0) };
+    if check(closed).is_err() {
+        // Before 5.9: they go at exec instead.
+        close_on_exec_from(rest)?;
+    }
+    Ok(result)
+}
