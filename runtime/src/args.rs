@@ -72,9 +72,7 @@ impl Parsed {
             };
             let value = match (takes_value, attached) {
                 (true, Some(value)) => value,
-                (true, None) => {
-                    arguments.next().ok_or_else(|| Error::NoValue(name.to_owned()))?
-                }
+                (true, None) => arguments.next().ok_or_else(|| Error::NoValue(name.to_owned()))?,
                 (false, value) => {
                     let value = value.unwrap_or_else(|| "true".to_owned());
                     if !matches!(value.as_str(), "true" | "false" | "1" | "0") {

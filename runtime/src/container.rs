@@ -120,8 +120,9 @@ impl Container {
     pub(crate) fn create(root: &Path, record: Record) -> Result<(Self, Lock), Error> {
         check_id(&record.id)?;
         let mut builder = DirBuilder::new();
-        builder.mode(0o711);
-        builder.clone().recursive(true).create(root).map_err(|cause| io_error("mkdir", root, cause))?;
+        builder.mode(0o711).recursive(true);
+        builder.create(root).map_err(|cause| io_error("mkdir", root, cause))?;
+        builder.recursive(false);
         let dir = root.join(&record.id);
         builder.create(&dir).map_err(|cause| match cause.kind() {
             io::ErrorKind::AlreadyExists => Error::Exists,
@@ -129,11 +130,7 @@ impl Container {
         })?;
         let container = Self {
             dir,
-            record: Record {
-                runtime: RUNTIME.to_owned(),
-                version: RECORD_VERSION,
-                ..record
-            },
+            record: Record { runtime: RUNTIME.to_owned(), version: RECORD_VERSION, ..record },
         };
         let lock = container.lock()?;
         Ok((container, lock))

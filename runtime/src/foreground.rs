@@ -45,7 +45,7 @@ impl RawMode {
 impl Drop for RawMode {
     fn drop(&mut self) {
         let stdin = rustix::stdio::stdin();
-        drop(rustix::termios::tcsetattr(stdin, OptionalActions::Now, &self.0));
+        rustix::termios::tcsetattr(stdin, OptionalActions::Now, &self.0).ok();
     }
 }
 

@@ -18,9 +18,14 @@ use crate::sys::{clone, errno_of, errno_text};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("error running {kind} hook #{number}: error running hook: {what}, stdout: {stdout}, stderr: {stderr}")]
+    #[error(
+        "error running {kind} hook #{number}: error running hook: {what}, stdout: {stdout}, stderr: {stderr}"
+    )]
     Failed { kind: String, number: usize, what: String, stdout: String, stderr: String },
-    #[error("error running {kind} hook #{number}: fork/exec {path}: {}", errno_text(errno_of(cause)))]
+    #[error(
+        "error running {kind} hook #{number}: fork/exec {path}: {}",
+        errno_text(errno_of(cause))
+    )]
     Spawn { kind: String, number: usize, path: String, cause: io::Error },
     #[error("error running {kind} hook #{number}: hook ran past specified timeout of {seconds}s")]
     Timeout { kind: String, number: usize, seconds: i64 },

@@ -58,7 +58,7 @@ impl Log {
         let now = Timestamp::now().round(Unit::Second).unwrap_or_default();
         let line = render(self.format, level, message, &now.to_string());
         // A log that cannot be written has nowhere to be complained about.
-        drop(match &self.file {
+        drop(match self.file.as_ref() {
             Some(mut file) => file.write_all(line.as_bytes()),
             None => io::stderr().write_all(line.as_bytes()),
         });
@@ -73,9 +73,7 @@ fn render(format: Format, level: &str, message: &str, time: &str) -> String {
         }
         Format::Text => {
             let plain = !message.is_empty()
-                && message
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "-._/@^+".contains(c));
+                && message.chars().all(|c| c.is_ascii_alphanumeric() || "-._/@^+".contains(c));
             let message = if plain { message } else { quoted.as_str() };
             format!("time=\"{time}\" level={level} msg={message}\n")
         }

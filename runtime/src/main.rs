@@ -44,9 +44,8 @@ const COMMANDS: [&str; 12] = [
 ];
 
 fn main() -> ExitCode {
-    let arguments = std::env::args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned());
+    let arguments =
+        std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
     match Parsed::new(arguments, FLAGS, Order::First) {
         Ok(parsed) => ExitCode::from(dispatch(&parsed)),
         Err(error) => {

@@ -8,7 +8,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use anyhow::anyhow;
@@ -66,8 +66,11 @@ fn read_only_mount() -> io::Result<OwnedFd> {
 fn sealed_copy() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let copy = rustix::fs::memfd_create(c"runc-rs", flags)?;
-    let mut from =
-        std::fs::File::from(rustix::fs::open(SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+    let mut from = std::fs::File::from(rustix::fs::open(
+        SELF,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?);
     let mut to = std::fs::File::from(copy.try_clone()?);
     io::copy(&mut from, &mut to)?;
     rustix::fs::fcntl_add_seals(&copy, SEALS)?;

@@ -297,13 +297,10 @@ pub(super) fn apply_limits(
 fn write_map(pid: i32, name: &str, mappings: &[IdMapping]) -> anyhow::Result<()> {
     let text: String = mappings
         .iter()
-        .map(|mapping| {
-            format!("{} {} {}\n", mapping.container_id, mapping.host_id, mapping.size)
-        })
+        .map(|mapping| format!("{} {} {}\n", mapping.container_id, mapping.host_id, mapping.size))
         .collect();
-    std::fs::write(format!("/proc/{pid}/{name}"), text).map_err(|error| {
-        anyhow!("failed to write {name}: {}", errno_text(errno_of(&error)))
-    })
+    std::fs::write(format!("/proc/{pid}/{name}"), text)
+        .map_err(|error| anyhow!("failed to write {name}: {}", errno_text(errno_of(&error))))
 }
 
 fn proceed(channel: &RuntimeEnd) -> anyhow::Result<()> {
@@ -386,9 +383,7 @@ fn warn_of_capabilities(globals: &Globals, bundle: &Bundle) {
     if let (Some(sets), Ok(held)) = (sets, sys::identity::permitted()) {
         let missing = unavailable(sets, held);
         if !missing.is_empty() {
-            globals
-                .log
-                .warn(&format!("ignoring unknown or unavailable capabilities: {missing:?}"));
+            globals.log.warn(&format!("ignoring unknown or unavailable capabilities: {missing:?}"));
         }
     }
 }

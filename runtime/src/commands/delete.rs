@@ -58,10 +58,8 @@ pub(crate) fn kill_first(container: &Container) -> anyhow::Result<()> {
         _ => {}
     }
     let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
-    let timeout = Timespec {
-        tv_sec: i64::try_from(PATIENCE.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: 0,
-    };
+    let timeout =
+        Timespec { tv_sec: i64::try_from(PATIENCE.as_secs()).unwrap_or(i64::MAX), tv_nsec: 0 };
     if rustix::event::poll(&mut fds, Some(&timeout))? == 0 {
         bail!("container init still running");
     }

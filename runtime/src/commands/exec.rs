@@ -193,9 +193,8 @@ fn enter(
     sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).context("prctl PR_SET_DUMPABLE")?;
     if namespaces & libc::CLONE_NEWPID != 0 {
         // For the next child only; we stay where we are.
-        sys::clone::setns(pidfd.as_fd(), libc::CLONE_NEWPID).map_err(|error| {
-            anyhow!("join the pid namespace: {}", errno_text(errno_of(&error)))
-        })?;
+        sys::clone::setns(pidfd.as_fd(), libc::CLONE_NEWPID)
+            .map_err(|error| anyhow!("join the pid namespace: {}", errno_text(errno_of(&error))))?;
     }
     let (ours, theirs) = sys::socket::message_pair().context("handshake socket")?;
     let channel = RuntimeEnd(ours);

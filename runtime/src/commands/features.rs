@@ -21,7 +21,7 @@ pub(crate) fn run() -> anyhow::Result<u8> {
             .collect::<Vec<_>>(),
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
-            "capabilities": CAPABILITIES,
+            "capabilities": CAPABILITIES.as_slice(),
             "cgroup": {
                 "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false,
             },

@@ -10,8 +10,7 @@ const FLAGS: &[Flag] = &[("format", "f", true), ("quiet", "q", false)];
 
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let parsed = parse(arguments, FLAGS, Order::Mixed)?;
-    let shown: Vec<Shown> =
-        Container::list(&globals.root)?.iter().map(Container::listed).collect();
+    let shown: Vec<Shown> = Container::list(&globals.root)?.iter().map(Container::listed).collect();
     if parsed.is_set("quiet") {
         let ids: String = shown.iter().map(|shown| format!("{}\n", shown.id)).collect();
         print(&ids)?;

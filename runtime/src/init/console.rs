@@ -24,8 +24,7 @@ pub(super) fn open(
     }
     let master = open_beneath(pts.as_fd(), "ptmx", OFlags::RDWR | OFlags::NOCTTY)
         .step(Step::Console, "open /dev/pts/ptmx")?;
-    let terminal =
-        sys::terminal::open_peer(master.as_fd()).step(Step::Console, "open terminal")?;
+    let terminal = sys::terminal::open_peer(master.as_fd()).step(Step::Console, "open terminal")?;
     if let Some(size) = process.console_size {
         sys::terminal::set_size(master.as_fd(), size.height, size.width)
             .step(Step::Console, "set terminal size")?;

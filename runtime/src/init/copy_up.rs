@@ -48,7 +48,10 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &CStr) -> io::Result<()> {
             let source = rustix::fs::openat(from, name, OFlags::RDONLY | open, Mode::empty())?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | open;
             let target = rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?;
-            io::copy(&mut std::fs::File::from(source), &mut std::fs::File::from(target.try_clone()?))?;
+            io::copy(
+                &mut std::fs::File::from(source),
+                &mut std::fs::File::from(target.try_clone()?),
+            )?;
             own(to.as_fd(), name, &stat, AtFlags::SYMLINK_NOFOLLOW)?;
             // The mode last: a change of owner clears set-id bits.
             rustix::fs::fchmod(&target, mode)?;
@@ -83,10 +86,12 @@ mod tests {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::create_dir(from.path().join("d")).unwrap();
         std::fs::write(from.path().join("d/f"), "text").unwrap();
-        std::fs::set_permissions(from.path().join("d/f"), PermissionsExt::from_mode(0o640)).unwrap();
+        std::fs::set_permissions(from.path().join("d/f"), PermissionsExt::from_mode(0o640))
+            .unwrap();
         std::os::unix::fs::symlink("/etc/passwd", from.path().join("l")).unwrap();
         let open = |dir: &tempfile::TempDir| {
-            rustix::fs::open(dir.path(), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
+            rustix::fs::open(dir.path(), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .unwrap()
         };
         copy(&open(&from), open(&to).as_fd()).unwrap();
         assert_eq!(std::fs::read_to_string(to.path().join("d/f")).unwrap(), "text");

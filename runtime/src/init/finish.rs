@@ -55,18 +55,14 @@ pub(super) fn prepare_label(process: &ProcessPlan) -> Result<Option<OwnedFd>, Fa
         return Ok(None);
     }
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let proc =
-        rustix::fs::open("/proc", flags, Mode::empty()).step(Step::Label, "open /proc")?;
+    let proc = rustix::fs::open("/proc", flags, Mode::empty()).step(Step::Label, "open /proc")?;
     open_proc(proc.as_fd(), "self/attr/apparmor/exec", OFlags::WRONLY)
         .or_else(|_| open_proc(proc.as_fd(), "self/attr/exec", OFlags::WRONLY))
         .map(Some)
         .step(Step::Label, &format!("apparmor profile {profile}"))
 }
 
-pub(super) fn apply_label(
-    label: Option<OwnedFd>,
-    process: &ProcessPlan,
-) -> Result<(), Failure> {
+pub(super) fn apply_label(label: Option<OwnedFd>, process: &ProcessPlan) -> Result<(), Failure> {
     let Some(fd) = label else { return Ok(()) };
     let text = format!("exec {}", process.apparmor_profile);
     rustix::io::write(&fd, text.as_bytes())
@@ -149,8 +145,7 @@ fn install_filter(seccomp: Option<&Program>, channel: &InitEnd) -> Result<(), Fa
 fn change_user(process: &ProcessPlan) -> Result<(), Failure> {
     let sets = process.capabilities.unwrap_or_default();
     let last = last_capability();
-    sys::identity::drop_bounding(sets.bounding, last)
-        .step(Step::Capabilities, "bounding set")?;
+    sys::identity::drop_bounding(sets.bounding, last).step(Step::Capabilities, "bounding set")?;
     sys::identity::prctl(libc::PR_SET_KEEPCAPS, 1).step(Step::Capabilities, "keep caps")?;
     own_stdio(process);
     sys::identity::set_groups(&process.groups).step(Step::User, "setgroups")?;
@@ -196,7 +191,7 @@ fn own_stdio(process: &ProcessPlan) {
         if stat.st_uid == process.uid || is_char_device(stream, 1, 3).unwrap_or(true) {
             continue;
         }
-        drop(rustix::fs::fchown(stream, Some(Uid::from_raw(process.uid)), None::<Gid>));
+        rustix::fs::fchown(stream, Some(Uid::from_raw(process.uid)), None::<Gid>).ok();
     }
 }
 
@@ -275,7 +270,10 @@ mod tests {
     fn lookup_speaks_as_go_does() {
         let text = |name: &str| find_program(name, "/nowhere:/bin").unwrap_err().sentence();
         assert_eq!(text("no-such"), "exec: \"no-such\": executable file not found in $PATH");
-        assert_eq!(text("/no/such"), "exec: \"/no/such\": stat /no/such: no such file or directory");
+        assert_eq!(
+            text("/no/such"),
+            "exec: \"/no/such\": stat /no/such: no such file or directory"
+        );
         assert_eq!(text("/etc"), "exec: \"/etc\": permission denied");
         assert_eq!(find_program("sh", "/nowhere:/bin").unwrap(), "/bin/sh");
     }

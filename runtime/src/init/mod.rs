@@ -25,8 +25,10 @@ use crate::sys::clone::{Flags, Side};
 use crate::sys::path::RootFd;
 use handshake::{Context as _, Failure, FromInit, InitEnd, Step};
 
+/// The state that hooks read, for a status and a pid.
+pub(crate) type HookState<'a> = &'a dyn Fn(&str, i32) -> Vec<u8>;
+
 /// What a container's first process is given besides the plan.
-#[derive(Debug)]
 pub(crate) struct Birth<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) channel: InitEnd,
@@ -36,7 +38,7 @@ pub(crate) struct Birth<'a> {
     pub(crate) console: Option<OwnedFd>,
     pub(crate) cgroup_mount: Option<CgroupMount>,
     /// The state for the hooks that run in here.
-    pub(crate) hook_state: &'a dyn Fn(&str, i32) -> Vec<u8>,
+    pub(crate) hook_state: HookState<'a>,
 }
 
 /// The first process of a container; never returns.
@@ -82,7 +84,7 @@ fn report(channel: Option<InitEnd>, failure: Failure) {
         // After Ready nobody listens; the container's own stderr is what is left.
         // Compat: `exec /x: exec format error`, as runc writes it there.
         let text = format!("{}\n", failure.sentence());
-        drop(rustix::io::write(rustix::stdio::stderr(), text.as_bytes()));
+        rustix::io::write(rustix::stdio::stderr(), text.as_bytes()).ok();
     }
 }
 
@@ -147,11 +149,11 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     // From here on owners of closed descriptors may not be dropped: nothing returns.
     drop(root);
     let (channel, exec_fifo) = finish::shed_descriptors(&plan.process, channel, Some(exec_fifo))?;
-    let command =
-        match finish::become_process(&plan.process, plan.seccomp.as_ref(), home, &channel) {
-            Ok(command) => command,
-            Err(failure) => give_up(Some(channel), failure),
-        };
+    let command = match finish::become_process(&plan.process, plan.seccomp.as_ref(), home, &channel)
+    {
+        Ok(command) => command,
+        Err(failure) => give_up(Some(channel), failure),
+    };
     if let Err(failure) = channel.send(&FromInit::Ready) {
         give_up(None, failure);
     }
@@ -234,9 +236,8 @@ fn entered(entry: Entry<'_>) -> Result<(), Failure> {
     if let Some(id) = id {
         keyring(id)?;
     }
-    let flags = rustix::fs::OFlags::PATH
-        | rustix::fs::OFlags::DIRECTORY
-        | rustix::fs::OFlags::CLOEXEC;
+    let flags =
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, rustix::fs::Mode::empty())
         .map(RootFd::new)
         .step(Step::Rootfs, "open /")?;

@@ -73,7 +73,9 @@ fn mount_one(
             if kind == "proc" || kind == "sysfs" {
                 // Labels and sysctls are written below: it must be where it says it is.
                 drop(root.resolve_no_links(destination).map_err(|_| {
-                    io::Error::other(format!("filesystem {kind:?} must be mounted on ordinary directory"))
+                    io::Error::other(format!(
+                        "filesystem {kind:?} must be mounted on ordinary directory"
+                    ))
                 })?);
             }
             let mut flags = options.flags;
@@ -127,7 +129,11 @@ fn tmpfs_data(kind: &str, data: &str, target: std::os::fd::BorrowedFd<'_>) -> io
 /// The part of a destination below `/proc`, if it is there.
 fn in_proc(destination: &str) -> Option<&str> {
     let rest = destination.trim_start_matches('/').strip_prefix("proc")?;
-    if rest.is_empty() { Some("") } else { rest.strip_prefix('/').map(|rest| rest.trim_matches('/')) }
+    if rest.is_empty() {
+        Some("")
+    } else {
+        rest.strip_prefix('/').map(|rest| rest.trim_matches('/'))
+    }
 }
 
 /// Only known files of `/proc` may be covered; others would deceive us or the container.
@@ -230,11 +236,7 @@ fn subdirectory(dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
     open_beneath(dir.as_fd(), name, OFlags::PATH | OFlags::DIRECTORY)
 }
 
-fn bind_host(
-    host: &Path,
-    target: std::os::fd::BorrowedFd<'_>,
-    attributes: u64,
-) -> io::Result<()> {
+fn bind_host(host: &Path, target: std::os::fd::BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
     let tree = mount::clone_tree(rustix::fs::CWD, host, false)?;
     mount::set_attributes(tree.as_fd(), false, attributes, 0)?;
     mount::attach(tree.as_fd(), target)
@@ -256,10 +258,7 @@ pub(super) fn finish_read_only(plan: &Plan, root: &RootFd) -> Result<(), Failure
 }
 
 /// The terminal's device as `/dev/console`, by descriptor.
-pub(super) fn bind_console(
-    root: &RootFd,
-    terminal: std::os::fd::BorrowedFd<'_>,
-) -> io::Result<()> {
+pub(super) fn bind_console(root: &RootFd, terminal: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
     let dev = root.resolve_no_links("/dev")?;
     if !is_dir(dev.as_fd())? {
         return Err(io::Error::from_raw_os_error(libc::ENOTDIR));

@@ -32,8 +32,8 @@ pub(super) fn prepare(plan: &Plan) -> Result<RootFd, Failure> {
     }
     let target =
         rustix::fs::open(&plan.rootfs, flags, Mode::empty()).step(Step::Rootfs, "open rootfs")?;
-    let tree = mount::clone_tree(target.as_fd(), Path::new(""), true)
-        .step(Step::Rootfs, "bind rootfs")?;
+    let tree =
+        mount::clone_tree(target.as_fd(), Path::new(""), true).step(Step::Rootfs, "bind rootfs")?;
     mount::attach(tree.as_fd(), target.as_fd()).step(Step::Rootfs, "attach rootfs")?;
     Ok(RootFd::new(tree))
 }
@@ -42,8 +42,7 @@ pub(super) fn prepare(plan: &Plan) -> Result<RootFd, Failure> {
 fn make_parent_private(path: &Path) -> io::Result<()> {
     let mount_id = |path: &Path| -> io::Result<u64> {
         let mask = StatxFlags::MNT_ID;
-        Ok(rustix::fs::statx(rustix::fs::CWD, path, rustix::fs::AtFlags::empty(), mask)?
-            .stx_mnt_id)
+        Ok(rustix::fs::statx(rustix::fs::CWD, path, rustix::fs::AtFlags::empty(), mask)?.stx_mnt_id)
     };
     let id = mount_id(path)?;
     let mut top = path;
@@ -215,7 +214,9 @@ fn is_absent(error: &io::Error) -> bool {
 pub(super) fn working_directory(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
     match root.resolve(&plan.process.cwd) {
         Ok(_) => Ok(()),
-        Err(_) => root.mkdir_all(&plan.process.cwd, 0o755).map(drop).step(Step::Cwd, &plan.process.cwd),
+        Err(_) => {
+            root.mkdir_all(&plan.process.cwd, 0o755).map(drop).step(Step::Cwd, &plan.process.cwd)
+        }
     }
 }
 

@@ -62,7 +62,10 @@ pub(crate) struct Join {
 #[derive(Debug)]
 pub(crate) enum MountAction {
     /// A detached copy of the source, its attributes and propagation already set.
-    Bind { tree: OwnedFd, is_dir: bool },
+    Bind {
+        tree: OwnedFd,
+        is_dir: bool,
+    },
     /// A filesystem made where it is mounted.
     Filesystem,
     Cgroup,
@@ -151,9 +154,8 @@ impl Plan {
         }
 
         let (create, join) = namespaces(&linux.namespaces)?;
-        let has = |flag: libc::c_int| {
-            create & ns(flag) != 0 || join.iter().any(|join| join.flag == flag)
-        };
+        let has =
+            |flag: libc::c_int| create & ns(flag) != 0 || join.iter().any(|join| join.flag == flag);
         if join.iter().any(|join| join.flag == libc::CLONE_NEWNS) {
             return Err(Error::Unsupported("a mount namespace given by path"));
         }
@@ -271,8 +273,8 @@ fn namespaces(wanted: &[oci::Namespace]) -> Result<(Flags, Vec<Join>), Error> {
             path: namespace.path.clone(),
             cause: cause.into(),
         })?;
-        let flag = i32::try_from(flag)
-            .map_err(|_| Error::UnknownNamespace(namespace.kind.clone()))?;
+        let flag =
+            i32::try_from(flag).map_err(|_| Error::UnknownNamespace(namespace.kind.clone()))?;
         join.push(Join { flag, path: namespace.path.clone(), fd });
     }
     // The user namespace first: it decides over the others.
@@ -404,9 +406,14 @@ fn open_tree(
 
 /// The devices every container has; the specification's own win.
 fn with_default_devices(mut devices: Vec<Device>) -> Vec<Device> {
-    for (name, major, minor) in
-        [("null", 1, 3), ("random", 1, 8), ("full", 1, 7), ("tty", 5, 0), ("zero", 1, 5), ("urandom", 1, 9)]
-    {
+    for (name, major, minor) in [
+        ("null", 1, 3),
+        ("random", 1, 8),
+        ("full", 1, 7),
+        ("tty", 5, 0),
+        ("zero", 1, 5),
+        ("urandom", 1, 9),
+    ] {
         let path = format!("/dev/{name}");
         if !devices.iter().any(|device| device.path == path) {
             devices.push(Device {

@@ -1,6 +1,5 @@
 //! Births and namespaces: clone3, setns, unshare, pidfd. See clone(2), setns(2).
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -124,10 +123,4 @@ pub(crate) fn exit_code(status: i32) -> u8 {
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit never returns and touches no memory of ours.
     unsafe { libc::_exit(code) }
-}
-
-/// A pipe, both ends close-on-exec: (read, write).
-pub(crate) fn pipe() -> io::Result<(File, File)> {
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    Ok((File::from(read), File::from(write)))
 }

@@ -77,14 +77,21 @@ pub(crate) fn permitted() -> io::Result<u64> {
 
 pub(crate) fn clear_ambient() -> io::Result<()> {
     // SAFETY: integers only.
-    let result = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    let result =
+        unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
     check_int(result).map(drop)
 }
 
 pub(crate) fn raise_ambient(capability: u32) -> io::Result<()> {
     // SAFETY: integers only.
     let result = unsafe {
-        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, libc::c_ulong::from(capability), 0, 0)
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_RAISE,
+            libc::c_ulong::from(capability),
+            0,
+            0,
+        )
     };
     check_int(result).map(drop)
 }
@@ -105,7 +112,7 @@ pub(crate) fn set_uid(uid: u32) -> io::Result<()> {
 }
 
 pub(crate) fn set_umask(mask: u32) {
-    drop(rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask)));
+    let _: rustix::fs::Mode = rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
 }
 
 pub(crate) fn set_hostname(name: &str) -> io::Result<()> {

@@ -23,7 +23,6 @@ pub(crate) const ATTR_NOATIME: u64 = 0x10;
 pub(crate) const ATTR_STRICTATIME: u64 = 0x20;
 pub(crate) const ATTR_NODIRATIME: u64 = 0x80;
 pub(crate) const ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
-const ATTR_IDMAP: u64 = 0x0010_0000;
 
 pub(crate) fn fd_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
@@ -78,8 +77,7 @@ pub(crate) fn clone_tree(dir: BorrowedFd<'_>, path: &Path, recursive: bool) -> i
 
 /// Attaches a detached tree on the directory or file behind `target`.
 pub(crate) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
-    let flags =
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(tree, c"", target, c"", flags)?)
 }
 
@@ -134,20 +132,6 @@ pub(crate) fn set_tree_propagation(
     propagation: libc::c_ulong,
 ) -> io::Result<()> {
     mount_setattr(fd, recursive, MountAttr { propagation, ..Default::default() })
-}
-
-/// Shows a detached mount's owners through the mapping of `user_namespace`.
-pub(crate) fn set_idmap(
-    fd: BorrowedFd<'_>,
-    recursive: bool,
-    user_namespace: BorrowedFd<'_>,
-) -> io::Result<()> {
-    let userns_fd = u64::from(user_namespace.as_raw_fd().unsigned_abs());
-    mount_setattr(
-        fd,
-        recursive,
-        MountAttr { attr_set: ATTR_IDMAP, userns_fd, ..Default::default() },
-    )
 }
 
 /// Makes the current directory the root and drops the old one; `.` is the new root after it.

@@ -159,9 +159,7 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     let mut request = Ifreq { name: [0; libc::IFNAMSIZ], flags: 0, padding: [0; 22] };
     request.name[..2].copy_from_slice(b"lo");
     // SAFETY: the ioctl reads the name and writes the flags of one ifreq, which `request` is.
-    check_int(unsafe {
-        libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request)
-    })?;
+    check_int(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) })?;
     request.flags |= libc::IFF_UP as libc::c_short;
     // SAFETY: the ioctl reads one ifreq.
     check_int(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })

@@ -13,8 +13,7 @@ const SECCOMP_FILTER_FLAG_NEW_LISTENER: u32 = 8;
 pub(crate) fn install(program: &Program) -> io::Result<Option<OwnedFd>> {
     let length = u16::try_from(program.instructions.len())
         .map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
-    let filter =
-        libc::sock_fprog { len: length, filter: program.instructions.as_ptr().cast_mut() };
+    let filter = libc::sock_fprog { len: length, filter: program.instructions.as_ptr().cast_mut() };
     let mut flags = program.flags;
     if program.needs_listener {
         flags |= SECCOMP_FILTER_FLAG_NEW_LISTENER;

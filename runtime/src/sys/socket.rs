@@ -40,7 +40,11 @@ pub(crate) fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     )?)
 }
 
-pub(crate) fn send_fds(socket: BorrowedFd<'_>, name: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send_fds(
+    socket: BorrowedFd<'_>,
+    name: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !control.push(SendAncillaryMessage::ScmRights(fds)) {
