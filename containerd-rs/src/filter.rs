@@ -1,0 +1,276 @@
+//! containerd's filter language, for lists and event subscriptions.
+//!
+//! ```text
+//! filter    := selector ( "," selector )*            all must hold
+//! selector  := fieldpath ( operator value )?         without operator: presence
+//! fieldpath := field ( "." field )*                  field: word or quoted
+//! operator  := "==" | "!=" | "~="
+//! value     := word | quoted                         quoted: "…" with escapes, or after ~= also |…| /…/
+//! ```
+//! A list takes several filters, of which one must match; no filter matches everything.
+
+use std::borrow::Cow;
+
+use crate::error::{Error, Result};
+
+/// Something with fields that filters ask for.
+pub(crate) trait Fields {
+    /// The field's value, if the path names one that is present.
+    fn field(&self, path: &[String]) -> Option<Cow<'_, str>>;
+}
+
+/// Alternatives: one of them must match.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Filters(Vec<Vec<Selector>>);
+
+#[derive(Debug, Clone)]
+struct Selector {
+    path: Vec<String>,
+    operator: Operator,
+}
+
+#[derive(Debug, Clone)]
+enum Operator {
+    Present,
+    Equal(String),
+    NotEqual(String),
+    Matches(regex::Regex),
+}
+
+impl Filters {
+    pub(crate) fn parse<S: AsRef<str>>(filters: &[S]) -> Result<Self> {
+        filters.iter().map(|filter| parse(filter.as_ref())).collect::<Result<_>>().map(Self)
+    }
+
+    pub(crate) fn all() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn matches(&self, object: &dyn Fields) -> bool {
+        self.0.is_empty()
+            || self.0.iter().any(|all| all.iter().all(|selector| selector.matches(object)))
+    }
+}
+
+impl Selector {
+    fn matches(&self, object: &dyn Fields) -> bool {
+        let found = object.field(&self.path);
+        match &self.operator {
+            Operator::Present => found.is_some(),
+            Operator::Equal(value) => found.is_some_and(|found| found == value.as_str()),
+            // Compat: an absent field is not equal to anything.
+            Operator::NotEqual(value) => found.is_none_or(|found| found != value.as_str()),
+            Operator::Matches(pattern) => found.is_some_and(|found| pattern.is_match(&found)),
+        }
+    }
+}
+
+/// Looks a label up under `labels."name"`; a name with dots may also come as several fields.
+pub(crate) fn label<'a>(
+    labels: &'a crate::store::record::Labels,
+    rest: &[String],
+) -> Option<Cow<'a, str>> {
+    if rest.is_empty() {
+        return None;
+    }
+    labels.get(&rest.join(".")).map(|value| Cow::Borrowed(value.as_str()))
+}
+
+fn parse(filter: &str) -> Result<Vec<Selector>> {
+    let mut parser = Parser { filter, rest: filter };
+    let mut selectors = Vec::new();
+    if filter.is_empty() {
+        return Ok(selectors);
+    }
+    loop {
+        selectors.push(parser.selector()?);
+        match parser.rest.chars().next() {
+            None => return Ok(selectors),
+            Some(',') => parser.skip(1),
+            Some(_) => return Err(parser.error("expected a comma or the end")),
+        }
+    }
+}
+
+struct Parser<'a> {
+    filter: &'a str,
+    rest: &'a str,
+}
+
+impl Parser<'_> {
+    fn error(&self, expected: &str) -> Error {
+        let at = self.filter.len() - self.rest.len();
+        Error::invalid(format!("filters: parse error at {at} of [{}]: {expected}", self.filter))
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.rest = self.rest.get(bytes..).unwrap_or_default();
+    }
+
+    fn selector(&mut self) -> Result<Selector> {
+        let mut path = vec![self.field()?];
+        while self.rest.starts_with('.') {
+            self.skip(1);
+            path.push(self.field()?);
+        }
+        let operator = match self.rest.get(..2) {
+            Some("==") => {
+                self.skip(2);
+                Operator::Equal(self.value(false)?)
+            }
+            Some("!=") => {
+                self.skip(2);
+                Operator::NotEqual(self.value(false)?)
+            }
+            Some("~=") => {
+                self.skip(2);
+                let pattern = self.value(true)?;
+                let pattern = regex::RegexBuilder::new(&pattern)
+                    .size_limit(REGEX_LIMIT)
+                    .build()
+                    .map_err(|error| Error::invalid(format!("filter [{}]: {error}", self.filter)))?;
+                Operator::Matches(pattern)
+            }
+            _ => Operator::Present,
+        };
+        Ok(Selector { path, operator })
+    }
+
+    fn field(&mut self) -> Result<String> {
+        if self.rest.starts_with('"') {
+            return self.quoted('"');
+        }
+        let end = self
+            .rest
+            .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-'))
+            .unwrap_or(self.rest.len());
+        // `a-b` is no word to containerd, but no operator begins with a dash either.
+        if end == 0 {
+            return Err(self.error("expected a field or a quoted field"));
+        }
+        let (field, rest) = self.rest.split_at(end);
+        let field = field.to_owned();
+        self.rest = rest;
+        Ok(field)
+    }
+
+    fn value(&mut self, pattern: bool) -> Result<String> {
+        match self.rest.chars().next() {
+            Some('"') => self.quoted('"'),
+            Some(quote @ ('|' | '/')) if pattern => self.quoted(quote),
+            _ => {
+                let end = self.rest.find([',', '"']).unwrap_or(self.rest.len());
+                if end == 0 {
+                    return Err(self.error("expected a value or a quoted value"));
+                }
+                let (value, rest) = self.rest.split_at(end);
+                let value = value.to_owned();
+                self.rest = rest;
+                Ok(value)
+            }
+        }
+    }
+
+    /// `"…"` knows Go's usual escapes; the pattern quotes only escape themselves.
+    fn quoted(&mut self, quote: char) -> Result<String> {
+        let mut text = String::new();
+        let mut characters = self.rest.char_indices().skip(1);
+        while let Some((at, character)) = characters.next() {
+            if character == quote {
+                self.skip(at + 1);
+                return Ok(text);
+            }
+            if character != '\\' {
+                text.push(character);
+                continue;
+            }
+            let Some((_, escaped)) = characters.next() else { break };
+            match escaped {
+                _ if escaped == quote => text.push(quote),
+                _ if quote != '"' => text.extend(['\\', escaped]),
+                'n' => text.push('\n'),
+                't' => text.push('\t'),
+                'r' => text.push('\r'),
+                '\\' => text.push('\\'),
+                'x' => {
+                    let hex: String = characters.by_ref().take(2).map(|(_, c)| c).collect();
+                    let code = u8::from_str_radix(&hex, 16)
+                        .map_err(|_| self.error("invalid escape in quoted text"))?;
+                    text.push(char::from(code));
+                }
+                _ => return Err(self.error("invalid escape in quoted text")),
+            }
+        }
+        Err(self.error("unterminated quote"))
+    }
+}
+
+/// Memory a client's pattern may take when compiled.
+const REGEX_LIMIT: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    struct Sample;
+
+    impl Fields for Sample {
+        fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
+            match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+                ["name"] => Some("docker.io/library/busybox:latest".into()),
+                ["topic"] => Some("/tasks/exit".into()),
+                ["labels", "a.b/c"] => Some("1,2".into()),
+                _ => None,
+            }
+        }
+    }
+
+    fn matches(filter: &str) -> bool {
+        Filters::parse(&[filter]).unwrap().matches(&Sample)
+    }
+
+    #[test]
+    fn each_operator_does_what_its_row_says() {
+        for (filter, expected) in [
+            ("", true),
+            ("name", true),
+            ("missing", false),
+            ("name==docker.io/library/busybox:latest", true),
+            ("name==other", false),
+            ("name!=other", true),
+            ("missing!=other", true),
+            ("name~=busybox", true),
+            ("name~=^busybox", false),
+            ("topic~=|^/tasks/|", true),
+            ("topic~=/exit$/", true),
+            (r#"labels."a.b/c"=="1,2""#, true),
+            (r#"labels."a.b/c""#, true),
+            (r#"topic=="/tasks/exit",name~=busybox"#, true),
+            (r#"topic=="/tasks/exit",name==x"#, false),
+        ] {
+            assert_eq!(matches(filter), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn one_of_several_filters_is_enough() {
+        let filters = Filters::parse(&["name==x", "topic==/tasks/exit"]).unwrap();
+        assert!(filters.matches(&Sample));
+        assert!(!Filters::parse(&["name==x", "topic==y"]).unwrap().matches(&Sample));
+    }
+
+    #[test]
+    fn malformed_filters_are_refused() {
+        for bad in ["==x", "name==", "name~=(", r#"name=="x"#, "name,,", "name==a\"b\"", "a."] {
+            assert!(Filters::parse(&[bad]).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(filter in ".{0,60}") {
+            drop(Filters::parse(&[filter]));
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Namespaces: made by the first object in them, removable only when empty.
+//!
+//! Key: `namespace␀name` → labels.
+
+use crate::context::Namespace;
+use crate::error::{Error, Result};
+use crate::store::labels::{apply_path, check_labels, drop_empty};
+use crate::store::record::Labels;
+use crate::store::{Reader, Store, Transaction, containers, fields, images, key, prefix};
+
+#[derive(Clone)]
+pub(crate) struct Namespaces {
+    store: Store,
+}
+
+impl Namespaces {
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    pub(crate) fn get(&self, name: &Namespace) -> Result<Labels> {
+        let found = self.store.snapshot()?.record(&at(name))?;
+        found.ok_or_else(|| Error::not_found("namespace", name.as_str()))
+    }
+
+    pub(crate) fn list(&self) -> Result<Vec<(Namespace, Labels)>> {
+        let mut all = Vec::new();
+        self.store.snapshot()?.scan(&prefix(NAMESPACE, &[]), &mut |key, value| {
+            let name = fields(key).pop().unwrap_or_default();
+            let labels = serde_json::from_slice(value)
+                .map_err(|source| Error::Record { key: name.clone(), source })?;
+            all.push((Namespace::parse(&name)?, labels));
+            Ok(true)
+        })?;
+        Ok(all)
+    }
+
+    pub(crate) async fn create(&self, name: &Namespace, mut labels: Labels) -> Result<Labels> {
+        check_labels(&labels)?;
+        drop_empty(&mut labels);
+        let name = name.clone();
+        self.store
+            .write(move |transaction| {
+                if transaction.exists(&at(&name))? {
+                    return Err(Error::already_exists("namespace", name.as_str()));
+                }
+                transaction.put(&at(&name), &labels)?;
+                Ok(labels)
+            })
+            .await
+    }
+
+    /// Without a mask all labels are replaced.
+    pub(crate) async fn update(
+        &self,
+        name: &Namespace,
+        new: Labels,
+        mask: Vec<String>,
+    ) -> Result<Labels> {
+        check_labels(&new)?;
+        let name = name.clone();
+        self.store
+            .write(move |transaction| {
+                let found: Option<Labels> = transaction.record(&at(&name))?;
+                let mut labels =
+                    found.ok_or_else(|| Error::not_found("namespace", name.as_str()))?;
+                if mask.is_empty() {
+                    labels = new;
+                } else {
+                    for path in &mask {
+                        if !apply_path(path, &mut labels, &new) {
+                            return Err(Error::invalid(format!(
+                                "cannot update {path} field on namespace \"{name}\""
+                            )));
+                        }
+                    }
+                }
+                drop_empty(&mut labels);
+                transaction.put(&at(&name), &labels)?;
+                Ok(labels)
+            })
+            .await
+    }
+
+    pub(crate) async fn delete(&self, name: &Namespace) -> Result<()> {
+        let name = name.clone();
+        self.store
+            .write(move |transaction| {
+                if !transaction.exists(&at(&name))? {
+                    return Err(Error::not_found("namespace", name.as_str()));
+                }
+                let mut held = Vec::new();
+                for (what, table) in HELD {
+                    if transaction.any(&prefix(table, &[name.as_str()]))? {
+                        held.push(*what);
+                    }
+                }
+                if !held.is_empty() {
+                    return Err(Error::precondition(format!(
+                        "namespace \"{name}\" must be empty, but it still has {}",
+                        held.join(", ")
+                    )));
+                }
+                transaction.remove(&at(&name));
+                transaction.remove_prefix(&prefix(crate::lease::LEASE, &[name.as_str()]))
+            })
+            .await
+    }
+}
+
+/// The namespace of a new object comes into being with it.
+pub(crate) fn ensure(transaction: &mut Transaction<'_>, name: &Namespace) -> Result<()> {
+    if !transaction.exists(&at(name))? {
+        transaction.put(&at(name), &Labels::new())?;
+    }
+    Ok(())
+}
+
+fn at(name: &Namespace) -> Vec<u8> {
+    key(NAMESPACE, &[name.as_str()])
+}
+
+const NAMESPACE: &str = "namespace";
+/// What keeps a namespace from being removed, as containerd names it.
+const HELD: &[(&str, &str)] = &[
+    ("images", images::IMAGE),
+    ("blobs", crate::content::BLOB),
+    ("containers", containers::CONTAINER),
+    ("snapshots", crate::snapshot::SNAPSHOT_IN),
+    ("leases", crate::lease::LEASE),
+];
