@@ -14,7 +14,7 @@ impl Namespace {
         if name.is_empty() {
             return Err(Error::NamespaceRequired);
         }
-        check_identifier(name)?;
+        proto::namespace::check(name)?;
         Ok(Self(name.into()))
     }
 
@@ -39,51 +39,5 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(namespace: Namespace) -> Self {
         Self { namespace, lease: None }
-    }
-}
-
-/// containerd's identifier rule: runs of letters and digits, joined by single `.`, `_` or `-`;
-/// at most 76 bytes.
-pub(crate) fn check_identifier(name: &str) -> Result<()> {
-    if name.is_empty() {
-        return Err(Error::invalid("identifier must not be empty"));
-    }
-    if name.len() > MAX_IDENTIFIER {
-        return Err(Error::invalid(format!(
-            "identifier \"{name}\" greater than maximum length ({MAX_IDENTIFIER} characters)"
-        )));
-    }
-    let mut joined = true;
-    for byte in name.bytes() {
-        match byte {
-            b'.' | b'_' | b'-' if !joined => joined = true,
-            _ if byte.is_ascii_alphanumeric() => joined = false,
-            _ => return Err(bad_identifier(name)),
-        }
-    }
-    if joined { Err(bad_identifier(name)) } else { Ok(()) }
-}
-
-fn bad_identifier(name: &str) -> Error {
-    // Compat: the pattern is part of the text that containerd answers.
-    Error::invalid(format!(
-        "identifier \"{name}\" must match ^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$"
-    ))
-}
-
-const MAX_IDENTIFIER: usize = 76;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn identifiers_follow_containerds_pattern() {
-        for good in ["a", "moby", "k8s.io", "a-b_c.d", "0"] {
-            assert!(check_identifier(good).is_ok(), "{good}");
-        }
-        for bad in ["", "-a", "a-", "a--b", "a/b", ".", "a b", &"x".repeat(77)] {
-            assert!(check_identifier(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -4,6 +4,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use proto::errdefs::Kind;
+
 /// What a noun answers when it cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -30,6 +32,8 @@ pub(crate) enum Error {
     // Compat: the bare sentence of containerd's namespaces package.
     #[error("namespace is required: failed precondition")]
     NamespaceRequired,
+    #[error(transparent)]
+    Identifier(#[from] proto::namespace::IdentifierError),
     #[error("lease does not exist: not found")]
     LeaseGone,
     #[error("{operation} {}: {source}", path.display())]
@@ -43,19 +47,6 @@ pub(crate) enum Error {
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
-
-/// The failure class of an [`Error`]; `grpc/` turns it into a status code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
-    NotFound,
-    AlreadyExists,
-    InvalidArgument,
-    FailedPrecondition,
-    OutOfRange,
-    Unavailable,
-    Unimplemented,
-    Internal,
-}
 
 impl Error {
     pub(crate) fn not_found(what: &'static str, name: impl Into<String>) -> Self {
@@ -86,16 +77,17 @@ impl Error {
         move |source| Self::Io { operation, path, source }
     }
 
-    pub(crate) fn class(&self) -> Class {
+    /// The failure class; `grpc/` turns it into a status code.
+    pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::NotFound { .. } | Self::BlobNotFound { .. } | Self::LeaseGone => Class::NotFound,
-            Self::AlreadyExists { .. } | Self::BlobExists { .. } => Class::AlreadyExists,
-            Self::Invalid { .. } => Class::InvalidArgument,
-            Self::Precondition { .. } | Self::NamespaceRequired => Class::FailedPrecondition,
-            Self::OutOfRange { .. } => Class::OutOfRange,
-            Self::Unavailable { .. } | Self::Closed => Class::Unavailable,
-            Self::Unimplemented { .. } => Class::Unimplemented,
-            Self::Io { .. } | Self::Database { .. } | Self::Record { .. } => Class::Internal,
+            Self::NotFound { .. } | Self::BlobNotFound { .. } | Self::LeaseGone => Kind::NotFound,
+            Self::AlreadyExists { .. } | Self::BlobExists { .. } => Kind::AlreadyExists,
+            Self::Invalid { .. } | Self::Identifier(_) => Kind::InvalidArgument,
+            Self::Precondition { .. } | Self::NamespaceRequired => Kind::FailedPrecondition,
+            Self::OutOfRange { .. } => Kind::OutOfRange,
+            Self::Unavailable { .. } | Self::Closed => Kind::Unavailable,
+            Self::Unimplemented { .. } => Kind::Unimplemented,
+            Self::Io { .. } | Self::Database { .. } | Self::Record { .. } => Kind::Internal,
         }
     }
 }

@@ -2,12 +2,14 @@
 //! subscribed. A subscriber that falls 65,536 events behind loses its place: its stream ends, and
 //! it subscribes and lists again.
 
+mod announce;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prost_types::Any;
 use tokio::sync::mpsc;
 
-use crate::context::{Namespace, check_identifier};
+use crate::context::Namespace;
 use crate::error::{Error, Result};
 use crate::store::record::Timestamp;
 
@@ -42,7 +44,7 @@ impl Events {
 
     /// Passes on an event that somebody else stamped (a shim, a plugin), after checking it.
     pub(crate) fn forward(&self, envelope: Envelope) -> Result<()> {
-        check_identifier(&envelope.namespace)?;
+        proto::namespace::check(&envelope.namespace)?;
         check_topic(&envelope.topic)?;
         self.send(envelope);
         Ok(())
@@ -77,7 +79,7 @@ pub(crate) fn check_topic(topic: &str) -> Result<()> {
         return Err(Error::invalid(format!("topic \"{topic}\" must start with '/'")));
     };
     path.split('/').try_for_each(|part| {
-        check_identifier(part)
+        proto::namespace::check(part)
             .map_err(|_| Error::invalid(format!("topic \"{topic}\": invalid component \"{part}\"")))
     })
 }

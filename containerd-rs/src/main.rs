@@ -1,3 +1,125 @@
-//! containerd-rs.
+//! containerd-rs: the supervisor. Serves containerd's gRPC API on a unix socket; see `README.md`.
 
-fn main() {}
+mod app;
+mod config;
+mod content;
+mod context;
+mod diff;
+mod error;
+mod events;
+mod filter;
+mod grpc;
+mod lease;
+mod snapshot;
+mod store;
+mod sys;
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::App;
+use crate::config::{Arguments, Command, Config, ConfigCommand};
+
+fn main() -> std::process::ExitCode {
+    match run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "containerd-rs: {error:#}"));
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    if let Some(sentence) = arguments.stray() {
+        anyhow::bail!(sentence);
+    }
+    if arguments.flags.version {
+        writeln!(std::io::stdout(), "containerd-rs {VERSION_LINE}")?;
+        return Ok(());
+    }
+    let config = match &arguments.command {
+        Some(Command::Config { command }) => {
+            let config = match command {
+                ConfigCommand::Default => Config::default(),
+                ConfigCommand::Dump => Config::load(&arguments.flags)?,
+            };
+            write!(std::io::stdout(), "{}", toml::to_string(&config)?)?;
+            return Ok(());
+        }
+        None => Config::load(&arguments.flags)?,
+    };
+    start_log(&config)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(1 << 20)
+        .enable_all()
+        .build()
+        .context("start the runtime")?
+        .block_on(serve(config, arguments.flags.pidfile.as_deref()))
+}
+
+/// Serves until SIGTERM or SIGINT; containers go on.
+async fn serve(config: Config, pidfile: Option<&Path>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let app = App::open(config)?;
+    let services = grpc::Services::start(&app)?;
+    if let Some(path) = pidfile {
+        write_pidfile(path)?;
+    }
+    let end = app.shutdown.clone();
+    let collector = tokio::spawn(app.collector.clone().serve(end.clone()));
+    let signals = tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!(signal = "terminated", "ending"),
+            _ = interrupt.recv() => tracing::info!(signal = "interrupt", "ending"),
+        }
+        end.cancel();
+    });
+    let served = services.serve(&app).await;
+    app.shutdown.cancel();
+    signals.abort();
+    if let Err(error) = collector.await {
+        tracing::error!(%error, "garbage collector");
+    }
+    if let Some(path) = pidfile {
+        drop(std::fs::remove_file(path));
+    }
+    served
+}
+
+fn start_log(config: &Config) -> anyhow::Result<()> {
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(config.level()?)
+        .with_ansi(false)
+        .with_writer(std::io::stderr);
+    if config.debug.format == "json" {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
+    Ok(())
+}
+
+fn write_pidfile(path: &Path) -> anyhow::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("create {}", directory.display()))?;
+    }
+    let temporary = path.with_extension("new");
+    std::fs::write(&temporary, std::process::id().to_string())
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .with_context(|| format!("write pid file {}", path.display()))
+}
+
+/// What clients of containerd are told: the API level, and that this is ours.
+pub(crate) const VERSION: &str = concat!("v2.1.0+rs", env!("CARGO_PKG_VERSION"));
+pub(crate) const VERSION_LINE: &str = VERSION;
+/// Answered as the revision; there is no commit of containerd in here.
+pub(crate) const REVISION: &str = concat!("containerd-rs-", env!("CARGO_PKG_VERSION"));

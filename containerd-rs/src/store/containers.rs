@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::app::Bus;
-use crate::context::{Context, Namespace, check_identifier};
+use crate::events::Events;
+use crate::context::{Context, Namespace};
 use crate::error::{Error, Result};
 use crate::filter::{Fields, Filters, label};
 use crate::store::labels::{apply_path, check_labels, drop_empty};
@@ -13,12 +13,12 @@ use crate::store::{Reader, Store, check_name, key, namespaces, prefix};
 #[derive(Clone)]
 pub(crate) struct Containers {
     store: Store,
-    bus: Bus,
+    events: Events,
 }
 
 impl Containers {
-    pub(crate) fn new(store: Store, bus: Bus) -> Self {
-        Self { store, bus }
+    pub(crate) fn new(store: Store, events: Events) -> Self {
+        Self { store, events }
     }
 
     pub(crate) fn get(&self, namespace: &Namespace, id: &str) -> Result<Container> {
@@ -55,7 +55,7 @@ impl Containers {
                 Ok(container)
             })
             .await?;
-        self.bus.container_create(&context.namespace, &container);
+        self.events.container_create(&context.namespace, &container);
         Ok(container)
     }
 
@@ -98,7 +98,7 @@ impl Containers {
                 Ok(container)
             })
             .await?;
-        self.bus.container_update(&context.namespace, &container);
+        self.events.container_update(&context.namespace, &container);
         Ok(container)
     }
 
@@ -114,7 +114,7 @@ impl Containers {
                 Ok(())
             })
             .await?;
-        self.bus.container_delete(&context.namespace, id);
+        self.events.container_delete(&context.namespace, id);
         Ok(())
     }
 }
@@ -162,7 +162,7 @@ impl Fields for Container {
 }
 
 fn check(container: &Container) -> Result<()> {
-    check_identifier(&container.id)
+    proto::namespace::check(&container.id)
         .map_err(|error| Error::invalid(format!("container.ID validation error: {error}")))?;
     for (name, value) in &container.extensions {
         if name.is_empty() || value.type_url.is_empty() {

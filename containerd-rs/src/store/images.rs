@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::app::Bus;
+use crate::events::Events;
 use crate::context::{Context, Namespace};
 use crate::error::{Error, Result};
 use crate::filter::{Fields, Filters, label};
@@ -14,12 +14,12 @@ use crate::store::{Reader, Store, check_name, key, namespaces, prefix};
 #[derive(Clone)]
 pub(crate) struct Images {
     store: Store,
-    bus: Bus,
+    events: Events,
 }
 
 impl Images {
-    pub(crate) fn new(store: Store, bus: Bus) -> Self {
-        Self { store, bus }
+    pub(crate) fn new(store: Store, events: Events) -> Self {
+        Self { store, events }
     }
 
     pub(crate) fn get(&self, namespace: &Namespace, name: &str) -> Result<Image> {
@@ -54,7 +54,7 @@ impl Images {
                 Ok(image)
             })
             .await?;
-        self.bus.image_create(&context.namespace, &image);
+        self.events.image_create(&context.namespace, &image);
         Ok(image)
     }
 
@@ -102,7 +102,7 @@ impl Images {
                 Ok(image)
             })
             .await?;
-        self.bus.image_update(&context.namespace, &image);
+        self.events.image_update(&context.namespace, &image);
         Ok(image)
     }
 
@@ -128,7 +128,7 @@ impl Images {
                 Ok(())
             })
             .await?;
-        self.bus.image_delete(&context.namespace, name);
+        self.events.image_delete(&context.namespace, name);
         Ok(())
     }
 }

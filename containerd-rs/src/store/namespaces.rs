@@ -4,6 +4,7 @@
 
 use crate::context::Namespace;
 use crate::error::{Error, Result};
+use crate::events::Events;
 use crate::store::labels::{apply_path, check_labels, drop_empty};
 use crate::store::record::Labels;
 use crate::store::{Reader, Store, Transaction, containers, fields, images, key, prefix};
@@ -11,11 +12,12 @@ use crate::store::{Reader, Store, Transaction, containers, fields, images, key, 
 #[derive(Clone)]
 pub(crate) struct Namespaces {
     store: Store,
+    events: Events,
 }
 
 impl Namespaces {
-    pub(crate) fn new(store: Store) -> Self {
-        Self { store }
+    pub(crate) fn new(store: Store, events: Events) -> Self {
+        Self { store, events }
     }
 
     pub(crate) fn get(&self, name: &Namespace) -> Result<Labels> {
@@ -38,16 +40,19 @@ impl Namespaces {
     pub(crate) async fn create(&self, name: &Namespace, mut labels: Labels) -> Result<Labels> {
         check_labels(&labels)?;
         drop_empty(&mut labels);
-        let name = name.clone();
-        self.store
+        let new = name.clone();
+        let labels = self
+            .store
             .write(move |transaction| {
-                if transaction.exists(&at(&name))? {
-                    return Err(Error::already_exists("namespace", name.as_str()));
+                if transaction.exists(&at(&new))? {
+                    return Err(Error::already_exists("namespace", new.as_str()));
                 }
-                transaction.put(&at(&name), &labels)?;
+                transaction.put(&at(&new), &labels)?;
                 Ok(labels)
             })
-            .await
+            .await?;
+        self.events.namespace_create(name, &labels);
+        Ok(labels)
     }
 
     /// Without a mask all labels are replaced.
@@ -58,8 +63,10 @@ impl Namespaces {
         mask: Vec<String>,
     ) -> Result<Labels> {
         check_labels(&new)?;
+        let target = name;
         let name = name.clone();
-        self.store
+        let labels = self
+            .store
             .write(move |transaction| {
                 let found: Option<Labels> = transaction.record(&at(&name))?;
                 let mut labels =
@@ -79,11 +86,13 @@ impl Namespaces {
                 transaction.put(&at(&name), &labels)?;
                 Ok(labels)
             })
-            .await
+            .await?;
+        self.events.namespace_update(target, &labels);
+        Ok(labels)
     }
 
-    pub(crate) async fn delete(&self, name: &Namespace) -> Result<()> {
-        let name = name.clone();
+    pub(crate) async fn delete(&self, target: &Namespace) -> Result<()> {
+        let name = target.clone();
         self.store
             .write(move |transaction| {
                 if !transaction.exists(&at(&name))? {
@@ -102,9 +111,11 @@ impl Namespaces {
                     )));
                 }
                 transaction.remove(&at(&name));
-                transaction.remove_prefix(&prefix(crate::lease::LEASE, &[name.as_str()]))
+                Ok(())
             })
-            .await
+            .await?;
+        self.events.namespace_delete(target);
+        Ok(())
     }
 }
 
