@@ -51,12 +51,8 @@ impl App {
         let content = Content::open(&config.root, store.clone(), events.clone())?;
         let snapshots = Snapshots::open(&config.root, store.clone(), events.clone())?;
         let shutdown = CancellationToken::new();
-        let collector = Collector::new(
-            store.clone(),
-            content.clone(),
-            snapshots.clone(),
-            events.clone(),
-        );
+        let collector =
+            Collector::new(store.clone(), content.clone(), snapshots.clone(), events.clone());
         Ok(Self(Arc::new(Parts {
             uuid: uuid(&config)?,
             namespaces: Namespaces::new(store.clone(), events.clone()),
@@ -94,8 +90,9 @@ fn uuid(config: &Config) -> Result<String> {
         Err(error) => return Err(Error::io("read", path)(error)),
     }
     let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Error::io("get random bytes for", &path)(error.into()))?;
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Error::io("get random bytes for", &path)(std::io::Error::other(error.to_string()))
+    })?;
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

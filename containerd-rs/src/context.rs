@@ -41,3 +41,8 @@ impl Context {
         Self { namespace, lease: None }
     }
 }
+
+/// containerd's identifier rule, for ids that become paths.
+pub(crate) fn check_identifier(name: &str) -> Result<()> {
+    Ok(proto::namespace::check(name)?)
+}

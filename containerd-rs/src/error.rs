@@ -38,6 +38,8 @@ pub(crate) enum Error {
     LeaseGone,
     #[error("{operation} {}: {source}", path.display())]
     Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("failed to extract layer {digest}: {source}")]
+    Layer { digest: String, source: oci_image::layer::LayerError },
     #[error("metadata store: {operation}: {source}")]
     Database { operation: &'static str, source: Box<redb::Error> },
     #[error("metadata record {key}: {source}")]
@@ -87,6 +89,7 @@ impl Error {
             Self::OutOfRange { .. } => Kind::OutOfRange,
             Self::Unavailable { .. } | Self::Closed => Kind::Unavailable,
             Self::Unimplemented { .. } => Kind::Unimplemented,
+            Self::Layer { .. } => Kind::Unknown,
             Self::Io { .. } | Self::Database { .. } | Self::Record { .. } => Kind::Internal,
         }
     }

@@ -125,10 +125,10 @@ impl Parser<'_> {
             Some("~=") => {
                 self.skip(2);
                 let pattern = self.value(true)?;
-                let pattern = regex::RegexBuilder::new(&pattern)
-                    .size_limit(REGEX_LIMIT)
-                    .build()
-                    .map_err(|error| Error::invalid(format!("filter [{}]: {error}", self.filter)))?;
+                let pattern =
+                    regex::RegexBuilder::new(&pattern).size_limit(REGEX_LIMIT).build().map_err(
+                        |error| Error::invalid(format!("filter [{}]: {error}", self.filter)),
+                    )?;
                 Operator::Matches(pattern)
             }
             _ => Operator::Present,

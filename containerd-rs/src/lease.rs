@@ -240,7 +240,9 @@ fn resource_key(namespace: &Namespace, id: &str, resource: &Resource) -> Vec<u8>
 
 fn made_up_id() -> String {
     let mut random = [0_u8; 8];
-    drop(getrandom::fill(&mut random));
+    if getrandom::fill(&mut random).is_err() {
+        tracing::warn!("no random bytes for a lease id; its time must do");
+    }
     let number = u64::from_be_bytes(random);
     format!("{}-{number:016x}", Timestamp::now().as_nanosecond())
 }

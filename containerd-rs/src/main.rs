@@ -10,6 +10,7 @@ mod events;
 mod filter;
 mod grpc;
 mod lease;
+mod runtime;
 mod snapshot;
 mod store;
 mod sys;

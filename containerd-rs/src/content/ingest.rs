@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -266,6 +265,10 @@ impl Writer {
         if size != 0 {
             return Err(Error::Unimplemented { reason: "truncate: unsupported size".to_owned() });
         }
+        // A claimed blob that is to be sent after all becomes an ingest of its own.
+        if self.file.is_none() {
+            self.start()?;
+        }
         if let Some(file) = &self.file {
             file.set_len(0).map_err(Error::io("truncate", self.directory.join("data")))?;
             self.offset = 0;
@@ -458,8 +461,7 @@ fn total_mismatch(known: u64, given: u64) -> Error {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        drop(write!(text, "{byte:02x}"));
-        text
-    })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| char::from(DIGITS[usize::from(value & 0x0f)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
 }

@@ -4,23 +4,42 @@
 //! is written straight into it, whiteouts in overlay's form; otherwise the mounts are mounted on a
 //! private directory and whiteouts remove what they hide.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::content::Content;
+use oci_image::layer::{self, Options, Whiteouts};
+
+use crate::content::{Content, check_digest};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::snapshot::Mount;
-use crate::store::record::Descriptor;
+use crate::store::record::{Descriptor, Labels};
+use crate::sys::mount::Mounted;
 
 #[derive(Clone)]
 pub(crate) struct Diff {
     content: Content,
     mount_points: PathBuf,
+    counter: Arc<AtomicU64>,
+}
+
+/// Where a layer goes.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    /// Into this directory; whiteouts remove.
+    Directory(PathBuf),
+    /// Into an upper directory; whiteouts are kept for the kernel. Parents nearest first.
+    Upper(PathBuf, Vec<PathBuf>),
+    /// Only through the mounts.
+    Mounted,
 }
 
 impl Diff {
     pub(crate) fn new(content: Content, mount_points: PathBuf) -> Self {
-        Self { content, mount_points }
+        Self { content, mount_points, counter: Arc::new(AtomicU64::new(0)) }
     }
 
     /// Answers the descriptor of the uncompressed layer.
@@ -31,7 +50,142 @@ impl Diff {
         mounts: Vec<Mount>,
         sync: bool,
     ) -> Result<Descriptor> {
-        drop((context, layer, mounts, sync, &self.content, &self.mount_points));
-        Err(Error::Unimplemented { reason: "diff apply".to_owned() })
+        check_digest(&layer.digest)?;
+        check_media_type(&layer.media_type)?;
+        let blob = self.content.reader(&context.namespace, &layer.digest)?;
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let point = self.mount_points.join(format!("{}-{number}", std::process::id()));
+        let digest = layer.digest.clone();
+        let applied =
+            tokio::task::spawn_blocking(move || apply(blob.file, &digest, &mounts, point, sync));
+        applied.await.map_err(|_| Error::Closed)?
+    }
+}
+
+fn apply(
+    blob: File,
+    digest: &str,
+    mounts: &[Mount],
+    point: PathBuf,
+    sync: bool,
+) -> Result<Descriptor> {
+    let mut mounted = None;
+    let (root, options) = match target(mounts) {
+        Target::Directory(path) => {
+            (path, Options { whiteouts: Whiteouts::Remove, parents: Vec::new() })
+        }
+        Target::Upper(path, lower) => {
+            let parents = lower.iter().map(|path| open_directory(path)).collect::<Result<_>>()?;
+            (path, Options { whiteouts: Whiteouts::Overlay, parents })
+        }
+        Target::Mounted => {
+            let held = Mounted::new(mounts, point.clone()).map_err(Error::io("mount on", point))?;
+            let path = held.path().to_owned();
+            mounted = Some(held);
+            (path, Options { whiteouts: Whiteouts::Remove, parents: Vec::new() })
+        }
+    };
+    let directory = open_directory(&root)?;
+    let reader = std::io::BufReader::with_capacity(256 << 10, blob);
+    let applied = layer::apply(reader, directory.as_fd(), &options)
+        .map_err(|source| Error::Layer { digest: digest.to_owned(), source })?;
+    if sync {
+        rustix::fs::syncfs(&directory).map_err(|error| Error::io("sync", &root)(error.into()))?;
+    }
+    drop((directory, mounted));
+    Ok(Descriptor {
+        media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
+        digest: applied.diff_id.as_str().to_owned(),
+        size: i64::try_from(applied.size).unwrap_or(i64::MAX),
+        annotations: Labels::new(),
+    })
+}
+
+fn target(mounts: &[Mount]) -> Target {
+    let [only] = mounts else { return Target::Mounted };
+    if !only.target.is_empty() {
+        return Target::Mounted;
+    }
+    let has = |name: &str| only.options.iter().any(|option| option == name);
+    let value = |name: &str| only.options.iter().find_map(|option| option.strip_prefix(name));
+    match only.kind.as_str() {
+        "bind" if !has("ro") => Target::Directory(only.source.clone().into()),
+        // With userxattr the whiteouts would have to take another form.
+        "overlay" if !has("userxattr") => match (value("upperdir="), value("lowerdir=")) {
+            (Some(upper), Some(lower)) => {
+                Target::Upper(upper.into(), lower.split(':').map(PathBuf::from).collect())
+            }
+            _ => Target::Mounted,
+        },
+        _ => Target::Mounted,
+    }
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| Error::io("open", path)(error.into()))
+}
+
+/// Layers are tars, plain or compressed; encrypted ones and the like need a processor.
+fn check_media_type(media_type: &str) -> Result<()> {
+    let known = media_type.is_empty()
+        || [".tar", ".tar+gzip", ".tar+zstd", ".tar.gzip", ".tar.zstd"]
+            .iter()
+            .any(|ending| media_type.ends_with(ending));
+    if known {
+        return Ok(());
+    }
+    Err(Error::Unimplemented {
+        reason: format!(
+            "failed to get stream processor for {media_type}: no processor for media-type"
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(kind: &str, source: &str, options: &[&str]) -> Mount {
+        Mount {
+            kind: kind.into(),
+            source: source.into(),
+            target: String::new(),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn one_writable_directory_is_written_without_mounting() {
+        let bind = mount("bind", "/s/1/fs", &["rw", "rbind"]);
+        assert_eq!(target(&[bind]), Target::Directory("/s/1/fs".into()));
+        let overlay = mount(
+            "overlay",
+            "overlay",
+            &["index=off", "workdir=/s/3/work", "upperdir=/s/3/fs", "lowerdir=/s/2/fs:/s/1/fs"],
+        );
+        let upper = Target::Upper("/s/3/fs".into(), vec!["/s/2/fs".into(), "/s/1/fs".into()]);
+        assert_eq!(target(&[overlay]), upper);
+    }
+
+    #[test]
+    fn everything_else_is_mounted() {
+        for mounts in [
+            vec![],
+            vec![mount("bind", "/s", &["ro", "rbind"])],
+            vec![mount("overlay", "overlay", &["lowerdir=/a:/b"])],
+            vec![mount("overlay", "overlay", &["userxattr", "upperdir=/a", "lowerdir=/b"])],
+            vec![mount("erofs", "/image", &["loop"])],
+        ] {
+            assert_eq!(target(&mounts), Target::Mounted, "{mounts:?}");
+        }
+    }
+
+    #[test]
+    fn layers_that_need_a_processor_are_refused() {
+        assert!(check_media_type("application/vnd.docker.image.rootfs.diff.tar.gzip").is_ok());
+        assert!(check_media_type("application/vnd.oci.image.layer.v1.tar+zstd").is_ok());
+        assert!(check_media_type("application/vnd.oci.image.layer.v1.tar+encrypted").is_err());
     }
 }

@@ -9,14 +9,12 @@ use crate::store::record::{Container, Image, Labels};
 
 impl Events {
     pub(crate) fn image_create(&self, namespace: &Namespace, image: &Image) {
-        let event =
-            image::ImageCreate { name: image.name.clone(), labels: map(&image.labels) };
+        let event = image::ImageCreate { name: image.name.clone(), labels: map(&image.labels) };
         self.announce(namespace, "/images/create", &event);
     }
 
     pub(crate) fn image_update(&self, namespace: &Namespace, image: &Image) {
-        let event =
-            image::ImageUpdate { name: image.name.clone(), labels: map(&image.labels) };
+        let event = image::ImageUpdate { name: image.name.clone(), labels: map(&image.labels) };
         self.announce(namespace, "/images/update", &event);
     }
 
@@ -108,7 +106,8 @@ impl Events {
     }
 
     pub(crate) fn snapshot_remove(&self, namespace: &Namespace, snapshotter: &str, key: &str) {
-        let event = wire::SnapshotRemove { key: key.to_owned(), snapshotter: snapshotter.to_owned() };
+        let event =
+            wire::SnapshotRemove { key: key.to_owned(), snapshotter: snapshotter.to_owned() };
         self.announce(namespace, "/snapshot/remove", &event);
     }
 

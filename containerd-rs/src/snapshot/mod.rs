@@ -311,7 +311,12 @@ impl Snapshots {
         Ok(())
     }
 
-    pub(crate) fn stat(&self, namespace: &Namespace, snapshotter: &str, name: &str) -> Result<Info> {
+    pub(crate) fn stat(
+        &self,
+        namespace: &Namespace,
+        snapshotter: &str,
+        name: &str,
+    ) -> Result<Info> {
         self.snapshotter(snapshotter)?;
         load(&self.0.store.snapshot()?, namespace, snapshotter, name)
     }

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::events::Events;
 use crate::context::{Context, Namespace};
 use crate::error::{Error, Result};
+use crate::events::Events;
 use crate::filter::{Fields, Filters, label};
 use crate::store::labels::{apply_path, check_labels, drop_empty};
 use crate::store::record::{Container, Timestamp};
@@ -74,9 +74,8 @@ impl Containers {
                 let at = at(&scope.namespace, &new.id);
                 let found: Option<Container> = transaction.record(&at)?;
                 let mut container = found.ok_or_else(|| Error::not_found("container", &new.id))?;
-                let immutable = |field: &str| {
-                    Error::invalid(format!("container.{field} field is immutable"))
-                };
+                let immutable =
+                    |field: &str| Error::invalid(format!("container.{field} field is immutable"));
                 if mask.is_empty() {
                     // Compat: without a mask an unchanged value must be sent along.
                     if new.snapshotter != container.snapshotter {

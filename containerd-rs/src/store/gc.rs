@@ -324,10 +324,7 @@ fn references(labels: &Labels) -> Vec<Node> {
 }
 
 fn expired(labels: &Labels, now: Timestamp) -> bool {
-    labels
-        .get(lease::EXPIRE)
-        .and_then(|at| at.parse::<Timestamp>().ok())
-        .is_some_and(|at| at < now)
+    labels.get(lease::EXPIRE).and_then(|at| at.parse::<Timestamp>().ok()).is_some_and(|at| at < now)
 }
 
 const ROOT: &str = "containerd.io/gc.root";

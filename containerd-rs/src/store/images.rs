@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::events::Events;
 use crate::context::{Context, Namespace};
 use crate::error::{Error, Result};
+use crate::events::Events;
 use crate::filter::{Fields, Filters, label};
 use crate::lease;
 use crate::store::labels::{apply_path, check_labels, drop_empty};
@@ -155,10 +155,7 @@ fn check(image: &Image) -> Result<()> {
     check_labels(&image.labels)?;
     crate::content::check_digest(&image.target.digest)?;
     if image.target.size <= 0 {
-        return Err(Error::invalid(format!(
-            "Target.Size must be > 0 for {}",
-            image.target.digest
-        )));
+        return Err(Error::invalid(format!("Target.Size must be > 0 for {}", image.target.digest)));
     }
     if image.target.media_type.is_empty() {
         return Err(Error::invalid("Target.MediaType must be set"));

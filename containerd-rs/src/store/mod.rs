@@ -94,19 +94,6 @@ pub(crate) trait Reader {
         })?;
         Ok(all)
     }
-
-    /// The last field of every key below `prefix`.
-    fn last_fields(&self, prefix: &[u8]) -> Result<Vec<String>>
-    where
-        Self: Sized,
-    {
-        let mut all = Vec::new();
-        self.scan(prefix, &mut |key, _| {
-            all.push(fields(key).pop().unwrap_or_default());
-            Ok(true)
-        })?;
-        Ok(all)
-    }
 }
 
 /// A consistent view of the committed metadata.
@@ -117,7 +104,8 @@ pub(crate) struct Snapshot {
 /// Changes of one request, over the database transaction they will be poured into.
 pub(crate) struct Transaction<'a> {
     table: &'a redb::Table<'a, &'static [u8], &'static [u8]>,
-    overlay: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    overlay: Overlay,
+    first: bool,
 }
 
 impl Store {
@@ -238,6 +226,11 @@ impl Reader for Snapshot {
 }
 
 impl Transaction<'_> {
+    /// Whether no request of the same batch changed anything before this one.
+    pub(crate) fn is_first(&self) -> bool {
+        self.first
+    }
+
     pub(crate) fn put<T: Serialize>(&mut self, key: &[u8], value: &T) -> Result<()> {
         let bytes = serde_json::to_vec(value).map_err(|source| record_error(key, source))?;
         self.overlay.insert(key.to_vec(), Some(bytes));
@@ -362,7 +355,7 @@ impl Writer {
             let mut table = transaction.open_table(TABLE)?;
             let mut next = Some(first);
             while let Some(job) = next.take() {
-                let (overlay, finish) = run_job(&table, job);
+                let (overlay, finish) = run_job(&table, job, !changed);
                 if let Some(finish) = finish {
                     finished.push(finish);
                 }
@@ -392,10 +385,10 @@ impl Writer {
 fn run_job<'a>(
     table: &'a redb::Table<'a, &'static [u8], &'static [u8]>,
     job: Job,
+    first: bool,
 ) -> (Overlay, Option<Finish>) {
-    let mut request = Transaction { table, overlay: BTreeMap::new() };
-    let outcome =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(&mut request)));
+    let mut request = Transaction { table, overlay: Overlay::new(), first };
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(&mut request)));
     match outcome {
         Ok((true, finish)) => (request.overlay, Some(finish)),
         Ok((false, finish)) => (Overlay::new(), Some(finish)),

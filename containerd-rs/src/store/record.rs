@@ -54,13 +54,7 @@ pub(crate) struct Image {
 impl Image {
     pub(crate) fn new(name: impl Into<String>, target: Descriptor) -> Self {
         let now = Timestamp::now();
-        Self {
-            name: name.into(),
-            labels: Labels::new(),
-            target,
-            created_at: now,
-            updated_at: now,
-        }
+        Self { name: name.into(), labels: Labels::new(), target, created_at: now, updated_at: now }
     }
 }
 

@@ -17,8 +17,7 @@ pub(crate) fn node(from: &Path, to: &Path, found: &Metadata) -> io::Result<()> {
         std::os::unix::fs::symlink(std::fs::read_link(from)?, to)?;
     } else if kind.is_file() {
         let mut source = OpenOptions::new().read(true).open(from)?;
-        let mut target =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+        let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
         // std uses copy_file_range, and with it reflinks where the file system has them.
         io::copy(&mut source, &mut target)?;
     } else {

@@ -62,11 +62,17 @@ fn attach(mount: &Mount, target: &Path) -> io::Result<()> {
     if flags.contains(MountFlags::BIND) {
         rustix::mount::mount_bind_recursive(mount.source.as_str(), target)?;
         if flags.contains(MountFlags::RDONLY) {
-            rustix::mount::mount_remount(target, flags | MountFlags::REMOUNT, c"")?;
+            rustix::mount::mount_remount(target, flags, c"")?;
         }
         return Ok(());
     }
     let data = CString::new(data.join(","))?;
-    rustix::mount::mount(mount.source.as_str(), target, mount.kind.as_str(), flags, data.as_c_str())?;
+    rustix::mount::mount(
+        mount.source.as_str(),
+        target,
+        mount.kind.as_str(),
+        flags,
+        data.as_c_str(),
+    )?;
     Ok(())
 }
