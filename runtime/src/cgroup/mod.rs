@@ -1,4 +1,4 @@
-//! The container's place in the cgroup hierarchies: v1, v2, hybrid (owner: seccgroup).
+//! The container's place in the cgroup hierarchies: v1, v2, hybrid.
 //!
 //! Order of calls by the runtime (parent, host mount namespace):
 //! `plan` (reads /proc/self/mountinfo and /proc/self/cgroup, changes nothing) → `create` (makes
@@ -9,17 +9,81 @@
 //! In `paths` the key is the v1 controller name (`memory`, `cpu`, `name=systemd`…) or `""` for the
 //! unified hierarchy, as in runc's state.json.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+mod devices;
+mod file;
+mod layout;
+mod processes;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod v1;
+mod v2;
 
-use crate::spec::oci::LinuxResources;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::spec::oci::{LinuxRdma, LinuxResources};
+use devices::{DevicePolicy, DeviceRuleError};
+use layout::Layout;
+
+pub(crate) use CgroupError as Error;
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("cgroups: not compiled in")]
-    Missing,
+pub(crate) enum CgroupError {
+    #[error("systemd cgroup driver: not supported by runc-rs yet, use cgroupfs")]
+    Systemd,
+    #[error("no cgroup file system is mounted")]
+    NotMounted,
+    #[error("cgroupsPath {0:?} names no cgroup")]
+    EmptyPath(String),
+    #[error("read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    // Compat: `failed to write` is what runc's callers look for.
+    #[error("failed to write {value:?}: write {path}: {source}")]
+    Write { path: PathBuf, value: String, source: io::Error },
+    #[error("create cgroup {path}: {source}")]
+    Create { path: PathBuf, source: io::Error },
+    #[error("unable to remove cgroup {path}: {source}")]
+    Remove { path: PathBuf, source: io::Error },
+    #[error("cannot set {0} limit: the controller is not mounted")]
+    NoController(&'static str),
+    #[error("cannot set {file}: controller {controller} is not available here")]
+    Unavailable { file: String, controller: String },
+    #[error("unified resource {0:?} must be a file name (no slashes)")]
+    UnifiedName(String),
+    #[error("invalid configuration: cannot use unified ({0}) on cgroup v1")]
+    UnifiedOnV1(String),
+    #[error("unable to set memory limit to {limit} (current usage: {usage}, peak usage: {peak})")]
+    MemoryInUse { limit: i64, usage: String, peak: String },
+    #[error("invalid memory swappiness value: {0} (valid range is 0-100)")]
+    Swappiness(u64),
+    #[error("unable to set swap limit without memory limit")]
+    SwapWithoutMemory,
+    #[error("memory+swap limit should be >= memory limit ({both} < {memory})")]
+    SwapBelowMemory { memory: i64, both: i64 },
+    #[error("the maximum allowed cpu-shares is {0}")]
+    SharesAbove(u64),
+    #[error("the minimum allowed cpu-shares is {0}")]
+    SharesBelow(u64),
+    #[error("devices: {0}")]
+    DeviceRule(DeviceRuleError),
+    #[error("device program of {path}: {source}")]
+    DeviceProgram { path: PathBuf, source: io::Error },
+    #[error("kill process {pid}: {source}")]
+    Kill { pid: i32, source: io::Error },
+    #[error("unknown signal {0}")]
+    Signal(i32),
+    #[error("{count} processes in {path} outlive SIGKILL")]
+    StillAlive { path: PathBuf, count: usize },
+    #[error("freezer of {0} is not supported here")]
+    NoFreezer(String),
+    #[error("unable to freeze {0}")]
+    Freeze(PathBuf),
 }
 
+/// The container's directories.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cgroup {
     paths: BTreeMap<String, PathBuf>,
@@ -48,12 +112,25 @@ impl Cgroup {
     /// `cgroups_path` as in the spec (relative ones are below the runtime's own cgroup, absent =
     /// the container's id). `systemd` = `--systemd-cgroup`.
     pub(crate) fn plan(
-        _cgroups_path: Option<&str>,
-        _id: &str,
-        _resources: &LinuxResources,
-        _systemd: bool,
+        cgroups_path: Option<&str>,
+        id: &str,
+        resources: &LinuxResources,
+        systemd: bool,
     ) -> Result<Self, Error> {
-        Err(Error::Missing)
+        if systemd {
+            return Err(Error::Systemd);
+        }
+        DevicePolicy::new(&resources.devices).map_err(Error::DeviceRule)?;
+        Self::planned(&Layout::read()?, cgroups_path, id)
+    }
+
+    fn planned(layout: &Layout, cgroups_path: Option<&str>, id: &str) -> Result<Self, Error> {
+        let wanted = cgroups_path.filter(|path| !path.is_empty()).unwrap_or(id);
+        let inner = layout::clean(wanted);
+        if inner.file_name().is_none() {
+            return Err(Error::EmptyPath(wanted.to_owned()));
+        }
+        Ok(Self { paths: layout.paths(&inner)? })
     }
 
     pub(crate) fn load(paths: BTreeMap<String, PathBuf>) -> Self {
@@ -65,43 +142,169 @@ impl Cgroup {
     }
 
     pub(crate) fn create(&self) -> Result<(), Error> {
-        Err(Error::Missing)
+        let layout = Layout::read()?;
+        let unified = layout.unified.map(|(mount_point, _)| mount_point);
+        self.create_below(unified.as_deref())
+    }
+
+    fn create_below(&self, unified: Option<&Path>) -> Result<(), Error> {
+        for (controller, directory) in &self.paths {
+            match unified {
+                Some(mount_point) if controller.is_empty() => v2::create(mount_point, directory)?,
+                _ => fs::create_dir_all(directory)
+                    .map_err(|source| Error::Create { path: directory.clone(), source })?,
+            }
+            if controller == "cpuset" {
+                v1::inherit_cpuset(directory)?;
+            }
+        }
+        Ok(())
     }
 
     /// Moves a process into every hierarchy.
-    pub(crate) fn join(&self, _pid: i32) -> Result<(), Error> {
-        Err(Error::Missing)
+    pub(crate) fn join(&self, pid: i32) -> Result<(), Error> {
+        let pid = pid.to_string();
+        // Hierarchies with several controllers are joined once.
+        let directories: BTreeSet<&PathBuf> = self.paths.values().collect();
+        directories
+            .into_iter()
+            .try_for_each(|directory| file::write(directory, "cgroup.procs", &pid))
     }
 
-    /// Writes the limits of `resources`.
-    pub(crate) fn apply(&self, _resources: &LinuxResources) -> Result<(), Error> {
-        Err(Error::Missing)
+    /// Writes the limits of a new container. Without any device rule it still gets only the
+    /// devices that every container has.
+    pub(crate) fn apply(&self, resources: &LinuxResources) -> Result<(), Error> {
+        let devices = DevicePolicy::new(&resources.devices).map_err(Error::DeviceRule)?;
+        match self.v2_directory() {
+            Some(directory) => v2::apply_devices(directory, &devices)?,
+            None => v1::apply_devices(&self.paths, &devices)?,
+        }
+        self.update(resources)
     }
 
-    pub(crate) fn pids(&self, _recursive: bool) -> Result<Vec<i32>, Error> {
-        Err(Error::Missing)
+    /// Writes the limits, leaving devices as they are.
+    pub(crate) fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        match self.v2_directory() {
+            Some(directory) => v2::apply(directory, resources),
+            None => v1::apply(&self.paths, resources),
+        }
+    }
+
+    pub(crate) fn pids(&self, recursive: bool) -> Result<Vec<i32>, Error> {
+        self.any().map_or(Ok(Vec::new()), |directory| processes::all_pids(directory, recursive))
     }
 
     /// SIGKILL (or `signal`) to everything below; `cgroup.kill` where it exists.
-    pub(crate) fn kill_all(&self, _signal: i32) -> Result<(), Error> {
-        Err(Error::Missing)
+    pub(crate) fn kill_all(&self, signal: i32) -> Result<(), Error> {
+        if signal == libc::SIGKILL
+            && let Some(unified) = self.paths.get("")
+            && processes::kill_tree(unified)?
+        {
+            return Ok(());
+        }
+        let Some(directory) = self.any() else { return Ok(()) };
+        if signal != libc::SIGKILL {
+            return processes::signal_all(directory, signal);
+        }
+        // Frozen processes cannot fork away from their signals; a freezer that fails only makes
+        // this take more rounds.
+        let frozen = self.freeze(true).is_ok();
+        let pids = processes::all_pids(directory, true)?;
+        for pid in pids {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap_or_default();
+        }
+        if frozen {
+            self.freeze(false)?;
+        }
+        processes::signal_all(directory, signal)
     }
 
-    pub(crate) fn freeze(&self, _frozen: bool) -> Result<(), Error> {
-        Err(Error::Missing)
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<(), Error> {
+        match (self.v2_directory(), self.paths.get("freezer"), self.paths.get("")) {
+            (Some(directory), ..) => processes::freeze_v2(directory, frozen),
+            (None, Some(directory), _) => processes::freeze_v1(directory, frozen),
+            (None, None, Some(unified)) => processes::freeze_v2(unified, frozen),
+            (None, None, None) => Err(Error::NoFreezer("this host".to_owned())),
+        }
     }
 
     pub(crate) fn is_frozen(&self) -> Result<bool, Error> {
-        Err(Error::Missing)
+        match (self.v2_directory(), self.paths.get("freezer"), self.paths.get("")) {
+            (Some(directory), ..) => processes::is_frozen_v2(directory),
+            (None, Some(directory), _) => Ok(file::read(directory, "freezer.state")? != "THAWED"),
+            (None, None, Some(unified)) => processes::is_frozen_v2(unified),
+            (None, None, None) => Ok(false),
+        }
     }
 
     /// Removes the directories, children first, waiting briefly for the kernel. Absent = done.
     pub(crate) fn destroy(&self) -> Result<(), Error> {
-        Err(Error::Missing)
+        let directories: BTreeSet<&PathBuf> = self.paths.values().collect();
+        let mut first = Ok(());
+        for directory in directories {
+            let result = processes::remove(directory);
+            first = first.and(result);
+        }
+        first
     }
 
     /// What a `cgroup` mount in the container is made of.
     pub(crate) fn mounts(&self) -> Result<CgroupMount, Error> {
-        Err(Error::Missing)
+        if let Some(directory) = self.v2_directory() {
+            return Ok(CgroupMount::V2 { bind: directory.clone() });
+        }
+        Ok(self.mounts_of(&Layout::read()?))
     }
+
+    fn mounts_of(&self, layout: &Layout) -> CgroupMount {
+        let (mut binds, mut links, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
+        for hierarchy in &layout.v1 {
+            let directory = hierarchy.controllers.iter().find_map(|name| self.paths.get(name));
+            let (Some(directory), Some(name)) = (directory, hierarchy.mount_point.file_name())
+            else {
+                continue;
+            };
+            let name = name.to_string_lossy().into_owned();
+            let data = match hierarchy.controllers.as_slice() {
+                [named] if named.starts_with("name=") => format!("none,{named}"),
+                controllers => controllers.join(","),
+            };
+            if hierarchy.controllers.len() > 1 {
+                links.extend(
+                    hierarchy
+                        .controllers
+                        .iter()
+                        .filter(|controller| **controller != name)
+                        .map(|controller| (controller.clone(), name.clone())),
+                );
+            }
+            binds.push((directory.clone(), name.clone()));
+            fresh.push((data, name));
+        }
+        // Compat: runc shows a container the v1 hierarchies only.
+        CgroupMount::V1 { binds, links, fresh, unified: None }
+    }
+
+    /// The one directory, where there is only the unified hierarchy.
+    fn v2_directory(&self) -> Option<&PathBuf> {
+        self.paths.get("").filter(|_| self.paths.len() == 1)
+    }
+
+    /// A directory that knows all processes.
+    fn any(&self) -> Option<&PathBuf> {
+        let keys = ["", "freezer", "devices", "pids", "memory", "cpu"];
+        let named = keys.iter().filter_map(|key| self.paths.get(*key));
+        named.chain(self.paths.values()).find(|directory| directory.exists())
+    }
+}
+
+/// Zero is how the spec's callers spell unset.
+fn limit(value: Option<i64>) -> Option<i64> {
+    value.filter(|value| *value != 0)
+}
+
+fn rdma_line(device: &str, rdma: &LinuxRdma) -> String {
+    let max = |value: Option<u32>| value.map_or_else(|| "max".to_owned(), |n| n.to_string());
+    format!("{device} hca_handle={} hca_object={}", max(rdma.hca_handles), max(rdma.hca_objects))
 }

@@ -15,6 +15,8 @@ mod tests;
 use crate::spec::oci::LinuxSeccomp;
 use arch::Arch;
 
+pub(crate) use SeccompError as Error;
+
 /// A filter ready for `seccomp(SECCOMP_SET_MODE_FILTER)`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Program {
@@ -27,7 +29,7 @@ pub(crate) struct Program {
 
 // Compat: the texts of unknown names are runc's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum SeccompError {
     #[error("string {0} is not a valid action for seccomp")]
     UnknownAction(String),
     #[error("string {0} is not a valid arch for seccomp")]

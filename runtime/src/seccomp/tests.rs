@@ -48,13 +48,16 @@ fn run(program: &[libc::sock_filter], data: &Data) -> u32 {
     }
 }
 
+/// An entry that speaks of a call, and the sub-call through which it does.
+type Spoken<'a> = (&'a LinuxSyscall, Option<u32>);
+
 /// What the profile says, read plainly.
 struct Reading<'a> {
     profile: &'a LinuxSeccomp,
     arches: Vec<Arch>,
     default: u32,
     /// By architecture and number: the entries that speak of it, and through which sub-call.
-    entries: BTreeMap<(Arch, u32), Vec<(&'a LinuxSyscall, Option<u32>)>>,
+    entries: BTreeMap<(Arch, u32), Vec<Spoken<'a>>>,
     newest: BTreeMap<Arch, u32>,
 }
 

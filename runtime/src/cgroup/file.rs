@@ -1,0 +1,51 @@
+//! Reading and writing a cgroup's files.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use super::Error;
+
+/// Writes a value to `directory/name`, which the kernel made: nothing is created.
+pub(super) fn write(directory: &Path, name: &str, value: &str) -> Result<(), Error> {
+    raw_write(directory, name, value).map_err(|source| Error::Write {
+        path: directory.join(name),
+        value: value.to_owned(),
+        source,
+    })
+}
+
+pub(super) fn raw_write(directory: &Path, name: &str, value: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).truncate(true).open(directory.join(name))?;
+    file.write_all(value.as_bytes())
+}
+
+/// The value without its final newline.
+pub(super) fn read(directory: &Path, name: &str) -> Result<String, Error> {
+    let path = directory.join(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.trim_end().to_owned()),
+        Err(source) => Err(Error::Read { path, source }),
+    }
+}
+
+/// Process ids, one a line. A directory that is gone holds none.
+pub(super) fn pids(directory: &Path) -> Result<Vec<i32>, Error> {
+    let path = directory.join("cgroup.procs");
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+        Err(error) if gone(&error) => Ok(Vec::new()),
+        Err(source) => Err(Error::Read { path, source }),
+    }
+}
+
+pub(super) fn gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
+}
+
+pub(super) fn errno(error: &Error) -> Option<i32> {
+    match error {
+        Error::Write { source, .. } | Error::Read { source, .. } => source.raw_os_error(),
+        _ => None,
+    }
+}
