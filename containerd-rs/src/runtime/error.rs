@@ -17,8 +17,6 @@ pub(crate) enum Error {
     NotFound { id: String },
     #[error("task {id}: already exists")]
     AlreadyExists { id: String },
-    #[error("{text}: invalid argument")]
-    Invalid { text: String },
     #[error("failed to start shim: {source}")]
     StartShim { source: Box<Error> },
     #[error("failed to create shim task: {source}")]
@@ -78,7 +76,6 @@ impl Error {
         match self {
             Self::NotFound { .. } | Self::NoAddress { .. } => Kind::NotFound,
             Self::AlreadyExists { .. } => Kind::AlreadyExists,
-            Self::Invalid { .. } => Kind::InvalidArgument,
             Self::StartShim { source } | Self::CreateTask { source } => source.kind(),
             Self::ShimVersion { .. } | Self::ShimProtocol { .. } => Kind::Unimplemented,
             Self::Connect { .. } | Self::ShimGone => Kind::Unavailable,

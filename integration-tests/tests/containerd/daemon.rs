@@ -27,6 +27,8 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
+/// The runtime that clients name by default.
+pub(crate) const RUNTIME: &str = "io.containerd.runc.v2";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Sends every request in one namespace. Each daemon's is its own: runtimes keep state by it.
@@ -140,7 +142,7 @@ impl Daemon {
 
     /// A container of the default runtime and its task, created; stdout goes to a file.
     pub(crate) async fn task(&self, id: &str, script: &str) {
-        self.container(id, &self.spec(id, script), "io.containerd.runc.v2").await;
+        self.container(id, &self.spec(id, script), RUNTIME).await;
         let answer = self.tasks().create(self.create_request(id)).await.unwrap().into_inner();
         assert!(answer.pid > 1);
     }
@@ -310,8 +312,16 @@ pub(crate) async fn eventually(what: &str, mut held: impl FnMut() -> bool) {
 
 fn spawn(top: &Path) -> Child {
     let log = fs::OpenOptions::new().append(true).create(true).open(top.join("log")).unwrap();
+    // TEST_SHIM=/path puts another shim under the stock runtime name; upstream's must pass too.
+    let shim = std::env::var("TEST_SHIM").map(|path| {
+        format!("[plugins.\"io.containerd.runc-rs\".shims]\n\"{RUNTIME}\" = {path:?}\n")
+    });
+    let config = top.join("config.toml");
+    fs::write(&config, format!("version = 2\n{}", shim.unwrap_or_default())).unwrap();
     Command::new(program("containerd-rs"))
-        .args(["--config", "/dev/null", "--log-level", "debug", "--root"])
+        .args(["--log-level", "debug", "--config"])
+        .arg(config)
+        .arg("--root")
         .arg(top.join("root"))
         .arg("--state")
         .arg(top.join("state"))

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tonic::Code;
 
-use crate::daemon::{Daemon, eventually, json_any};
+use crate::daemon::{Daemon, RUNTIME, eventually, json_any};
 
 fn about(id: &str) -> GetRequest {
     GetRequest { container_id: id.to_owned(), exec_id: String::new() }
@@ -83,7 +83,7 @@ async fn a_root_file_system_is_mounted_and_unmounted_with_the_task() {
     let mut spec = daemon.spec("c1", "echo in $(cat /etc-marker)");
     spec["root"] = json!({"path": "rootfs"});
     fs::write(daemon.rootfs().join("etc-marker"), "the image").unwrap();
-    daemon.container("c1", &spec, "io.containerd.runc.v2").await;
+    daemon.container("c1", &spec, RUNTIME).await;
     let rootfs = Mount {
         r#type: "bind".to_owned(),
         source: daemon.rootfs().display().to_string(),
@@ -177,7 +177,7 @@ async fn what_cannot_be_is_refused_in_containerds_words() {
 
     let mut spec = daemon.spec("nocmd", "");
     spec["process"]["args"] = json!(["no-such-command"]);
-    daemon.container("nocmd", &spec, "io.containerd.runc.v2").await;
+    daemon.container("nocmd", &spec, RUNTIME).await;
     let missing = tasks.create(daemon.create_request("nocmd")).await.unwrap_err();
     assert!(missing.message().starts_with("failed to create shim task: "), "{missing}");
     assert!(missing.message().contains("executable file not found in $PATH"), "{missing}");
