@@ -2,7 +2,7 @@
 //! or after the container's id.
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum Error {
+pub(crate) enum FlagError {
     // Compat: the texts of Go's flag package.
     #[error("flag provided but not defined: -{0}")]
     Unknown(String),
@@ -39,7 +39,7 @@ impl Parsed {
         arguments: impl IntoIterator<Item = String>,
         flags: &[Flag],
         order: Order,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, FlagError> {
         let mut parsed = Self::default();
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
@@ -68,15 +68,17 @@ impl Parsed {
             let Some((long, _, takes_value)) =
                 flags.iter().find(|(long, short, _)| name == *long || name == *short)
             else {
-                return Err(Error::Unknown(name.to_owned()));
+                return Err(FlagError::Unknown(name.to_owned()));
             };
             let value = match (takes_value, attached) {
                 (true, Some(value)) => value,
-                (true, None) => arguments.next().ok_or_else(|| Error::NoValue(name.to_owned()))?,
+                (true, None) => {
+                    arguments.next().ok_or_else(|| FlagError::NoValue(name.to_owned()))?
+                }
                 (false, value) => {
                     let value = value.unwrap_or_else(|| "true".to_owned());
                     if !matches!(value.as_str(), "true" | "false" | "1" | "0") {
-                        return Err(Error::NotBool { name: name.to_owned(), value });
+                        return Err(FlagError::NotBool { name: name.to_owned(), value });
                     }
                     value
                 }
@@ -98,12 +100,12 @@ impl Parsed {
         matches!(self.get(name), Some("true" | "1"))
     }
 
-    pub(crate) fn number(&self, name: &str) -> Result<u32, Error> {
+    pub(crate) fn number(&self, name: &str) -> Result<u32, FlagError> {
         match self.get(name) {
             None => Ok(0),
             Some(value) => value
                 .parse()
-                .map_err(|_| Error::Invalid { name: name.to_owned(), value: value.to_owned() }),
+                .map_err(|_| FlagError::Invalid { name: name.to_owned(), value: value.to_owned() }),
         }
     }
 }
@@ -114,7 +116,7 @@ mod tests {
 
     const FLAGS: &[Flag] = &[("bundle", "b", true), ("detach", "d", false), ("env", "e", true)];
 
-    fn parse(line: &str, order: Order) -> Result<Parsed, Error> {
+    fn parse(line: &str, order: Order) -> Result<Parsed, FlagError> {
         Parsed::new(line.split_whitespace().map(str::to_owned), FLAGS, order)
     }
 

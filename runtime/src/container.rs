@@ -25,7 +25,7 @@ use crate::sys::{errno_of, errno_text};
 pub(crate) const OCI_VERSION: &str = "1.3.0";
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum ContainerError {
     // Compat: callers match these three.
     #[error("container does not exist")]
     NotFound,
@@ -117,7 +117,7 @@ pub(crate) struct Shown {
 
 impl Container {
     /// Makes the directory; the lock is held until the caller is done.
-    pub(crate) fn create(root: &Path, record: Record) -> Result<(Self, Lock), Error> {
+    pub(crate) fn create(root: &Path, record: Record) -> Result<(Self, Lock), ContainerError> {
         check_id(&record.id)?;
         let mut builder = DirBuilder::new();
         builder.mode(0o711).recursive(true);
@@ -125,7 +125,7 @@ impl Container {
         builder.recursive(false);
         let dir = root.join(&record.id);
         builder.create(&dir).map_err(|cause| match cause.kind() {
-            io::ErrorKind::AlreadyExists => Error::Exists,
+            io::ErrorKind::AlreadyExists => ContainerError::Exists,
             _ => io_error("mkdir", &dir, cause),
         })?;
         let container = Self {
@@ -136,12 +136,12 @@ impl Container {
         Ok((container, lock))
     }
 
-    pub(crate) fn load(root: &Path, id: &str) -> Result<Self, Error> {
+    pub(crate) fn load(root: &Path, id: &str) -> Result<Self, ContainerError> {
         check_id(id)?;
         let dir = root.join(id);
         let path = dir.join("state.json");
         let text = fs::read(&path).map_err(|cause| match cause.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Error::NotFound,
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ContainerError::NotFound,
             _ => io_error("open", &path, cause),
         })?;
         let record: Record = match serde_json::from_slice(&text) {
@@ -150,16 +150,20 @@ impl Container {
             Err(cause) => {
                 let ours = serde_json::from_slice::<serde_json::Value>(&text)
                     .is_ok_and(|value| value["runtime"] == RUNTIME);
-                return Err(if ours { Error::Json { path, cause } } else { Error::Foreign(dir) });
+                return Err(if ours {
+                    ContainerError::Json { path, cause }
+                } else {
+                    ContainerError::Foreign(dir)
+                });
             }
         };
         if record.runtime != RUNTIME || record.version > RECORD_VERSION {
-            return Err(Error::Foreign(dir));
+            return Err(ContainerError::Foreign(dir));
         }
         Ok(Self { dir, record })
     }
 
-    pub(crate) fn list(root: &Path) -> Result<Vec<Self>, Error> {
+    pub(crate) fn list(root: &Path) -> Result<Vec<Self>, ContainerError> {
         let entries = match fs::read_dir(root) {
             Ok(entries) => entries,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -172,7 +176,7 @@ impl Container {
         Ok(containers)
     }
 
-    pub(crate) fn lock(&self) -> Result<Lock, Error> {
+    pub(crate) fn lock(&self) -> Result<Lock, ContainerError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let failed = |errno: rustix::io::Errno| io_error("lock", &self.dir, errno.into());
         let fd = rustix::fs::open(&self.dir, flags, Mode::empty()).map_err(failed)?;
@@ -180,10 +184,10 @@ impl Container {
         Ok(Lock(fd))
     }
 
-    pub(crate) fn save(&self) -> Result<(), Error> {
+    pub(crate) fn save(&self) -> Result<(), ContainerError> {
         let path = self.dir.join("state.json");
         let text = serde_json::to_vec(&self.record)
-            .map_err(|cause| Error::Json { path: path.clone(), cause })?;
+            .map_err(|cause| ContainerError::Json { path: path.clone(), cause })?;
         write_by_rename(&path, &text, 0o600)
     }
 
@@ -196,7 +200,7 @@ impl Container {
     }
 
     /// The compiled filter as exec will want it.
-    pub(crate) fn save_filter(&self, program: &Program) -> Result<(), Error> {
+    pub(crate) fn save_filter(&self, program: &Program) -> Result<(), ContainerError> {
         let mut bytes = Vec::with_capacity(program.instructions.len() * 8);
         for instruction in &program.instructions {
             bytes.extend(instruction.code.to_ne_bytes());
@@ -206,7 +210,7 @@ impl Container {
         write_by_rename(&self.dir.join("seccomp.bpf"), &bytes, 0o600)
     }
 
-    pub(crate) fn load_filter(&self) -> Result<Option<Program>, Error> {
+    pub(crate) fn load_filter(&self) -> Result<Option<Program>, ContainerError> {
         let path = self.dir.join("seccomp.bpf");
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -279,7 +283,7 @@ impl Container {
         self.dir.exists()
     }
 
-    pub(crate) fn remove(&self) -> Result<(), Error> {
+    pub(crate) fn remove(&self) -> Result<(), ContainerError> {
         match fs::remove_dir_all(&self.dir) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                 Err(io_error("remove", &self.dir, cause))
@@ -310,15 +314,15 @@ impl Record {
 }
 
 /// Letters, digits and `_+-.`; the id becomes a directory and a cgroup.
-pub(crate) fn check_id(id: &str) -> Result<(), Error> {
+pub(crate) fn check_id(id: &str) -> Result<(), ContainerError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
     if id.is_empty() || id == "." || id == ".." || !id.chars().all(allowed) {
-        return Err(Error::InvalidId);
+        return Err(ContainerError::InvalidId);
     }
     Ok(())
 }
 
-pub(crate) fn write_by_rename(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+pub(crate) fn write_by_rename(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ContainerError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}"));
     let write = || -> io::Result<()> {
@@ -363,8 +367,8 @@ fn user_name(uid: u32) -> String {
         .unwrap_or_else(|| format!("#{uid}"))
 }
 
-fn io_error(call: &'static str, path: &Path, cause: io::Error) -> Error {
-    Error::Io { call, path: path.to_owned(), cause }
+fn io_error(call: &'static str, path: &Path, cause: io::Error) -> ContainerError {
+    ContainerError::Io { call, path: path.to_owned(), cause }
 }
 
 #[cfg(test)]
@@ -395,7 +399,7 @@ mod tests {
         let found = Container::load(root.path(), "c1").unwrap();
         assert_eq!(found.status(), Status::Stopped);
         found.remove().unwrap();
-        assert!(matches!(Container::load(root.path(), "c1"), Err(Error::NotFound)));
+        assert!(matches!(Container::load(root.path(), "c1"), Err(ContainerError::NotFound)));
     }
 
     #[test]
@@ -404,7 +408,7 @@ mod tests {
         fs::create_dir(root.path().join("c1")).unwrap();
         for text in [r#"{"id":"c1","init_process_pid":7,"created":"2026"}"#, r#"{"pid":"x"}"#] {
             fs::write(root.path().join("c1/state.json"), text).unwrap();
-            assert!(matches!(Container::load(root.path(), "c1"), Err(Error::Foreign(_))));
+            assert!(matches!(Container::load(root.path(), "c1"), Err(ContainerError::Foreign(_))));
         }
     }
 

@@ -17,7 +17,7 @@ use crate::spec::oci::Hook;
 use crate::sys::{clone, errno_of, errno_text};
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum HookError {
     #[error(
         "error running {kind} hook #{number}: error running hook: {what}, stdout: {stdout}, stderr: {stderr}"
     )]
@@ -32,15 +32,15 @@ pub(crate) enum Error {
 }
 
 /// Runs them in order; the first failure ends it.
-pub(crate) fn run_all(hooks: &[Hook], kind: &str, state: &[u8]) -> Result<(), Error> {
+pub(crate) fn run_all(hooks: &[Hook], kind: &str, state: &[u8]) -> Result<(), HookError> {
     for (number, hook) in hooks.iter().enumerate() {
         run(hook, kind, number, state)?;
     }
     Ok(())
 }
 
-fn run(hook: &Hook, kind: &str, number: usize, state: &[u8]) -> Result<(), Error> {
-    let spawn_failed = |cause: io::Error| Error::Spawn {
+fn run(hook: &Hook, kind: &str, number: usize, state: &[u8]) -> Result<(), HookError> {
+    let spawn_failed = |cause: io::Error| HookError::Spawn {
         kind: kind.to_owned(),
         number,
         path: hook.path.clone(),
@@ -67,13 +67,13 @@ fn run(hook: &Hook, kind: &str, number: usize, state: &[u8]) -> Result<(), Error
     {
         drop(child.kill());
         drop(child.wait());
-        return Err(Error::Timeout { kind: kind.to_owned(), number, seconds });
+        return Err(HookError::Timeout { kind: kind.to_owned(), number, seconds });
     }
     let status = child.wait().map_err(spawn_failed)?;
     if status.success() {
         return Ok(());
     }
-    Err(Error::Failed {
+    Err(HookError::Failed {
         kind: kind.to_owned(),
         number,
         what: describe(status),
@@ -112,7 +112,7 @@ fn read_back(file: &mut File) -> String {
     if file.rewind().is_ok() {
         drop(file.take(64 * 1024).read_to_end(&mut text));
     }
-    String::from_utf8_lossy(&text).trim_end().to_owned()
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 #[cfg(test)]
@@ -141,13 +141,13 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "error running createRuntime hook #1: error running hook: exit status 3, \
-             stdout: out, stderr: no"
+             stdout: out\n, stderr: no\n"
         );
     }
 
     #[test]
     fn a_hook_past_its_time_is_killed() {
         let error = run_all(&[shell("exec sleep 60", Some(1))], "poststop", b"").unwrap_err();
-        assert!(matches!(error, Error::Timeout { seconds: 1, .. }));
+        assert!(matches!(error, HookError::Timeout { seconds: 1, .. }));
     }
 }

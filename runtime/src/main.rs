@@ -22,7 +22,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use args::{Error as ArgsError, Flag, Order, Parsed};
+use args::{Flag, FlagError, Order, Parsed};
 use commands::Globals;
 use log::{Format, Log};
 
@@ -76,7 +76,7 @@ fn dispatch(parsed: &Parsed) -> u8 {
         Ok(code) => code,
         Err(error) => {
             globals.log.fatal(&format!("{error:#}"));
-            if error.downcast_ref::<ArgsError>().is_some() {
+            if error.downcast_ref::<FlagError>().is_some() {
                 drop(io::stderr().write_all(usage().as_bytes()));
                 return 1;
             }

@@ -103,6 +103,8 @@ impl Bundle {
             anyhow!("chdir {}: {}", path.display(), errno_text(errno_of(&error)))
         })?;
         let spec = crate::spec::load(&path)?;
+        // Compat: hooks start in the bundle.
+        std::env::set_current_dir(&path).with_context(|| format!("chdir {}", path.display()))?;
         Ok(Self { path, spec })
     }
 
@@ -219,7 +221,7 @@ fn build(
     Ok(())
 }
 
-fn init_error(error: hooks::Error) -> anyhow::Error {
+fn init_error(error: hooks::HookError) -> anyhow::Error {
     anyhow!("unable to start container process: {error}")
 }
 
@@ -228,7 +230,7 @@ fn make_fifo(path: &Path) -> anyhow::Result<OwnedFd> {
     rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, mode, 0)
         .with_context(|| format!("mkfifo {}", path.display()))?;
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty()).context("open exec fifo")?)
+    rustix::fs::open(path, flags, Mode::empty()).context("open exec fifo")
 }
 
 /// Clones, through a stage where namespaces are to be entered first; init's pid.
@@ -236,7 +238,7 @@ fn give_birth(plan: &Plan, birth: Birth<'_>, channel: &RuntimeEnd) -> anyhow::Re
     // Nobody in the container may look into us through its procfs before the exec.
     sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).context("prctl PR_SET_DUMPABLE")?;
     let staged = plan.needs_stage();
-    let flags = if staged { 0 } else { plan.create };
+    let flags = if staged { 0 } else { plan.create & !plan.late() };
     match sys::clone::clone(flags, false).map_err(|error| {
         anyhow!("unable to start container process: clone: {}", errno_text(errno_of(&error)))
     })? {
@@ -374,6 +376,10 @@ fn undo(globals: &Globals, container: &Container) {
         globals.log.warn(&format!("remove cgroup: {error}"));
     }
     if let Err(error) = container.remove() {
+        globals.log.warn(&error.to_string());
+    }
+    let state = container.record.hook_state("stopped", 0);
+    if let Err(error) = hooks::run_all(&container.record.hooks.poststop, "poststop", &state) {
         globals.log.warn(&error.to_string());
     }
 }

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{Globals, parse_one};
 use crate::args::Flag;
-use crate::container::{Container, Error as ContainerError, Status};
+use crate::container::{Container, ContainerError, Status};
 use crate::hooks;
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
 
@@ -72,10 +72,10 @@ pub(crate) fn destroy(globals: &Globals, container: &Container) -> anyhow::Resul
     if !container.record.cgroup_paths.is_empty() {
         let cgroup = container.cgroup();
         // Without a pid namespace of its own others may have outlived the first process.
-        if cgroup.pids(true).is_ok_and(|pids| !pids.is_empty()) {
-            if let Err(error) = cgroup.kill_all(libc::SIGKILL) {
-                failures.push(error.to_string());
-            }
+        if cgroup.pids(true).is_ok_and(|pids| !pids.is_empty())
+            && let Err(error) = cgroup.kill_all(libc::SIGKILL)
+        {
+            failures.push(error.to_string());
         }
         if let Err(error) = cgroup.destroy() {
             failures.push(error.to_string());

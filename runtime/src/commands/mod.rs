@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::args::{Error as ArgsError, Flag, Order, Parsed};
+use crate::args::{Flag, FlagError, Order, Parsed};
 use crate::container::write_by_rename;
 use crate::log::Log;
 
@@ -55,7 +55,7 @@ pub(crate) fn parse(
     arguments: Vec<String>,
     flags: &[Flag],
     order: Order,
-) -> Result<Parsed, ArgsError> {
+) -> Result<Parsed, FlagError> {
     Parsed::new(arguments, flags, order)
 }
 

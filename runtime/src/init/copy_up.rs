@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_copied_with_links_and_modes() {
-        use std::os::unix::fs::PermissionsExt as _;
+        use std::os::unix::fs::PermissionsExt;
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::create_dir(from.path().join("d")).unwrap();
         std::fs::write(from.path().join("d/f"), "text").unwrap();

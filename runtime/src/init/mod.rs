@@ -55,7 +55,7 @@ pub(crate) fn container(birth: Birth<'_>) -> ! {
 pub(crate) fn stage(plan: &Plan, channel: &InitEnd) {
     let result = namespaces::join(plan, true)
         .and_then(|()| namespaces::time(plan))
-        .and_then(|()| clone_sibling(plan.create & !sys::clone::NEWTIME));
+        .and_then(|()| clone_sibling(plan.create & !plan.late() & !sys::clone::NEWTIME));
     end_stage(channel, result);
 }
 
@@ -99,6 +99,9 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     if plan.has_user_namespace() {
         namespaces::become_root()?;
     }
+    if plan.late() != 0 {
+        sys::clone::unshare(libc::CLONE_NEWIPC).step(Step::Namespace, "unshare ipc")?;
+    }
     if plan.new_cgroup_namespace {
         // After the runtime has put us into the cgroup that shall be its root.
         sys::clone::unshare(libc::CLONE_NEWCGROUP).step(Step::Namespace, "unshare cgroup")?;
@@ -117,7 +120,12 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
 
     channel.send(&FromInit::Mounted)?;
     channel.wait()?;
-    run_hooks(&plan.hooks.create_container, "createContainer", &hook_state("created", 0))?;
+    if !plan.hooks.create_container.is_empty() {
+        // Compat: these hooks find themselves in the root, which is not yet `/`.
+        rustix::process::fchdir(root.as_fd()).step(Step::Hook, "chdir to rootfs")?;
+        let state = hook_state("created", own_pid());
+        run_hooks(&plan.hooks.create_container, "createContainer", &state)?;
+    }
 
     rootfs::sysctl(plan)?;
     if !plan.hostname.is_empty() {
@@ -164,7 +172,11 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     };
     let failure = started
         .and_then(|()| {
-            run_hooks(&plan.hooks.start_container, "startContainer", &hook_state("created", 1))
+            run_hooks(
+                &plan.hooks.start_container,
+                "startContainer",
+                &hook_state("created", own_pid()),
+            )
         })
         .map_or_else(|failure| failure, |()| command.exec());
     give_up(None, failure)
@@ -187,6 +199,11 @@ fn keyring(id: &str) -> Result<(), Failure> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
         result => result.step(Step::Keyring, "join session keyring"),
     }
+}
+
+/// As the container counts.
+fn own_pid() -> i32 {
+    i32::try_from(std::process::id()).unwrap_or(0)
 }
 
 fn run_hooks(list: &[crate::spec::oci::Hook], kind: &str, state: &[u8]) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::handshake::{Context as _, Failure, Step};
 use crate::cgroup::CgroupMount;
-use crate::spec::plan::{MountAction, Plan, PlannedMount};
+use crate::spec::plan::{MountAction, Plan, PlannedMount, open_tree};
 use crate::sys::mount;
 use crate::sys::path::{PROC_MAGIC, RootFd, create_beneath, fs_magic, is_dir, open_beneath};
 use crate::sys::{errno_of, errno_text};
@@ -51,7 +51,15 @@ fn mount_one(
     let PlannedMount { destination, kind, source, options, action } = planned;
     check_below_proc(planned)?;
     match action {
-        MountAction::Bind { tree, is_dir } => {
+        MountAction::Bind { tree, source, is_dir } => {
+            let made;
+            let tree = match tree {
+                Some(tree) => tree,
+                None => {
+                    made = open_tree(source, options, plan.propagation)?;
+                    &made
+                }
+            };
             let target = if *is_dir {
                 root.mkdir_all(destination, 0o755)?
             } else {
@@ -69,6 +77,7 @@ fn mount_one(
             mount_cgroup(plan, root, planned, cgroup)?;
         }
         MountAction::Filesystem => {
+            let existed = root.resolve(destination).is_ok();
             let target = root.mkdir_all(destination, 0o755)?;
             if kind == "proc" || kind == "sysfs" {
                 // Labels and sysctls are written below: it must be where it says it is.
@@ -83,18 +92,26 @@ fn mount_one(
                 flags &= !libc::MS_RDONLY;
             }
             let from = if source.is_empty() { kind } else { source };
-            let data = tmpfs_data(kind, &options.data, target.as_fd())?;
+            let data = options.data.as_str();
+            let mode = rustix::fs::fstat(&target)?.st_mode & 0o7777;
             if options.copy_up && kind == "tmpfs" {
                 let below = root.open(
                     destination,
                     OFlags::RDONLY | OFlags::DIRECTORY,
                     rustix::fs::ResolveFlags::IN_ROOT,
                 )?;
-                mount::mount_on(from, target.as_fd(), kind, flags, &data)?;
+                mount::mount_on(from, target.as_fd(), kind, flags, data)?;
                 let above = root.resolve(destination)?;
                 super::copy_up::copy(&below, above.as_fd())?;
             } else {
-                mount::mount_on(from, target.as_fd(), kind, flags, &data)?;
+                mount::mount_on(from, target.as_fd(), kind, flags, data)?;
+            }
+            // Compat: a tmpfs without a mode takes the mode of the directory it covers.
+            let has_mode = data.split(',').any(|option| option.starts_with("mode="));
+            if kind == "tmpfs" && existed && !has_mode {
+                let above = root.resolve(destination)?;
+                let path = mount::fd_path(above.as_fd());
+                rustix::fs::chmod(path, Mode::from_raw_mode(mode))?;
             }
         }
     }
@@ -114,16 +131,6 @@ fn mount_one(
         mount::set_propagation(mounted.as_fd(), *flags)?;
     }
     Ok(())
-}
-
-/// A tmpfs without a mode takes the mode of what it covers, as runc has it.
-fn tmpfs_data(kind: &str, data: &str, target: std::os::fd::BorrowedFd<'_>) -> io::Result<String> {
-    if kind != "tmpfs" || data.split(',').any(|option| option.starts_with("mode=")) {
-        return Ok(data.to_owned());
-    }
-    let mode = rustix::fs::fstat(target)?.st_mode & 0o7777;
-    let separator = if data.is_empty() { "" } else { "," };
-    Ok(format!("{data}{separator}mode={mode:o}"))
 }
 
 /// The part of a destination below `/proc`, if it is there.

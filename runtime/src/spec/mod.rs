@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::sys::{errno_of, errno_text};
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum LoadError {
     // Compat: runc's sentence for a bundle without a configuration.
     #[error("JSON specification file config.json not found")]
     NotFound,
@@ -21,23 +21,23 @@ pub(crate) enum Error {
     Json { path: PathBuf, cause: serde_json::Error },
 }
 
-pub(crate) fn load(bundle: &Path) -> Result<oci::Spec, Error> {
+pub(crate) fn load(bundle: &Path) -> Result<oci::Spec, LoadError> {
     let path = bundle.join("config.json");
     match read(&path) {
-        Err(Error::Read { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
-            Err(Error::NotFound)
+        Err(LoadError::Read { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+            Err(LoadError::NotFound)
         }
         result => result,
     }
 }
 
 /// The file that `exec --process` names.
-pub(crate) fn load_process(path: &Path) -> Result<oci::Process, Error> {
+pub(crate) fn load_process(path: &Path) -> Result<oci::Process, LoadError> {
     read(path)
 }
 
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, LoadError> {
     let bytes =
-        std::fs::read(path).map_err(|cause| Error::Read { path: path.to_owned(), cause })?;
-    serde_json::from_slice(&bytes).map_err(|cause| Error::Json { path: path.to_owned(), cause })
+        std::fs::read(path).map_err(|cause| LoadError::Read { path: path.to_owned(), cause })?;
+    serde_json::from_slice(&bytes).map_err(|cause| LoadError::Json { path: path.to_owned(), cause })
 }

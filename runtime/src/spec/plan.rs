@@ -15,13 +15,13 @@ use crate::sys::clone::{Flags, NEWTIME, ns};
 use crate::sys::{self, errno_of, errno_text};
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum PlanError {
     #[error("unsupported spec version: {0:?}")]
     Version(String),
     #[error("config.json has no {0}")]
     Missing(&'static str),
     #[error(transparent)]
-    Process(process::Error),
+    Process(process::ProcessError),
     #[error("invalid rootfs: {path}: {}", errno_text(errno_of(cause)))]
     Rootfs { path: String, cause: io::Error },
     #[error("namespace {0:?} does not exist")]
@@ -42,7 +42,7 @@ pub(crate) enum Error {
     #[error("sysctl {0:?} is not in a separate kernel namespace")]
     Sysctl(String),
     #[error(transparent)]
-    Seccomp(seccomp::Error),
+    Seccomp(Box<dyn std::error::Error + Send + Sync>),
     #[error("unable to set hostname without a private UTS namespace")]
     HostnameWithoutUts,
     #[error("user namespace without mappings")]
@@ -61,9 +61,12 @@ pub(crate) struct Join {
 
 #[derive(Debug)]
 pub(crate) enum MountAction {
-    /// A detached copy of the source, its attributes and propagation already set.
+    /// A detached copy of the source, its attributes and propagation already set. Only where a
+    /// user namespace could keep init from the source: else init makes it, so that the mounts
+    /// of the container are numbered in the order of the specification.
     Bind {
-        tree: OwnedFd,
+        tree: Option<OwnedFd>,
+        source: PathBuf,
         is_dir: bool,
     },
     /// A filesystem made where it is mounted.
@@ -125,47 +128,47 @@ impl Plan {
         id: &str,
         bundle: &Path,
         choices: Choices,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, PlanError> {
         // Compat: only the major version matters; a newer minor one is no error.
         if !spec.oci_version.starts_with("1.") {
-            return Err(Error::Version(spec.oci_version.clone()));
+            return Err(PlanError::Version(spec.oci_version.clone()));
         }
-        let root = spec.root.as_ref().ok_or(Error::Missing("root"))?;
-        let process = spec.process.as_ref().ok_or(Error::Missing("process"))?;
+        let root = spec.root.as_ref().ok_or(PlanError::Missing("root"))?;
+        let process = spec.process.as_ref().ok_or(PlanError::Missing("process"))?;
         let linux = spec.linux.clone().unwrap_or_default();
         if linux.net_devices.is_some() {
-            return Err(Error::Unsupported("linux.netDevices"));
+            return Err(PlanError::Unsupported("linux.netDevices"));
         }
         if linux.memory_policy.is_some() {
-            return Err(Error::Unsupported("linux.memoryPolicy"));
+            return Err(PlanError::Unsupported("linux.memoryPolicy"));
         }
         if linux.intel_rdt.is_some() {
-            return Err(Error::Unsupported("linux.intelRdt"));
+            return Err(PlanError::Unsupported("linux.intelRdt"));
         }
         let rootfs = bundle.join(&root.path);
         let rootfs = rootfs
             .canonicalize()
-            .map_err(|cause| Error::Rootfs { path: rootfs.display().to_string(), cause })?;
+            .map_err(|cause| PlanError::Rootfs { path: rootfs.display().to_string(), cause })?;
         let held = sys::identity::permitted().unwrap_or(u64::MAX);
-        let mut process = ProcessPlan::new(process, held).map_err(Error::Process)?;
+        let mut process = ProcessPlan::new(process, held).map_err(PlanError::Process)?;
         process.preserve_fds = choices.preserve_fds;
         if process.has_io_priority_or_scheduler {
-            return Err(Error::Unsupported("process.ioPriority and process.scheduler"));
+            return Err(PlanError::Unsupported("process.ioPriority and process.scheduler"));
         }
 
         let (create, join) = namespaces(&linux.namespaces)?;
         let has =
             |flag: libc::c_int| create & ns(flag) != 0 || join.iter().any(|join| join.flag == flag);
         if join.iter().any(|join| join.flag == libc::CLONE_NEWNS) {
-            return Err(Error::Unsupported("a mount namespace given by path"));
+            return Err(PlanError::Unsupported("a mount namespace given by path"));
         }
         if create & ns(libc::CLONE_NEWUSER) != 0
             && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty())
         {
-            return Err(Error::NoMappings);
+            return Err(PlanError::NoMappings);
         }
         if !spec.hostname.is_empty() && !has(libc::CLONE_NEWUTS) {
-            return Err(Error::HostnameWithoutUts);
+            return Err(PlanError::HostnameWithoutUts);
         }
         for key in linux.sysctl.keys() {
             check_sysctl(key, &has)?;
@@ -173,26 +176,27 @@ impl Plan {
         let propagation = match linux.rootfs_propagation.as_str() {
             "" => None,
             name => Some(
-                options::propagation(name).ok_or_else(|| Error::Propagation(name.to_owned()))?,
+                options::propagation(name)
+                    .ok_or_else(|| PlanError::Propagation(name.to_owned()))?,
             ),
         };
         let mounts = spec
             .mounts
             .iter()
-            .map(|mount| plan_mount(mount, bundle, propagation))
+            .map(|mount| plan_mount(mount, bundle, propagation, has(libc::CLONE_NEWUSER)))
             .collect::<Result<Vec<_>, _>>()?;
         let setup_dev = !mounts.iter().any(|mount| {
             mount.destination.trim_end_matches('/') == "/dev" && mount.options.is_bind()
         });
         for device in &linux.devices {
             if !matches!(device.kind.as_str(), "c" | "b" | "u" | "p") {
-                return Err(Error::DeviceType(device.path.clone()));
+                return Err(PlanError::DeviceType(device.path.clone()));
             }
         }
         let seccomp = match &linux.seccomp {
-            Some(profile) if !profile.default_action.is_empty() => {
-                Some(seccomp::compile(profile).map_err(Error::Seccomp)?)
-            }
+            Some(profile) if !profile.default_action.is_empty() => Some(
+                seccomp::compile(profile).map_err(|error| PlanError::Seccomp(Box::new(error)))?,
+            ),
             _ => None,
         };
         let personality = linux.personality.as_ref().map(|persona| match persona.domain.as_str() {
@@ -231,6 +235,12 @@ impl Plan {
         self.create & ns(flag) != 0
     }
 
+    /// Namespaces whose first objects belong to whoever makes them: with a new user namespace init
+    /// makes these itself, once it is root there.
+    pub(crate) fn late(&self) -> Flags {
+        if self.creates(libc::CLONE_NEWUSER) { self.create & ns(libc::CLONE_NEWIPC) } else { 0 }
+    }
+
     pub(crate) fn joins(&self, flag: libc::c_int) -> bool {
         self.join.iter().any(|join| join.flag == flag)
     }
@@ -248,16 +258,16 @@ impl Plan {
     }
 }
 
-fn namespaces(wanted: &[oci::Namespace]) -> Result<(Flags, Vec<Join>), Error> {
+fn namespaces(wanted: &[oci::Namespace]) -> Result<(Flags, Vec<Join>), PlanError> {
     let mut create = 0;
     let mut join = Vec::new();
     let mut seen = 0;
     for namespace in wanted {
         let Some(flag) = namespace_flag(&namespace.kind) else {
-            return Err(Error::UnknownNamespace(namespace.kind.clone()));
+            return Err(PlanError::UnknownNamespace(namespace.kind.clone()));
         };
         if seen & flag != 0 {
-            return Err(Error::DuplicateNamespace(namespace.kind.clone()));
+            return Err(PlanError::DuplicateNamespace(namespace.kind.clone()));
         }
         seen |= flag;
         if namespace.path.is_empty() {
@@ -269,12 +279,12 @@ fn namespaces(wanted: &[oci::Namespace]) -> Result<(Flags, Vec<Join>), Error> {
             OFlags::RDONLY | OFlags::CLOEXEC,
             Mode::empty(),
         )
-        .map_err(|cause| Error::NamespacePath {
+        .map_err(|cause| PlanError::NamespacePath {
             path: namespace.path.clone(),
             cause: cause.into(),
         })?;
         let flag =
-            i32::try_from(flag).map_err(|_| Error::UnknownNamespace(namespace.kind.clone()))?;
+            i32::try_from(flag).map_err(|_| PlanError::UnknownNamespace(namespace.kind.clone()))?;
         join.push(Join { flag, path: namespace.path.clone(), fd });
     }
     // The user namespace first: it decides over the others.
@@ -297,7 +307,7 @@ pub(crate) fn namespace_flag(kind: &str) -> Option<Flags> {
 }
 
 /// A sysctl is set only where a namespace of the container's own takes it.
-fn check_sysctl(key: &str, has: &impl Fn(libc::c_int) -> bool) -> Result<(), Error> {
+fn check_sysctl(key: &str, has: &impl Fn(libc::c_int) -> bool) -> Result<(), PlanError> {
     const IPC: [&str; 8] = [
         "kernel.msgmax",
         "kernel.msgmnb",
@@ -318,33 +328,39 @@ fn check_sysctl(key: &str, has: &impl Fn(libc::c_int) -> bool) -> Result<(), Err
     } else {
         dotted.starts_with("user.") && has(libc::CLONE_NEWUSER)
     };
-    if allowed && !key.contains("..") { Ok(()) } else { Err(Error::Sysctl(key.to_owned())) }
+    if allowed && !key.contains("..") { Ok(()) } else { Err(PlanError::Sysctl(key.to_owned())) }
 }
 
 fn plan_mount(
     mount: &oci::Mount,
     bundle: &Path,
     propagation: Option<u64>,
-) -> Result<PlannedMount, Error> {
+    open_now: bool,
+) -> Result<PlannedMount, PlanError> {
     let mut options = MountOptions::parse(&mount.options);
     if mount.kind == "bind" {
         options.flags |= libc::MS_BIND;
     }
     let action = if options.is_bind() {
         let source = bundle.join(&mount.source);
-        let failed = |call: &'static str, cause: io::Error| Error::MountSource {
+        let failed = |call: &'static str, cause: io::Error| PlanError::MountSource {
             from: source.display().to_string(),
             to: mount.destination.clone(),
             call,
             cause,
         };
         if options.idmap || !mount.uid_mappings.is_empty() {
-            return Err(Error::Unsupported("an id-mapped mount"));
+            return Err(PlanError::Unsupported("an id-mapped mount"));
         }
         let metadata = std::fs::metadata(&source).map_err(|cause| failed("stat", cause))?;
-        let tree = open_tree(&source, &options, propagation)
-            .map_err(|cause| failed("bind mount", cause))?;
-        MountAction::Bind { tree, is_dir: metadata.is_dir() }
+        let tree = if open_now {
+            let tree = open_tree(&source, &options, propagation);
+            Some(tree.map_err(|cause| failed("bind mount", cause))?)
+        } else {
+            None
+        };
+        let is_dir = metadata.is_dir();
+        MountAction::Bind { tree, source, is_dir }
     } else if mount.kind == "cgroup" || mount.kind == "cgroup2" {
         MountAction::Cgroup
     } else {
@@ -366,7 +382,7 @@ fn plan_mount(
 }
 
 /// The source as a mount of its own, finished before anything can see it.
-fn open_tree(
+pub(crate) fn open_tree(
     source: &Path,
     options: &MountOptions,
     propagation: Option<u64>,

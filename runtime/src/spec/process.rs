@@ -4,7 +4,7 @@ use crate::spec::oci::{self, ConsoleSize};
 use crate::sys::identity::CapabilitySets;
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum ProcessError {
     #[error("process args must not be empty")]
     NoArguments,
     #[error("Cwd property must not be empty")]
@@ -37,7 +37,6 @@ pub(crate) struct ProcessPlan {
     pub(crate) terminal: bool,
     pub(crate) console_size: Option<ConsoleSize>,
     pub(crate) apparmor_profile: String,
-    pub(crate) selinux_label: String,
     /// Descriptors from 3 on that the process keeps.
     pub(crate) preserve_fds: u32,
     pub(crate) has_io_priority_or_scheduler: bool,
@@ -45,29 +44,29 @@ pub(crate) struct ProcessPlan {
 
 impl ProcessPlan {
     /// `held` = the capabilities this runtime can hand on.
-    pub(crate) fn new(process: &oci::Process, held: u64) -> Result<Self, Error> {
+    pub(crate) fn new(process: &oci::Process, held: u64) -> Result<Self, ProcessError> {
         if process.args.is_empty() {
-            return Err(Error::NoArguments);
+            return Err(ProcessError::NoArguments);
         }
         // Compat: runc's validator has these two sentences.
         if process.cwd.is_empty() {
-            return Err(Error::NoCwd);
+            return Err(ProcessError::NoCwd);
         }
         if !process.cwd.starts_with('/') {
-            return Err(Error::RelativeCwd);
+            return Err(ProcessError::RelativeCwd);
         }
         for (what, texts) in [("args", &process.args), ("env", &process.env)] {
             if texts.iter().any(|text| text.contains('\0')) {
-                return Err(Error::NulByte(what));
+                return Err(ProcessError::NulByte(what));
             }
         }
         let mut rlimits: Vec<(u32, u64, u64)> = Vec::new();
         for limit in &process.rlimits {
             let Some(number) = rlimit_number(&limit.kind) else {
-                return Err(Error::UnknownRlimit(limit.kind.clone()));
+                return Err(ProcessError::UnknownRlimit(limit.kind.clone()));
             };
             if rlimits.iter().any(|known| known.0 == number) {
-                return Err(Error::DuplicateRlimit(limit.kind.clone()));
+                return Err(ProcessError::DuplicateRlimit(limit.kind.clone()));
             }
             rlimits.push((number, limit.soft, limit.hard));
         }
@@ -86,7 +85,6 @@ impl ProcessPlan {
             terminal: process.terminal,
             console_size: process.console_size,
             apparmor_profile: process.apparmor_profile.clone(),
-            selinux_label: process.selinux_label.clone(),
             preserve_fds: 0,
             has_io_priority_or_scheduler: process.io_priority.is_some()
                 || process.scheduler.is_some(),

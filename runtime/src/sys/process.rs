@@ -160,7 +160,7 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     request.name[..2].copy_from_slice(b"lo");
     // SAFETY: the ioctl reads the name and writes the flags of one ifreq, which `request` is.
     check_int(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) })?;
-    request.flags |= libc::IFF_UP as libc::c_short;
+    request.flags |= libc::c_short::try_from(libc::IFF_UP).unwrap_or(1);
     // SAFETY: the ioctl reads one ifreq.
     check_int(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
         .map(drop)
