@@ -69,6 +69,9 @@ impl App {
             crate::container::stop_all(self).await;
         }
         self.shutdown.cancel();
+        if let Err(error) = self.networks.shutdown().await {
+            tracing::warn!(%error, "the network leaves something behind");
+        }
         self.containerd.release(&self.config).await;
     }
 }

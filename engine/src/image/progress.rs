@@ -1,0 +1,144 @@
+//! containerd's progress events as dockerd's lines.
+
+use std::collections::{HashMap, HashSet};
+
+use docker_api::progress::{Detail, Message};
+use oci_image::manifest::media;
+use oci_image::reference::Reference;
+use proto::containerd::types::transfer::Progress;
+use tokio::sync::mpsc;
+
+use super::Lines;
+
+/// Shows the layers of a pull until the events end.
+pub(crate) async fn pull(
+    reference: &Reference,
+    mut events: mpsc::Receiver<Progress>,
+    lines: &Lines,
+) {
+    let mut layers = Layers::default();
+    let mut announced = false;
+    while let Some(event) = events.recv().await {
+        for message in layers.lines(&event) {
+            if !announced {
+                announced = true;
+                // Compat: the first line names the repository, its id is the tag.
+                let version = match (reference.tag(), reference.digest()) {
+                    (_, Some(digest)) => digest.to_string(),
+                    (Some(tag), None) => tag.to_owned(),
+                    (None, None) => String::new(),
+                };
+                let text = format!("Pulling from {}", reference.path());
+                drop(lines.send(Message::status(Some(&version), text)).await);
+            }
+            // The client may have left.
+            drop(lines.send(message).await);
+        }
+    }
+}
+
+/// Names of the images that were stored, in order.
+pub(crate) async fn saved(mut events: mpsc::Receiver<Progress>) -> Vec<String> {
+    let mut names = Vec::new();
+    while let Some(event) = events.recv().await {
+        if event.event == "saved" && !names.contains(&event.name) {
+            names.push(event.name);
+        }
+    }
+    names
+}
+
+/// What was said of each layer, so that nothing is said twice.
+#[derive(Debug, Default)]
+struct Layers {
+    announced: HashSet<String>,
+    finished: HashMap<String, bool>,
+}
+
+impl Layers {
+    fn lines(&mut self, event: &Progress) -> Vec<Message> {
+        let Some(descriptor) = &event.desc else {
+            return Vec::new();
+        };
+        if !media::is_layer(&descriptor.media_type) {
+            return Vec::new();
+        }
+        let hex = descriptor.digest.split(':').next_back().unwrap_or_default();
+        let id = hex.get(..12).unwrap_or(hex).to_owned();
+        let mut lines = Vec::new();
+        if self.announced.insert(id.clone()) {
+            lines.push(Message::layer(&id, "Pulling fs layer", 0, 0));
+        }
+        let total = if event.total > 0 { event.total } else { descriptor.size };
+        match event.event.as_str() {
+            "waiting" => lines.push(Message::layer(&id, "Waiting", 0, 0)),
+            "downloading" => {
+                lines.push(Message::layer(&id, "Downloading", event.progress, total));
+            }
+            "already exists" if self.finish(&id, true) => {
+                lines.push(Message::layer(&id, "Already exists", 0, 0));
+            }
+            "complete" if self.finish(&id, false) => {
+                let mut line = Message::layer(&id, "Download complete", 0, 0);
+                line.progress_detail =
+                    Some(Detail { hide_counts: Some(true), ..Detail::default() });
+                lines.push(line);
+            }
+            "unpacking" | "extracting" => {
+                lines.push(Message::layer(&id, "Extracting", event.progress, total));
+            }
+            "unpacked" | "extracted" => lines.push(Message::layer(&id, "Pull complete", 0, 0)),
+            _ => {}
+        }
+        lines
+    }
+
+    fn finish(&mut self, id: &str, existed: bool) -> bool {
+        self.finished.insert(id.to_owned(), existed).is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: &str, progress: i64) -> Progress {
+        Progress {
+            event: kind.to_owned(),
+            progress,
+            total: 10,
+            desc: Some(proto::containerd::types::Descriptor {
+                media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+                digest: format!("sha256:{}", "ab".repeat(32)),
+                size: 10,
+                ..Default::default()
+            }),
+            ..Progress::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_layer_is_told_from_announcement_to_completion() {
+        let (sender, events) = mpsc::channel(8);
+        for event in [event("waiting", 0), event("downloading", 5), event("complete", 10)] {
+            sender.send(event).await.unwrap();
+        }
+        sender.send(event("complete", 10)).await.unwrap();
+        drop(sender);
+        let (lines, mut shown) = mpsc::channel(16);
+        pull(&Reference::parse("busybox:1").unwrap(), events, &lines).await;
+        drop(lines);
+        let mut texts = Vec::new();
+        while let Some(line) = shown.recv().await {
+            texts.push(line.to_line().trim().to_owned());
+        }
+        assert_eq!(texts[0], r#"{"status":"Pulling from library/busybox","id":"1"}"#);
+        assert_eq!(
+            texts[1],
+            r#"{"status":"Pulling fs layer","progressDetail":{},"id":"abababababab"}"#
+        );
+        assert!(texts[3].contains(r#""current":5,"total":10"#), "{texts:?}");
+        assert!(texts[4].contains("Download complete"), "{texts:?}");
+        assert_eq!(texts.len(), 5);
+    }
+}

@@ -1,0 +1,170 @@
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+
+use docker_api::{StringMap, volume as api};
+
+use super::mount::MountOptions;
+use super::*;
+
+fn request(name: &str) -> api::VolumeCreateRequest {
+    api::VolumeCreateRequest { name: name.to_owned(), ..Default::default() }
+}
+
+fn filters(text: &str) -> Filters {
+    Filters::parse(text).unwrap()
+}
+
+#[test]
+fn a_volume_lives_on_after_the_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    let volumes = Local::open(dir.path()).unwrap();
+    let labels = StringMap::from([("a".to_owned(), "1".to_owned())]);
+    let (made, _) = volumes
+        .create(&api::VolumeCreateRequest { labels: Some(labels), ..request("one") })
+        .unwrap();
+    assert_eq!(made.mountpoint, dir.path().join("volumes/one/_data").to_str().unwrap());
+    assert_eq!((made.driver.as_str(), made.scope.as_str()), ("local", "local"));
+    // The same name again is the same volume.
+    assert_eq!(volumes.create(&request("one")).unwrap(), (made.clone(), false));
+    std::fs::create_dir_all(dir.path().join("volumes/draft/_data")).unwrap();
+    let again = Local::open(dir.path()).unwrap();
+    assert_eq!(again.get("one").unwrap(), made);
+    assert!(!dir.path().join("volumes/draft").exists());
+    assert_eq!(again.get("two").unwrap_err().to_string(), "get two: no such volume");
+}
+
+#[test]
+fn names_and_drivers_are_checked_with_dockerds_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let volumes = Local::open(dir.path()).unwrap();
+    let error = |request: &api::VolumeCreateRequest| volumes.create(request).unwrap_err();
+    assert_eq!(
+        error(&request("a/b")).to_string(),
+        "create a/b: \"a/b\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+    );
+    for bad in ["..", "-a", "a b", "é1"] {
+        assert_eq!(error(&request(bad)).class(), Kind::InvalidArgument, "{bad}");
+    }
+    assert!(matches!(error(&request("a")), VolumeError::ShortName(_)));
+    let foreign = api::VolumeCreateRequest { driver: "zfs".to_owned(), ..request("ok") };
+    assert_eq!(
+        error(&foreign).to_string(),
+        "error looking up volume plugin zfs: plugin \"zfs\" not found"
+    );
+}
+
+#[test]
+fn a_used_volume_is_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let volumes = Local::open(dir.path()).unwrap();
+    volumes.create(&request("one")).unwrap();
+    volumes.acquire("one", "c1").unwrap();
+    volumes.acquire("one", "c2").unwrap();
+    assert_eq!(
+        volumes.remove("one", true).unwrap_err().to_string(),
+        "remove one: volume is in use - [c1, c2]"
+    );
+    assert_eq!(volumes.list(&filters(r#"{"dangling":["false"]}"#)).unwrap().len(), 1);
+    volumes.release("one", "c1");
+    volumes.release("one", "c2");
+    assert_eq!(volumes.list(&filters(r#"{"dangling":["true"]}"#)).unwrap().len(), 1);
+    volumes.remove("one", false).unwrap();
+    assert!(!dir.path().join("volumes/one").exists());
+    assert_eq!(volumes.remove("one", false).unwrap_err().class(), Kind::NotFound);
+    volumes.remove("one", true).unwrap();
+}
+
+#[test]
+fn prune_takes_anonymous_ones_and_with_all_every_unused_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let volumes = Local::open(dir.path()).unwrap();
+    let (anonymous, _) = volumes.create(&request("")).unwrap();
+    assert_eq!(anonymous.name.len(), 64);
+    volumes.create(&request("named")).unwrap();
+    volumes.create(&request("used")).unwrap();
+    volumes.acquire("used", "c").unwrap();
+    std::fs::write(volumes.data("named").join("x"), [0u8; 10]).unwrap();
+    let pruned = volumes.prune(&Filters::default(), false).unwrap();
+    assert_eq!(pruned.volumes_deleted, Some(vec![anonymous.name]));
+    let pruned = volumes.prune(&filters(r#"{"all":["true"]}"#), false).unwrap();
+    assert_eq!(pruned.volumes_deleted, Some(vec!["named".to_owned()]));
+    assert_eq!(pruned.space_reclaimed, 10);
+    assert_eq!(volumes.list(&Filters::default()).unwrap().len(), 1);
+    assert!(volumes.list(&filters(r#"{"wat":["1"]}"#)).is_err());
+}
+
+#[test]
+fn driver_options_are_read_as_mounts() {
+    let options = |pairs: &[(&str, &str)]| {
+        let map = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        MountOptions::parse(&map)
+    };
+    assert!(options(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,noexec")]).is_ok());
+    assert_eq!(
+        options(&[("o", "bind")]).unwrap_err().to_string(),
+        "missing required option: \"device\""
+    );
+    assert_eq!(
+        options(&[("device", "x")]).unwrap_err().to_string(),
+        "missing required option: \"type\""
+    );
+    assert_eq!(options(&[("sizes", "1")]).unwrap_err().to_string(), "invalid option: \"sizes\"");
+}
+
+#[test]
+fn a_device_is_mounted_by_the_first_and_unmounted_by_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let inside = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+        nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        let volumes = Local::open(dir.path()).unwrap();
+        let pairs = [("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=64k,mode=700")];
+        let driver_opts = pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        volumes
+            .create(&api::VolumeCreateRequest { driver_opts: Some(driver_opts), ..request("tmp") })
+            .unwrap();
+        let data = volumes.mount("tmp", "c1").unwrap();
+        assert_eq!(volumes.mount("tmp", "c2").unwrap(), data);
+        assert!(mount::is_mounted(&data));
+        volumes.unmount("tmp", "c1").unwrap();
+        assert!(mount::is_mounted(&data));
+        volumes.unmount("tmp", "c2").unwrap();
+        assert!(!mount::is_mounted(&data));
+        volumes.remove("tmp", false).unwrap();
+    });
+    inside.join().unwrap();
+}
+
+#[test]
+fn copy_up_keeps_what_the_image_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let rootfs = dir.path().join("rootfs");
+    let source = rootfs.join("var/lib/app");
+    std::fs::create_dir_all(source.join("sub")).unwrap();
+    std::fs::write(source.join("sub/file"), "content").unwrap();
+    std::fs::set_permissions(source.join("sub/file"), PermissionsExt::from_mode(0o4750)).unwrap();
+    std::fs::hard_link(source.join("sub/file"), source.join("twin")).unwrap();
+    symlink("/etc/shadow", source.join("link")).unwrap();
+    chown(&source, Some(1234), Some(2345)).unwrap();
+    std::fs::set_permissions(&source, PermissionsExt::from_mode(0o750)).unwrap();
+    // The image says /data -> /var/lib/app, absolute: inside the root it means the same directory.
+    symlink("/var/lib/app", rootfs.join("data")).unwrap();
+    let volumes = Local::open(dir.path()).unwrap();
+    volumes.create(&request("v1")).unwrap();
+    volumes.copy_up("v1", &rootfs, "/data").unwrap();
+    let data = volumes.data("v1");
+    let top = data.metadata().unwrap();
+    assert_eq!((top.uid(), top.gid(), top.mode() & 0o7777), (1234, 2345, 0o750));
+    assert_eq!(std::fs::read_to_string(data.join("twin")).unwrap(), "content");
+    let (file, twin) =
+        (data.join("sub/file").metadata().unwrap(), data.join("twin").metadata().unwrap());
+    assert_eq!((file.ino(), file.mode() & 0o7777), (twin.ino(), 0o4750));
+    assert_eq!(std::fs::read_link(data.join("link")).unwrap().to_str(), Some("/etc/shadow"));
+    // Not twice, and not over what is there.
+    std::fs::remove_file(data.join("twin")).unwrap();
+    volumes.copy_up("v1", &rootfs, "/data").unwrap();
+    assert!(!data.join("twin").exists());
+    volumes.create(&request("v2")).unwrap();
+    volumes.copy_up("v2", &rootfs, "/nowhere").unwrap();
+    assert_eq!(std::fs::read_dir(volumes.data("v2")).unwrap().count(), 0);
+}
