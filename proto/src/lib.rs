@@ -15,7 +15,6 @@ pub mod namespace;
     clippy::all,
     clippy::pedantic,
     clippy::use_self,
-    clippy::let_underscore_drop,
     reason = "generated"
 )]
 mod api {

@@ -1,0 +1,234 @@
+//! Verbs on existing containers: start, stop, restart, kill, wait, pause, rename, rm, top, port.
+
+use clap::Args;
+use docker_api::container::{ContainerInspect, TopResponse, WaitResponse};
+
+use super::{Context, each, exec};
+use crate::client::{escape, query};
+use crate::error::CliError;
+use crate::format::table;
+
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    /// Attach STDOUT/STDERR and forward signals
+    #[arg(short = 'a', long)]
+    attach: bool,
+    /// Attach container's STDIN
+    #[arg(short = 'i', long)]
+    interactive: bool,
+    /// Override the key sequence for detaching a container
+    #[arg(long = "detach-keys", default_value = "", hide_default_value = true)]
+    detach_keys: String,
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+impl Start {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
+        if self.attach || self.interactive {
+            let [name] = self.containers.as_slice() else {
+                return Err(CliError::Usage(
+                    "you cannot start and attach multiple containers at once".into(),
+                ));
+            };
+            return exec::start_attached(name, self.interactive, &self.detach_keys, true, context)
+                .await;
+        }
+        let failed = each(&self.containers, true, context, async |client, name| {
+            client.act(&format!("/containers/{}/start", escape(name))).await.map(drop)
+        })
+        .await?;
+        if failed != 0 {
+            context.ui.complain("failed to start containers");
+        }
+        Ok(failed)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    /// Signal to send to the container
+    #[arg(short = 's', long, default_value = "", hide_default_value = true)]
+    signal: String,
+    /// Seconds to wait before killing the container
+    #[arg(short = 't', long = "timeout", visible_alias = "time", allow_hyphen_values = true)]
+    timeout: Option<i64>,
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+impl Stop {
+    pub(super) async fn run(self, context: &mut Context<'_>, verb: &str) -> Result<u8, CliError> {
+        let timeout = self.timeout.map(|timeout| timeout.to_string()).unwrap_or_default();
+        let query = query(&[("signal", &self.signal), ("t", &timeout)]);
+        each(&self.containers, true, context, async |client, name| {
+            client.act(&format!("/containers/{}/{verb}{query}", escape(name))).await.map(drop)
+        })
+        .await
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Kill {
+    /// Signal to send to the container
+    #[arg(short = 's', long, default_value = "", hide_default_value = true)]
+    signal: String,
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+impl Kill {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
+        let query = query(&[("signal", &self.signal)]);
+        each(&self.containers, true, context, async |client, name| {
+            client.act(&format!("/containers/{}/kill{query}", escape(name))).await.map(drop)
+        })
+        .await
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Names {
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+impl Names {
+    pub(super) async fn act(self, context: &mut Context<'_>, verb: &str) -> Result<u8, CliError> {
+        each(&self.containers, true, context, async |client, name| {
+            client.act(&format!("/containers/{}/{verb}", escape(name))).await.map(drop)
+        })
+        .await
+    }
+
+    pub(super) async fn wait(self, context: &mut Context<'_>) -> Result<u8, CliError> {
+        let mut failed = 0;
+        for name in &self.containers {
+            let path = format!("/containers/{}/wait", escape(name));
+            match context.client.post::<WaitResponse>(&path, &serde_json::json!({})).await {
+                Ok(answer) => context.ui.say(&answer.status_code.to_string())?,
+                Err(problem) => {
+                    context.ui.complain(&problem.to_string());
+                    failed = 1;
+                }
+            }
+        }
+        Ok(failed)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rename {
+    container: String,
+    new_name: String,
+}
+
+impl Rename {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
+        if self.container.is_empty() || self.new_name.is_empty() {
+            return Err(CliError::Usage("Error: Neither old nor new names may be empty".into()));
+        }
+        let query = query(&[("name", &self.new_name)]);
+        context
+            .client
+            .act(&format!("/containers/{}/rename{query}", escape(&self.container)))
+            .await?;
+        Ok(0)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// Force the removal of a running container (uses SIGKILL)
+    #[arg(short = 'f', long)]
+    force: bool,
+    /// Remove anonymous volumes associated with the container
+    #[arg(short = 'v', long)]
+    volumes: bool,
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+impl Remove {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
+        let flag = |on: bool| if on { "1" } else { "" };
+        let query = query(&[("force", flag(self.force)), ("v", flag(self.volumes))]);
+        let force = self.force;
+        each(&self.containers, true, context, async |client, name| {
+            let name = name.trim_matches('/');
+            match client.delete(&format!("/containers/{}{query}", escape(name))).await {
+                // With -f it is enough that it is gone.
+                Err(problem) if force && problem.is_not_found() => Ok(()),
+                other => other.map(drop),
+            }
+        })
+        .await
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    container: String,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    options: Vec<String>,
+}
+
+impl Top {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
+        let query = query(&[("ps_args", &self.options.join(" "))]);
+        let answer: TopResponse = context
+            .client
+            .get(&format!("/containers/{}/top{query}", escape(&self.container)))
+            .await?;
+        let mut text = answer.titles.join("\t");
+        for process in &answer.processes {
+            text.push('\n');
+            text.push_str(&process.join("\t"));
+        }
+        write!(context.ui.out, "{}", table::align(&text))?;
+        Ok(0)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Port {
+    container: String,
+    private_port: Option<String>,
+}
+
+impl Port {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
+        let state: ContainerInspect =
+            context.client.get(&format!("/containers/{}/json", escape(&self.container))).await?;
+        let wanted = self
+            .private_port
+            .map(|port| if port.contains('/') { port } else { format!("{port}/tcp") });
+        let mut found = false;
+        for (port, bindings) in &state.network_settings.ports {
+            if wanted.as_ref().is_some_and(|wanted| wanted != port) {
+                continue;
+            }
+            for binding in bindings.iter().flatten() {
+                found = true;
+                let ip = if binding.host_ip.contains(':') {
+                    format!("[{}]", binding.host_ip)
+                } else {
+                    binding.host_ip.clone()
+                };
+                let line = if wanted.is_some() {
+                    format!("{ip}:{}", binding.host_port)
+                } else {
+                    format!("{port} -> {ip}:{}", binding.host_port)
+                };
+                context.ui.say(&line)?;
+            }
+        }
+        match wanted {
+            Some(wanted) if !found => Err(CliError::Usage(format!(
+                "Error: No public port '{wanted}' published for {}",
+                self.container
+            ))),
+            _ => Ok(0),
+        }
+    }
+}

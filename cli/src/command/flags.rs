@@ -1,0 +1,240 @@
+//! The values of `run`'s and `create`'s options: ports, binds, environment, memory, CPUs.
+
+use std::collections::BTreeMap;
+
+use docker_api::container::{Device, Ulimit};
+use docker_api::network::PortBinding;
+
+use crate::error::CliError;
+use crate::format::units;
+
+/// Exposed ports, and what they are bound to.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Ports {
+    pub(super) exposed: Vec<String>,
+    pub(super) bindings: BTreeMap<String, Vec<(String, String)>>,
+}
+
+/// Reads `[[ip:]hostPort:]containerPort[/protocol]`, with ranges.
+pub(super) fn ports(specifications: &[String]) -> Result<Ports, CliError> {
+    let mut ports = Ports::default();
+    for specification in specifications {
+        port(specification, &mut ports)?;
+    }
+    Ok(ports)
+}
+
+fn port(specification: &str, ports: &mut Ports) -> Result<(), CliError> {
+    let wrong = |what: &str| {
+        CliError::Usage(format!("invalid publish specification {specification:?}: {what}"))
+    };
+    let (rest, protocol) = specification.split_once('/').unwrap_or((specification, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+        return Err(wrong(&format!("invalid proto: {protocol}")));
+    }
+    let (rest, container) = match rest.rsplit_once(':') {
+        Some((rest, container)) => (Some(rest), container),
+        None => (None, rest),
+    };
+    let (address, host) = match rest {
+        None => ("", ""),
+        Some(rest) => match rest.rsplit_once(':') {
+            // [::1]:80 and 127.0.0.1:80
+            Some((address, host)) => (address.trim_matches(['[', ']']), host),
+            None => ("", rest),
+        },
+    };
+    if !address.is_empty() && address.parse::<std::net::IpAddr>().is_err() {
+        return Err(wrong(&format!("invalid IP address: {address}")));
+    }
+    let (first, last) =
+        range(container).ok_or_else(|| wrong(&format!("invalid containerPort: {container}")))?;
+    let hosts = match host {
+        "" => None,
+        host => Some(range(host).ok_or_else(|| wrong(&format!("invalid hostPort: {host}")))?),
+    };
+    for (offset, number) in (first..=last).enumerate() {
+        let offset = u16::try_from(offset).map_err(|_| wrong("too many ports"))?;
+        let key = format!("{number}/{protocol}");
+        let host_port = match hosts {
+            None => String::new(),
+            // One container port and a range of the host's: the daemon picks from it.
+            Some((low, high)) if first == last && low != high => format!("{low}-{high}"),
+            Some((low, high)) => {
+                if high - low != last - first {
+                    return Err(wrong("invalid ranges specified for container and host Ports"));
+                }
+                (low + offset).to_string()
+            }
+        };
+        if !ports.exposed.contains(&key) {
+            ports.exposed.push(key.clone());
+        }
+        ports.bindings.entry(key).or_default().push((address.to_owned(), host_port));
+    }
+    Ok(())
+}
+
+fn range(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then_some((first, last))
+}
+
+impl Ports {
+    /// In the API's form.
+    pub(super) fn port_map(&self) -> BTreeMap<String, Option<Vec<PortBinding>>> {
+        self.bindings
+            .iter()
+            .map(|(key, bindings)| {
+                let bindings = bindings
+                    .iter()
+                    .map(|(ip, port)| PortBinding { host_ip: ip.clone(), host_port: port.clone() })
+                    .collect();
+                (key.clone(), Some(bindings))
+            })
+            .collect()
+    }
+}
+
+/// `NAME=value` as it is; `NAME` takes our own value, and is left out where we have none.
+pub(super) fn environment(given: &[String], files: &[String]) -> Result<Vec<String>, CliError> {
+    let mut out = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(file)
+            .map_err(|source| CliError::io(format!("open {file}"), source))?;
+        for line in text.lines().map(str::trim_start) {
+            if !line.is_empty() && !line.starts_with('#') {
+                out.extend(variable(line)?);
+            }
+        }
+    }
+    for entry in given {
+        out.extend(variable(entry)?);
+    }
+    Ok(out)
+}
+
+fn variable(entry: &str) -> Result<Option<String>, CliError> {
+    match entry.split_once('=') {
+        Some(("", _)) => Err(CliError::Usage(format!("invalid environment variable: {entry}"))),
+        Some(_) => Ok(Some(entry.to_owned())),
+        None => Ok(std::env::var(entry).ok().map(|value| format!("{entry}={value}"))),
+    }
+}
+
+/// `name=value` pairs; a name alone has an empty value.
+pub(super) fn pairs(given: &[String]) -> BTreeMap<String, String> {
+    given
+        .iter()
+        .map(|entry| {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            (name.to_owned(), value.to_owned())
+        })
+        .collect()
+}
+
+/// Bytes.
+pub(super) fn memory(text: &str) -> Result<i64, String> {
+    units::parse_bytes(text).ok_or_else(|| format!("invalid size: '{text}'"))
+}
+
+/// Bytes, or -1 for without limit.
+pub(super) fn swap(text: &str) -> Result<i64, String> {
+    if text == "-1" { Ok(-1) } else { memory(text) }
+}
+
+/// CPUs as billionths.
+pub(super) fn cpus(text: &str) -> Result<i64, String> {
+    let wrong = || format!("failed to parse {text} as a rational number");
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if fraction.len() > 9 {
+        return Err("value is too precise".to_owned());
+    }
+    let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| wrong())? };
+    let fraction: i64 = format!("{fraction:0<9}").parse().map_err(|_| wrong())?;
+    whole.checked_mul(1_000_000_000).and_then(|whole| whole.checked_add(fraction)).ok_or_else(wrong)
+}
+
+/// `host[:container[:permissions]]`.
+pub(super) fn device(text: &str) -> Device {
+    let mut parts = text.splitn(3, ':');
+    let host = parts.next().unwrap_or_default().to_owned();
+    let second = parts.next();
+    let third = parts.next();
+    let is_mode = |text: &str| !text.is_empty() && text.chars().all(|c| "rwm".contains(c));
+    let (container, permissions) = match (second, third) {
+        (Some(mode), None) if is_mode(mode) => (host.clone(), mode.to_owned()),
+        (Some(container), mode) => (container.to_owned(), mode.unwrap_or("rwm").to_owned()),
+        (None, _) => (host.clone(), "rwm".to_owned()),
+    };
+    Device { path_on_host: host, path_in_container: container, cgroup_permissions: permissions }
+}
+
+/// `name=soft[:hard]`.
+pub(super) fn ulimit(text: &str) -> Result<Ulimit, String> {
+    let wrong = || format!("invalid ulimit argument: {text}");
+    let (name, limits) = text.split_once('=').ok_or_else(wrong)?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    Ok(Ulimit {
+        name: name.to_owned(),
+        soft: soft.parse().map_err(|_| wrong())?,
+        hard: hard.parse().map_err(|_| wrong())?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_in_all_their_forms() {
+        for (text, key, binding) in [
+            ("80", "80/tcp", ("", "")),
+            ("8080:80", "80/tcp", ("", "8080")),
+            ("127.0.0.1:8080:80/udp", "80/udp", ("127.0.0.1", "8080")),
+            ("127.0.0.1::80", "80/tcp", ("127.0.0.1", "")),
+            ("[::1]:8080:80", "80/tcp", ("::1", "8080")),
+            ("8000-9000:80", "80/tcp", ("", "8000-9000")),
+        ] {
+            let ports = ports(&[text.to_owned()]).unwrap();
+            let expected = vec![(binding.0.to_owned(), binding.1.to_owned())];
+            assert_eq!(ports.bindings.get(key), Some(&expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn ranges_of_one_length_are_paired() {
+        let ports = ports(&["7000-7002:8000-8002".to_owned()]).unwrap();
+        assert_eq!(ports.exposed, ["8000/tcp", "8001/tcp", "8002/tcp"]);
+        assert_eq!(ports.bindings["8002/tcp"], [(String::new(), "7002".to_owned())]);
+    }
+
+    #[test]
+    fn a_wrong_port_is_refused() {
+        for text in ["x", "80/ftp", "1.2.3.4.5:80:80", "70000:80", "7000-7002:80-81", "2-1"] {
+            assert!(ports(&[text.to_owned()]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cpus_are_billionths() {
+        assert_eq!(cpus("1.5"), Ok(1_500_000_000));
+        assert_eq!(cpus(".25"), Ok(250_000_000));
+        assert_eq!(cpus("2"), Ok(2_000_000_000));
+        assert!(cpus("x").is_err());
+    }
+
+    #[test]
+    fn a_device_names_its_place_and_permissions() {
+        let read = |text: &str| {
+            let device = device(text);
+            (device.path_on_host, device.path_in_container, device.cgroup_permissions)
+        };
+        let owned = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        assert_eq!(read("/dev/x"), owned("/dev/x", "/dev/x", "rwm"));
+        assert_eq!(read("/dev/x:r"), owned("/dev/x", "/dev/x", "r"));
+        assert_eq!(read("/dev/x:/dev/y:rw"), owned("/dev/x", "/dev/y", "rw"));
+    }
+}

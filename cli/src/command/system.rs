@@ -1,0 +1,257 @@
+//! `events`, `version`, `info`.
+
+use bytes::BytesMut;
+use clap::Args;
+use docker_api::event::Event;
+use docker_api::system;
+use http::Method;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use super::{Context, list, logs};
+use crate::client::{empty, query};
+use crate::error::CliError;
+use crate::format::template::Format;
+use crate::ui::Ui;
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Filter output based on conditions provided
+    #[arg(short = 'f', long)]
+    filter: Vec<String>,
+    /// Format output using a custom template
+    #[arg(long)]
+    format: Option<String>,
+    /// Show all events created since timestamp
+    #[arg(long, default_value = "", hide_default_value = true)]
+    since: String,
+    /// Stream events until this timestamp
+    #[arg(long, default_value = "", hide_default_value = true)]
+    until: String,
+}
+
+impl Events {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
+        let format = self.format.as_deref().map(Format::parse).transpose()?;
+        let query = query(&[
+            ("since", &logs::moment(&self.since)?),
+            ("until", &logs::moment(&self.until)?),
+            ("filters", &list::filters(&self.filter)?),
+        ]);
+        let answer = context.client.send(Method::GET, &format!("/events{query}"), empty()).await?;
+        let mut body = answer.into_body();
+        let mut buffer = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(piece) = frame.map_err(CliError::Http)?.into_data() else { continue };
+            buffer.extend_from_slice(&piece);
+            while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+                let line = buffer.split_to(end + 1);
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                let text = match &format {
+                    Some(format) => {
+                        let mut value: Value =
+                            serde_json::from_slice(&line).map_err(CliError::Answer)?;
+                        capitalised(&mut value);
+                        format.one(&value)?
+                    }
+                    None => sentence(&docker_api::from_json(&line).map_err(CliError::Answer)?),
+                };
+                context.ui.say(&text)?;
+            }
+            context.ui.out.flush()?;
+        }
+        Ok(0)
+    }
+}
+
+/// Templates know the fields by their Go names.
+fn capitalised(event: &mut Value) {
+    let Value::Object(members) = event else { return };
+    for (json_name, go_name) in [
+        ("status", "Status"),
+        ("id", "ID"),
+        ("from", "From"),
+        ("scope", "Scope"),
+        ("time", "Time"),
+        ("timeNano", "TimeNano"),
+    ] {
+        if let Some(value) = members.get(json_name).cloned() {
+            members.insert(go_name.to_owned(), value);
+        }
+    }
+}
+
+fn sentence(event: &Event) -> String {
+    let (seconds, nanoseconds) = if event.time_nano != 0 {
+        (event.time_nano.div_euclid(1_000_000_000), event.time_nano.rem_euclid(1_000_000_000))
+    } else {
+        (event.time, 0)
+    };
+    let time = jiff::Timestamp::new(seconds, i32::try_from(nanoseconds).unwrap_or(0))
+        .map(|time| {
+            time.to_zoned(jiff::tz::TimeZone::system())
+                .strftime("%Y-%m-%dT%H:%M:%S.%9f%:z")
+                .to_string()
+        })
+        .unwrap_or_default();
+    let attributes: Vec<String> =
+        event.actor.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut text = format!("{time} {} {} {}", event.kind, event.action, event.actor.id);
+    if !attributes.is_empty() {
+        text.push_str(&format!(" ({})", attributes.join(", ")));
+    }
+    text
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Version {
+    /// Format output using a custom template
+    #[arg(short = 'f', long)]
+    format: Option<String>,
+}
+
+impl Version {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
+        let server: system::Version = context.client.get("/version").await?;
+        let client = client_facts(context.client.version());
+        if let Some(format) = &self.format {
+            let mut value = serde_json::to_value(&server).map_err(CliError::Answer)?;
+            if let Value::Object(members) = &mut value {
+                let api = members.get("ApiVersion").cloned().unwrap_or_default();
+                members.insert("APIVersion".into(), api);
+                let api = members.get("MinAPIVersion").cloned().unwrap_or_default();
+                members.insert("MinAPIVersion".into(), api);
+            }
+            let both = json!({"Client": client, "Server": value});
+            context.ui.say(&Format::parse(format)?.one(&both)?)?;
+            return Ok(0);
+        }
+        print_client(&client, context.ui)?;
+        let mut text = format!("\nServer: {}\n", server.platform.name);
+        let engine = server.components.iter().find(|component| component.name == "Engine");
+        let detail = |name: &str| {
+            engine
+                .and_then(|engine| engine.details.as_ref())
+                .and_then(|details| details.get(name).cloned())
+                .unwrap_or_default()
+        };
+        text.push_str(&format!(
+            " Engine:\n  Version:          {}\n  API version:      {} (minimum version {})\n  Go version:       {}\n  Git commit:       {}\n  Built:            {}\n  OS/Arch:          {}/{}\n  Experimental:     {}\n",
+            server.version, server.api_version, server.min_api_version, server.go_version,
+            server.git_commit, detail("BuildTime"), server.os, server.arch,
+            server.experimental.unwrap_or(false),
+        ));
+        for component in server.components.iter().filter(|component| component.name != "Engine") {
+            let commit = component
+                .details
+                .as_ref()
+                .and_then(|details| details.get("GitCommit").cloned())
+                .unwrap_or_default();
+            text.push_str(&format!(
+                " {}:\n  Version:          {}\n  GitCommit:        {commit}\n",
+                component.name, component.version
+            ));
+        }
+        write!(context.ui.out, "{text}")?;
+        Ok(0)
+    }
+
+    /// Half of the answer, when there is no daemon.
+    pub(super) fn without_server(&self, ui: &mut Ui, problem: CliError) -> Result<u8, CliError> {
+        if self.format.is_none() {
+            print_client(&client_facts("1.51"), ui)?;
+        }
+        Err(problem)
+    }
+}
+
+fn client_facts(api: &str) -> Value {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    json!({
+        "Version": env!("CARGO_PKG_VERSION"), "APIVersion": api, "ApiVersion": api,
+        "DefaultAPIVersion": "1.51", "Os": "linux", "Arch": architecture, "Context": "default",
+        "Platform": {"Name": "docker-rs"},
+    })
+}
+
+fn print_client(client: &Value, ui: &mut Ui) -> Result<(), CliError> {
+    let text = |name: &str| client.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    write!(
+        ui.out,
+        "Client: docker-rs\n Version:           {}\n API version:       {}\n OS/Arch:           {}/{}\n Context:           {}\n",
+        text("Version"),
+        text("APIVersion"),
+        text("Os"),
+        text("Arch"),
+        text("Context"),
+    )?;
+    Ok(())
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Info {
+    /// Format output using a custom template
+    #[arg(short = 'f', long)]
+    format: Option<String>,
+}
+
+impl Info {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
+        let value: Value = context.client.get("/info").await?;
+        if let Some(format) = &self.format {
+            context.ui.say(&Format::parse(format)?.one(&value)?)?;
+            return Ok(0);
+        }
+        let info: system::Info = serde_json::from_value(value).map_err(CliError::Answer)?;
+        let mut text = format!(
+            "Client: docker-rs\n Version:    {}\n Context:    default\n\nServer:\n Containers: {}\n  Running: {}\n  Paused: {}\n  Stopped: {}\n Images: {}\n Server Version: {}\n Storage Driver: {}\n",
+            env!("CARGO_PKG_VERSION"),
+            info.containers,
+            info.containers_running,
+            info.containers_paused,
+            info.containers_stopped,
+            info.images,
+            info.server_version,
+            info.driver,
+        );
+        for [name, value] in &info.driver_status {
+            text.push_str(&format!("  {name}: {value}\n"));
+        }
+        let runtimes: Vec<&str> = info.runtimes.keys().map(String::as_str).collect();
+        text.push_str(&format!(
+            " Logging Driver: {}\n Cgroup Driver: {}\n Cgroup Version: {}\n Plugins:\n  Volume: {}\n  Network: {}\n  Log: {}\n Runtimes: {}\n Default Runtime: {}\n Security Options:\n",
+            info.logging_driver, info.cgroup_driver, info.cgroup_version,
+            info.plugins.volume.join(" "), info.plugins.network.join(" "), info.plugins.log.join(" "),
+            runtimes.join(" "), info.default_runtime,
+        ));
+        for option in &info.security_options {
+            text.push_str(&format!(
+                "  {}\n",
+                option.trim_start_matches("name=").replace(",profile=", "\n   Profile: ")
+            ));
+        }
+        text.push_str(&format!(
+            " Kernel Version: {}\n Operating System: {}\n OSType: {}\n Architecture: {}\n CPUs: {}\n Total Memory: {}\n Name: {}\n ID: {}\n Docker Root Dir: {}\n Debug Mode: {}\n Experimental: {}\n Live Restore Enabled: {}\n",
+            info.kernel_version, info.operating_system, info.os_type, info.architecture, info.n_cpu,
+            binary_size(info.mem_total), info.name, info.id, info.docker_root_dir, info.debug,
+            info.experimental_build, info.live_restore_enabled,
+        ));
+        write!(context.ui.out, "{text}")?;
+        for warning in info.warnings.iter().flatten() {
+            context.ui.complain(warning);
+        }
+        Ok(0)
+    }
+}
+
+fn binary_size(bytes: i64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
+    let gibibytes = bytes as f64 / 1_073_741_824.0;
+    format!("{gibibytes:.3}GiB")
+}

@@ -1,0 +1,5 @@
+//! What people and scripts read: templates, tables, sizes and spans of time.
+
+pub(crate) mod table;
+pub(crate) mod template;
+pub(crate) mod units;
