@@ -14,8 +14,13 @@ pub(crate) enum Error {
     NotFound { what: &'static str, name: String },
     #[error("{what} \"{name}\": already exists")]
     AlreadyExists { what: &'static str, name: String },
-    // Compat: blobs are named without a noun: `content sha256:…: not found`.
-    #[error("content {digest}: not found")]
+    // Compat: containerd's metadata names the snapshot without quotes.
+    #[error("{what} {name} does not exist: not found")]
+    SnapshotGone { what: &'static str, name: String },
+    #[error("container \"{id}\" in namespace \"{namespace}\": not found")]
+    ContainerGone { id: String, namespace: String },
+    // Compat: a missing blob is a digest, an existing one is content.
+    #[error("content digest {digest}: not found")]
     BlobNotFound { digest: String },
     #[error("content {digest}: already exists")]
     BlobExists { digest: String },
@@ -82,7 +87,11 @@ impl Error {
     /// The failure class; `grpc/` turns it into a status code.
     pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::NotFound { .. } | Self::BlobNotFound { .. } | Self::LeaseGone => Kind::NotFound,
+            Self::NotFound { .. }
+            | Self::SnapshotGone { .. }
+            | Self::ContainerGone { .. }
+            | Self::BlobNotFound { .. }
+            | Self::LeaseGone => Kind::NotFound,
             Self::AlreadyExists { .. } | Self::BlobExists { .. } => Kind::AlreadyExists,
             Self::Invalid { .. } | Self::Identifier(_) => Kind::InvalidArgument,
             Self::Precondition { .. } | Self::NamespaceRequired => Kind::FailedPrecondition,
