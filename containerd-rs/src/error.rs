@@ -8,7 +8,7 @@ use proto::errdefs::Kind;
 
 /// What a noun answers when it cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum StoreError {
     // Compat: containerd prints `image "x": not found`; docker and ctr match "not found".
     #[error("{what} \"{name}\": not found")]
     NotFound { what: &'static str, name: String },
@@ -28,8 +28,6 @@ pub(crate) enum Error {
     Invalid { reason: String },
     #[error("{reason}: failed precondition")]
     Precondition { reason: String },
-    #[error("{reason}: out of range")]
-    OutOfRange { reason: String },
     #[error("{reason}: unavailable")]
     Unavailable { reason: String },
     #[error("{reason}: not implemented")]
@@ -53,9 +51,12 @@ pub(crate) enum Error {
     Closed,
 }
 
+/// Inside this crate, where the module says which one is meant.
+pub(crate) use self::StoreError as Error;
+
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-impl Error {
+impl StoreError {
     pub(crate) fn not_found(what: &'static str, name: impl Into<String>) -> Self {
         Self::NotFound { what, name: name.into() }
     }
@@ -95,7 +96,6 @@ impl Error {
             Self::AlreadyExists { .. } | Self::BlobExists { .. } => Kind::AlreadyExists,
             Self::Invalid { .. } | Self::Identifier(_) => Kind::InvalidArgument,
             Self::Precondition { .. } | Self::NamespaceRequired => Kind::FailedPrecondition,
-            Self::OutOfRange { .. } => Kind::OutOfRange,
             Self::Unavailable { .. } | Self::Closed => Kind::Unavailable,
             Self::Unimplemented { .. } => Kind::Unimplemented,
             Self::Layer { .. } => Kind::Unknown,

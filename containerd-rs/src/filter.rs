@@ -42,6 +42,7 @@ impl Filters {
         filters.iter().map(|filter| parse(filter.as_ref())).collect::<Result<_>>().map(Self)
     }
 
+    #[cfg(test)]
     pub(crate) fn all() -> Self {
         Self::default()
     }
