@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Builds the tests as the caller, runs them (the integration ones as root) and prints the ten
+# slowest. Usage: run-tests.sh unit|integration
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+kind=$1
+export BIN_DIR=${BIN_DIR:-$PWD/target/stack} RUST_BACKTRACE=1
+root=()
+threads=()
+if [ "$kind" = unit ]; then
+  select=(--workspace --exclude integration-tests --all-features --lib --bins)
+else
+  select=(-p integration-tests --tests)
+  threads=(--test-threads=2)
+  [ "$(id -u)" = 0 ] || root=(sudo -E)
+fi
+listing=$(cargo test --locked --no-run "${select[@]}" 2>&1) || { echo "$listing"; exit 1; }
+mapfile -t programs < <(sed -n 's/.*Executable .*(\(.*\))$/\1/p' <<<"$listing")
+[ ${#programs[@]} -gt 0 ] || { echo "no tests were built" >&2; exit 1; }
+times=$(mktemp); trap 'rm -f "$times" "$times.one"' EXIT
+failed=0
+for program in "${programs[@]}"; do
+  case $program in */tree-*) continue ;; esac # make check runs it
+  echo "== ${program##*/}"
+  # The clock of the test runner is behind an unstable option; the variable opens it.
+  "${root[@]}" env RUSTC_BOOTSTRAP=1 "$program" -Zunstable-options --report-time "${threads[@]}" 2>&1 \
+    | tee "$times.one" || failed=1
+  sed -n 's/^test \(.*\) \.\.\. .* <\([0-9.]*\)s>$/\2 \1/p' "$times.one" >>"$times"
+done
+echo "ten slowest, in seconds:"
+sort -rn "$times" | head -10
+exit $failed
