@@ -37,7 +37,6 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    #[cfg(test)]
     pub(crate) fn new(namespace: Namespace) -> Self {
         Self { namespace, lease: None }
     }

@@ -23,7 +23,7 @@ impl Containers {
 
     pub(crate) fn get(&self, namespace: &Namespace, id: &str) -> Result<Container> {
         let found = self.store.snapshot()?.record(&at(namespace, id))?;
-        found.ok_or_else(|| gone(namespace, id))
+        found.ok_or_else(|| Error::not_found("container", id))
     }
 
     pub(crate) fn list(&self, namespace: &Namespace, filters: &Filters) -> Result<Vec<Container>> {
@@ -38,12 +38,7 @@ impl Containers {
         context: &Context,
         mut container: Container,
     ) -> Result<Container> {
-        check(&container).map_err(|error| match error {
-            Error::Invalid { reason } => {
-                Error::invalid(format!("create container failed validation: {reason}"))
-            }
-            other => other,
-        })?;
+        check(&container)?;
         drop_empty(&mut container.labels);
         container.created_at = Timestamp::now();
         container.updated_at = container.created_at;
@@ -112,7 +107,7 @@ impl Containers {
             .write(move |transaction| {
                 let at = at(&namespace, &container);
                 if !transaction.exists(&at)? {
-                    return Err(gone(&namespace, &container));
+                    return Err(Error::not_found("container", container));
                 }
                 transaction.remove(&at);
                 Ok(())
@@ -166,12 +161,8 @@ impl Fields for Container {
 }
 
 fn check(container: &Container) -> Result<()> {
-    if let Err(error) = proto::namespace::check(&container.id) {
-        // The text of the identifier ends in its class, ours adds it again.
-        let text = error.to_string();
-        let text = text.strip_suffix(": invalid argument").unwrap_or(&text);
-        return Err(Error::invalid(format!("container.ID: {text}")));
-    }
+    proto::namespace::check(&container.id)
+        .map_err(|error| Error::invalid(format!("container.ID validation error: {error}")))?;
     for (name, value) in &container.extensions {
         if name.is_empty() || value.type_url.is_empty() {
             return Err(Error::invalid(format!(
@@ -190,10 +181,6 @@ fn check(container: &Container) -> Result<()> {
         return Err(Error::invalid("container.Snapshotter must be set if snapshotKey is set"));
     }
     Ok(())
-}
-
-fn gone(namespace: &Namespace, id: &str) -> Error {
-    Error::ContainerGone { id: id.to_owned(), namespace: namespace.to_string() }
 }
 
 fn at(namespace: &Namespace, id: &str) -> Vec<u8> {

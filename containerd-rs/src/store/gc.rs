@@ -150,7 +150,11 @@ impl Collector {
                 self.0.events.image_delete(&namespace, name);
             }
         }
-        // Compat: collected content is not announced.
+        for (namespace, digest) in &dead.content {
+            if let Ok(namespace) = Namespace::parse(namespace) {
+                self.0.events.content_delete(&namespace, digest);
+            }
+        }
         let (blobs, snapshots) = (dead.content.len(), dead.snapshots.len());
         let trees = dead.snapshots.into_iter().filter_map(|(namespace, by, info)| {
             Namespace::parse(&namespace).ok().map(|namespace| (namespace, by, info))

@@ -88,9 +88,9 @@ pub fn decode(line: &[u8]) -> Option<Entry> {
 /// Bytes that stand for themselves inside a JSON string.
 const PLAIN: [bool; 256] = {
     let mut table = [false; 256];
-    let mut byte = 0x20;
+    let mut byte = 0x20_u8;
     while byte < 0x80 {
-        table[byte] = !matches!(byte as u8, b'"' | b'\\' | b'<' | b'>' | b'&');
+        table[byte as usize] = !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&');
         byte += 1;
     }
     table
@@ -174,7 +174,7 @@ fn decode_own(line: &[u8]) -> Option<Entry> {
     }
     let rest = rest.strip_prefix(b",\"stream\":\"std")?;
     let stream = if rest.starts_with(b"out") { Stream::Stdout } else { Stream::Stderr };
-    let rest = rest.strip_prefix(stream.as_str()[3..].as_bytes())?;
+    let rest = rest.strip_prefix(&stream.as_str().as_bytes()[3..])?;
     let rest = rest.strip_prefix(b"\",\"time\":\"")?;
     let rest = rest.strip_suffix(b"\n").unwrap_or(rest).strip_suffix(b"\"}")?;
     let time = Timestamp::parse(std::str::from_utf8(rest).ok()?).ok()?;

@@ -1,0 +1,269 @@
+//! Opens a process's streams as the URIs of its request name them.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use container_log::uri::LogUri;
+use container_log::{Stream, Writer};
+
+use super::logger;
+use crate::error::{TaskError, call_error, path_error};
+use crate::sys;
+
+/// What a request says about a process's streams.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StdioSpec {
+    pub(crate) stdin: String,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) terminal: bool,
+}
+
+/// The shim's side of a process's streams.
+#[derive(Default)]
+pub(crate) struct ProcessIo {
+    pub(crate) stdin: Option<StdinIo>,
+    pub(crate) outputs: Vec<OutputIo>,
+    pub(crate) log: Option<LogIo>,
+}
+
+/// Input that is not yet connected: the fifo is opened when the process starts. A client whose input ends
+/// at once can tell us so only after Create was answered.
+pub(crate) struct StdinIo {
+    path: String,
+    /// Set when the runtime has sent the terminal, or at once for a pipe.
+    target: Option<OwnedFd>,
+    terminal: bool,
+    /// CloseIO came first.
+    pub(crate) closed: bool,
+}
+
+/// Connected input.
+pub(crate) struct OpenStdin {
+    pub(crate) source: File,
+    /// A write end of the same fifo, so that a client that leaves does not end the stream.
+    pub(crate) keep: Option<File>,
+    pub(crate) target: File,
+    pub(crate) terminal: bool,
+}
+
+impl StdinIo {
+    pub(crate) fn open(self) -> Result<Option<OpenStdin>, TaskError> {
+        let (path, Some(target)) = (self.path, self.target) else { return Ok(None) };
+        let source = nonblocking().read(true).open(&path).map_err(path_error("open", &path))?;
+        let keep = nonblocking().write(true).open(&path).map_err(path_error("open", &path))?;
+        let keep = (!self.closed).then_some(keep);
+        Ok(Some(OpenStdin { source, keep, target: target.into(), terminal: self.terminal }))
+    }
+}
+
+pub(crate) struct OutputIo {
+    pub(crate) source: Option<OwnedFd>,
+    pub(crate) stream: Stream,
+    pub(crate) sink: SinkIo,
+    pub(crate) terminal: bool,
+}
+
+pub(crate) enum SinkIo {
+    /// Non-blocking, opened for both directions: a reader that leaves neither ends nor breaks it.
+    Fifo(File),
+    File(File),
+    Log,
+}
+
+/// The log we write ourselves, and the live socket beside it.
+pub(crate) struct LogIo {
+    pub(crate) writer: Option<Writer>,
+    pub(crate) attach: Option<UnixListener>,
+    pub(crate) attach_path: Option<std::path::PathBuf>,
+}
+
+/// The process's own ends; what is missing becomes /dev/null.
+#[derive(Default)]
+pub(crate) struct ChildStdio {
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+impl ChildStdio {
+    pub(crate) fn apply(self, command: &mut Command) {
+        let or_null = |fd: Option<OwnedFd>| fd.map_or_else(Stdio::null, Stdio::from);
+        command
+            .stdin(or_null(self.stdin))
+            .stdout(or_null(self.stdout))
+            .stderr(or_null(self.stderr));
+    }
+}
+
+/// Whom the streams belong to.
+pub(crate) struct Owner<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) container: &'a str,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// Opens everything. With a terminal the ends stay open-ended until [`ProcessIo::set_master`].
+pub(crate) fn open(
+    spec: &StdioSpec,
+    owner: &Owner<'_>,
+) -> Result<(ChildStdio, ProcessIo), TaskError> {
+    let mut child = ChildStdio::default();
+    let mut io = ProcessIo::default();
+    if !spec.stdin.is_empty() {
+        let path = spec.stdin.strip_prefix("fifo://").unwrap_or(&spec.stdin);
+        let mut target = None;
+        if !spec.terminal {
+            let (read, write) = pipe(owner)?;
+            set_nonblocking(&write)?;
+            child.stdin = Some(read);
+            target = Some(write);
+        }
+        let (path, terminal) = (path.to_owned(), spec.terminal);
+        io.stdin = Some(StdinIo { path, target, terminal, closed: false });
+    }
+    let scheme = spec.stdout.split_once("://").map_or("fifo", |(scheme, _)| scheme);
+    if matches!(scheme, "binary" | "binary-v2") {
+        let [out, err] = logger::spawn(&spec.stdout, owner.namespace, owner.container)?;
+        if spec.terminal {
+            io.outputs.push(OutputIo {
+                source: None,
+                stream: Stream::Stdout,
+                sink: SinkIo::File(File::from(out)),
+                terminal: true,
+            });
+        } else {
+            (child.stdout, child.stderr) = (Some(out), Some(err));
+        }
+        return Ok((child, io));
+    }
+    if scheme == container_log::uri::SCHEME {
+        io.log = Some(open_log(&spec.stdout)?);
+    }
+    for (stream, uri) in [(Stream::Stdout, &spec.stdout), (Stream::Stderr, &spec.stderr)] {
+        // Compat: a terminal has one output; stderr's path is ignored.
+        if uri.is_empty() || spec.terminal && stream == Stream::Stderr {
+            continue;
+        }
+        let sink = if io.log.is_some() { SinkIo::Log } else { open_sink(uri)? };
+        let mut source = None;
+        if !spec.terminal {
+            let (read, write) = pipe(owner)?;
+            set_nonblocking(&read)?;
+            if matches!(sink, SinkIo::Log) {
+                sys::set_pipe_size(&read, LOG_PIPE_SIZE);
+            }
+            source = Some(read);
+            match stream {
+                Stream::Stdout => child.stdout = Some(write),
+                Stream::Stderr => child.stderr = Some(write),
+            }
+        }
+        io.outputs.push(OutputIo { source, stream, sink, terminal: spec.terminal });
+    }
+    Ok((child, io))
+}
+
+impl ProcessIo {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stdin.is_none() && self.outputs.is_empty() && self.log.is_none()
+    }
+
+    /// The runtime sent the terminal: it is the source of all output and the target of stdin.
+    pub(crate) fn set_master(&mut self, master: &OwnedFd) -> Result<(), TaskError> {
+        set_nonblocking(master)?;
+        if let Some(stdin) = &mut self.stdin {
+            stdin.target = Some(master.try_clone().map_err(call_error("dup"))?);
+        }
+        for output in &mut self.outputs {
+            output.source = Some(master.try_clone().map_err(call_error("dup"))?);
+        }
+        Ok(())
+    }
+}
+
+fn open_sink(uri: &str) -> Result<SinkIo, TaskError> {
+    match uri.split_once("://") {
+        Some(("file", path)) => {
+            let path = path.split_once('?').map_or(path, |(path, _)| path);
+            append(path).map(SinkIo::File)
+        }
+        None | Some(("fifo", _)) => {
+            let path = uri.strip_prefix("fifo://").unwrap_or(uri);
+            let kind = std::fs::metadata(path).map_err(path_error("open", path))?.file_type();
+            if !kind.is_fifo() {
+                return append(path).map(SinkIo::File);
+            }
+            let fifo = nonblocking().read(true).write(true).open(path);
+            fifo.map(SinkIo::Fifo).map_err(path_error("open", path))
+        }
+        Some((scheme, _)) => Err(TaskError::Unimplemented(format!("log scheme {scheme:?}"))),
+    }
+}
+
+fn open_log(text: &str) -> Result<LogIo, TaskError> {
+    let uri = LogUri::parse(text).map_err(|error| TaskError::Invalid(error.to_string()))?;
+    let writer = if uri.discard {
+        None
+    } else {
+        let opened = Writer::open(&uri.path, uri.rotation, &uri.attrs);
+        Some(opened.map_err(|error| TaskError::Runtime(error.to_string()))?)
+    };
+    let attach = uri.attach.as_deref().map(listen).transpose()?;
+    Ok(LogIo { writer, attach, attach_path: uri.attach })
+}
+
+fn listen(path: &Path) -> Result<UnixListener, TaskError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(path_error("remove", path)(error));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(path_error("bind", path))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .and_then(|()| listener.set_nonblocking(true))
+        .map_err(path_error("listen on", path))?;
+    Ok(listener)
+}
+
+fn append(path: &str) -> Result<File, TaskError> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        .open(path)
+        .map_err(path_error("open", path))
+}
+
+fn nonblocking() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.custom_flags(libc::O_NONBLOCK);
+    options
+}
+
+/// A pipe that the container's user may reopen through /proc.
+fn pipe(owner: &Owner<'_>) -> Result<(OwnedFd, OwnedFd), TaskError> {
+    let (read, write) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(call_error("pipe2"))?;
+    if (owner.uid, owner.gid) != (0, 0) {
+        for end in [&read, &write] {
+            std::os::unix::fs::fchown(end, Some(owner.uid), Some(owner.gid))
+                .map_err(call_error("fchown"))?;
+        }
+    }
+    Ok((read, write))
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> Result<(), TaskError> {
+    rustix::io::ioctl_fionbio(fd, true).map_err(call_error("ioctl FIONBIO"))
+}
+
+/// Room for a burst while the disk is busy; the kernel allocates it only as it fills.
+const LOG_PIPE_SIZE: i32 = 256 * 1024;
