@@ -232,7 +232,10 @@ async fn tasks_go_on_without_the_daemon_and_are_known_after_its_return() {
     assert_eq!(daemon.delete("ends").await, 5);
     let mut events = daemon.events().await;
     end(&daemon, "stays").await;
-    assert_eq!(events.until("delete stays 137").await, ["exit stays 137", "delete stays 137"]);
+    // A shim may still hand in what happened while nobody listened.
+    let mut last = events.until("delete stays 137").await;
+    last.retain(|word| word.contains(" stays "));
+    assert_eq!(last, ["exit stays 137", "delete stays 137"]);
 }
 
 #[tokio::test]
