@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status};
 use super::{context, to_status};
 use crate::context::{Namespace, check_identifier};
 use crate::filter::{Fields, Filters};
-use crate::runtime::{CreateTask, Error, Exit, Runtime, Task, TaskKey};
+use crate::runtime::{CreateTask, Exit, Runtime, Task, TaskError, TaskKey};
 use crate::store::containers::Containers;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -53,7 +53,7 @@ impl TasksService {
     }
 }
 
-fn refuse(error: Error) -> Status {
+fn refuse(error: TaskError) -> Status {
     error.kind().status(error.to_string())
 }
 

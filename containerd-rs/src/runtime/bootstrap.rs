@@ -11,7 +11,7 @@ use prost::Message;
 use proto::containerd::runtime::bootstrap::v1::BootstrapResult;
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::TaskError;
 
 /// How to reach a shim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +29,8 @@ const LEGACY_FILE: &str = "address";
 
 impl Bootstrap {
     /// Reads what `start` printed.
-    pub(crate) fn parse(output: &[u8]) -> Result<Self, Error> {
-        let invalid = || Error::ShimAnswer {
+    pub(crate) fn parse(output: &[u8]) -> Result<Self, TaskError> {
+        let invalid = || TaskError::ShimAnswer {
             output: String::from_utf8_lossy(&output[..output.len().min(256)]).trim().to_owned(),
         };
         let text = std::str::from_utf8(output).map(str::trim).unwrap_or_default();
@@ -68,7 +68,7 @@ impl Bootstrap {
         std::fs::rename(temporary, bundle.join(FILE))
     }
 
-    fn check(mut self) -> Result<Self, Option<Error>> {
+    fn check(mut self) -> Result<Self, Option<TaskError>> {
         if self.protocol.is_empty() {
             self.protocol.push_str("ttrpc");
         }
@@ -76,10 +76,10 @@ impl Bootstrap {
             return Err(None);
         }
         if !matches!(self.version, 2 | 3) {
-            return Err(Some(Error::ShimVersion { version: self.version }));
+            return Err(Some(TaskError::ShimVersion { version: self.version }));
         }
         if self.protocol != "ttrpc" {
-            return Err(Some(Error::ShimProtocol { protocol: self.protocol }));
+            return Err(Some(TaskError::ShimProtocol { protocol: self.protocol }));
         }
         Ok(self)
     }
@@ -117,12 +117,12 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_refused() {
         for output in [&b""[..], b"panic: no space", b"{", b"\xff\xfe", b"{\"version\":2}"] {
-            assert!(matches!(Bootstrap::parse(output), Err(Error::ShimAnswer { .. })));
+            assert!(matches!(Bootstrap::parse(output), Err(TaskError::ShimAnswer { .. })));
         }
         let newer = br#"{"version":4,"address":"unix:///a","protocol":"ttrpc"}"#;
-        assert!(matches!(Bootstrap::parse(newer), Err(Error::ShimVersion { version: 4 })));
+        assert!(matches!(Bootstrap::parse(newer), Err(TaskError::ShimVersion { version: 4 })));
         let grpc = br#"{"version":3,"address":"unix:///a","protocol":"grpc"}"#;
-        assert!(matches!(Bootstrap::parse(grpc), Err(Error::ShimProtocol { .. })));
+        assert!(matches!(Bootstrap::parse(grpc), Err(TaskError::ShimProtocol { .. })));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
 use serde::Deserialize;
 
-use super::{Error, TaskKey};
+use super::{TaskError, TaskKey};
 
 /// The plugin's name, and so the directory's, under both root and state.
 pub(crate) const DIRECTORY: &str = "io.containerd.runtime.v2.task";
@@ -43,8 +43,9 @@ impl Bundle {
     }
 
     /// Creates the bundle with `spec` as its config.json. What is half made is removed again.
-    pub(crate) fn create(&self, spec: &[u8]) -> Result<(), Error> {
-        let failed = |step| move |source| Error::Bundle { step, path: self.path.clone(), source };
+    pub(crate) fn create(&self, spec: &[u8]) -> Result<(), TaskError> {
+        let failed =
+            |step| move |source| TaskError::Bundle { step, path: self.path.clone(), source };
         for parent in [self.path.parent(), self.work.parent()].into_iter().flatten() {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -61,8 +62,9 @@ impl Bundle {
         made
     }
 
-    fn fill(&self, spec: &[u8]) -> Result<(), Error> {
-        let failed = |step| move |source| Error::Bundle { step, path: self.path.clone(), source };
+    fn fill(&self, spec: &[u8]) -> Result<(), TaskError> {
+        let failed =
+            |step| move |source| TaskError::Bundle { step, path: self.path.clone(), source };
         if let Some(group) = remapped_group(spec) {
             chown(&self.path, None, Some(group)).map_err(failed("chown"))?;
             let mode = fs::Permissions::from_mode(0o710);
@@ -108,8 +110,9 @@ impl Bundle {
     }
 
     /// Unmounts the root file system and removes the directories. Runs to the end and tells the first failure.
-    pub(crate) fn remove(&self) -> Result<(), Error> {
-        let failed = |step| move |source| Error::Bundle { step, path: self.path.clone(), source };
+    pub(crate) fn remove(&self) -> Result<(), TaskError> {
+        let failed =
+            |step| move |source| TaskError::Bundle { step, path: self.path.clone(), source };
         let rootfs = self.path.join("rootfs");
         detach(&rootfs).map_err(failed("unmount rootfs of"))?;
         // Never recursive: if something is still mounted here, its files are not ours to delete.
@@ -211,7 +214,7 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let bundle = bundle(top.path());
         bundle.create(b"first").unwrap();
-        assert!(matches!(bundle.create(b"second"), Err(Error::Bundle { step: "create", .. })));
+        assert!(matches!(bundle.create(b"second"), Err(TaskError::Bundle { step: "create", .. })));
         assert_eq!(fs::read(bundle.path.join("config.json")).unwrap(), b"first");
     }
 

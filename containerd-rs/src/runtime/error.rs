@@ -12,15 +12,15 @@ use ttrpc_wire::{CallError, Code, Status};
 /// Compat: containerd ends each text with the name of its class (`…: not found`, `…: unknown`); dockerd and
 /// users match on both parts.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum TaskError {
     #[error("task {id} not found")]
     NotFound { id: String },
     #[error("task {id}: already exists")]
     AlreadyExists { id: String },
     #[error("failed to start shim: {source}")]
-    StartShim { source: Box<Error> },
+    StartShim { source: Box<Self> },
     #[error("failed to create shim task: {source}")]
-    CreateTask { source: Box<Error> },
+    CreateTask { source: Box<Self> },
     #[error("{step} bundle {}: {source}: unknown", path.display())]
     Bundle { step: &'static str, path: PathBuf, source: io::Error },
     #[error(
@@ -71,7 +71,7 @@ pub(crate) enum Error {
     Listen { path: PathBuf, source: io::Error },
 }
 
-impl Error {
+impl TaskError {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::NotFound { .. } | Self::NoAddress { .. } => Kind::NotFound,
@@ -95,7 +95,7 @@ impl Error {
     }
 }
 
-impl From<CallError> for Error {
+impl From<CallError> for TaskError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Status(status) => Self::Shim(status),
@@ -146,14 +146,14 @@ mod tests {
             (Code::Internal, "boom", "boom: unknown"),
             (Code::NotFound, "not found", "not found"),
         ] {
-            assert_eq!(Error::Shim(Status::new(code, text)).to_string(), expected);
+            assert_eq!(TaskError::Shim(Status::new(code, text)).to_string(), expected);
         }
     }
 
     #[test]
     fn wrapping_keeps_the_class_and_puts_the_outermost_first() {
         let status = Status::new(Code::AlreadyExists, "id in use");
-        let error = Error::CreateTask { source: Box::new(Error::Shim(status)) };
+        let error = TaskError::CreateTask { source: Box::new(TaskError::Shim(status)) };
         assert_eq!(error.kind(), Kind::AlreadyExists);
         assert_eq!(error.to_string(), "failed to create shim task: id in use: already exists");
     }

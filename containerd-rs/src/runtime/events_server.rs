@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use ttrpc_wire::{Code, Request, Service, Status, serve_connection};
 
-use super::{Error, Runtime};
+use super::{Runtime, TaskError};
 
 const SERVICE: &str = "containerd.services.events.ttrpc.v1.Events";
 /// One connection a shim, and some to spare.
@@ -30,8 +30,8 @@ pub(crate) struct EventsServer {
 
 impl EventsServer {
     /// Listens at `path`, in the place of a dead socket there.
-    pub(crate) fn bind(path: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::Listen { path: path.to_owned(), source };
+    pub(crate) fn bind(path: &Path) -> Result<Self, TaskError> {
+        let failed = |source| TaskError::Listen { path: path.to_owned(), source };
         match fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
             _ => {}

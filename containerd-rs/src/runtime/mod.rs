@@ -42,7 +42,7 @@ use bundle::Bundle;
 use name::Resolver;
 use shim::{Caller, Shim};
 
-pub(crate) use error::Error;
+pub(crate) use error::TaskError;
 pub(crate) use events_server::EventsServer;
 pub(crate) use task::{Exit, Task};
 
@@ -140,19 +140,19 @@ impl Runtime {
         &self,
         key: TaskKey,
         request: CreateTask,
-    ) -> Result<(Arc<Task>, u32), Error> {
+    ) -> Result<(Arc<Task>, u32), TaskError> {
         let inner = Arc::clone(&self.inner);
         let id = key.id.clone();
         let span = info_span!("create", namespace = key.namespace, container = key.id);
         let work = self.inner.tasks.spawn(inner.create(key, request).instrument(span));
-        work.await.unwrap_or(Err(Error::OwnerGone { id }))
+        work.await.unwrap_or(Err(TaskError::OwnerGone { id }))
     }
 
     /// The living task of this name.
-    pub(crate) fn get(&self, key: &TaskKey) -> Result<Arc<Task>, Error> {
+    pub(crate) fn get(&self, key: &TaskKey) -> Result<Arc<Task>, TaskError> {
         match self.inner.slots().get(key) {
             Some(Slot::Live(task)) => Ok(Arc::clone(task)),
-            _ => Err(Error::NotFound { id: key.id.clone() }),
+            _ => Err(TaskError::NotFound { id: key.id.clone() }),
         }
     }
 
@@ -193,7 +193,7 @@ impl Inner {
         self: Arc<Self>,
         key: TaskKey,
         request: CreateTask,
-    ) -> Result<(Arc<Task>, u32), Error> {
+    ) -> Result<(Arc<Task>, u32), TaskError> {
         self.reserve(&key)?;
         let created = self.build(&key, request).await;
         match &created {
@@ -211,15 +211,15 @@ impl Inner {
         self: &Arc<Self>,
         key: &TaskKey,
         request: CreateTask,
-    ) -> Result<(Arc<Task>, u32), Error> {
-        let start = |source| Error::StartShim { source: Box::new(source) };
+    ) -> Result<(Arc<Task>, u32), TaskError> {
+        let start = |source| TaskError::StartShim { source: Box::new(source) };
         let binary = self.resolver.resolve(&request.runtime).map_err(start)?;
         let bundle = Bundle::locate(&self.root, &self.state, key);
         let (spec, shim_binary) = (request.spec, binary.clone());
         let place = bundle.clone();
         self.blocking(key, move || {
             place.create(&spec)?;
-            place.save_shim(&shim_binary).map_err(|source| Error::Bundle {
+            place.save_shim(&shim_binary).map_err(|source| TaskError::Bundle {
                 step: "write shim-binary-path of",
                 path: place.path.clone(),
                 source,
@@ -257,7 +257,7 @@ impl Inner {
                 shim.shutdown(true).await.ok();
                 drop(shim);
                 self.discard(key, &bundle, &binary).await;
-                Err(Error::CreateTask { source: Box::new(source) })
+                Err(TaskError::CreateTask { source: Box::new(source) })
             }
         }
     }
@@ -268,11 +268,11 @@ impl Inner {
         bundle: &Bundle,
         binary: &std::path::Path,
         options: Option<&Any>,
-    ) -> Result<Shim, Error> {
+    ) -> Result<Shim, TaskError> {
         let bootstrap = self.caller.start(binary, &bundle.path, key, options).await?;
         let (saved, path) = (bootstrap.clone(), bundle.path.clone());
         self.blocking(key, move || {
-            saved.save(&path).map_err(|source| Error::Bundle {
+            saved.save(&path).map_err(|source| TaskError::Bundle {
                 step: "write bootstrap.json of",
                 path,
                 source,
@@ -305,10 +305,10 @@ impl Inner {
         self.tasks.spawn(Arc::clone(task).own(Arc::clone(self)).instrument(span));
     }
 
-    fn reserve(&self, key: &TaskKey) -> Result<(), Error> {
+    fn reserve(&self, key: &TaskKey) -> Result<(), TaskError> {
         let mut slots = self.slots();
         if slots.contains_key(key) {
-            return Err(Error::AlreadyExists { id: key.id.clone() });
+            return Err(TaskError::AlreadyExists { id: key.id.clone() });
         }
         slots.insert(key.clone(), Slot::Busy);
         Ok(())
@@ -328,10 +328,10 @@ impl Inner {
     async fn blocking<T: Send + 'static>(
         &self,
         key: &TaskKey,
-        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
+        work: impl FnOnce() -> Result<T, TaskError> + Send + 'static,
+    ) -> Result<T, TaskError> {
         let id = key.id.clone();
-        tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::OwnerGone { id }))
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(TaskError::OwnerGone { id }))
     }
 
     /// Says in the shim's place that a process ended.

@@ -9,7 +9,7 @@ use std::env;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::TaskError;
 
 /// The runtime type that upstream's clients ask for by default.
 pub(crate) const STOCK: &str = "io.containerd.runc.v2";
@@ -34,13 +34,13 @@ impl Resolver {
     }
 
     /// Finds the binary of `runtime`, a name or an absolute path.
-    pub(crate) fn resolve(&self, runtime: &str) -> Result<PathBuf, Error> {
+    pub(crate) fn resolve(&self, runtime: &str) -> Result<PathBuf, TaskError> {
         let path = Path::new(runtime);
         if path.is_absolute() {
             return if executable(path) {
                 Ok(path.to_owned())
             } else {
-                Err(Error::RuntimeBinary { path: path.to_owned() })
+                Err(TaskError::RuntimeBinary { path: path.to_owned() })
             };
         }
         if let Some(configured) = self.configured.get(runtime) {
@@ -48,13 +48,13 @@ impl Resolver {
                 1 => self.find(configured),
                 _ => Some(configured.clone()).filter(|path| executable(path)),
             }
-            .ok_or_else(|| Error::RuntimeBinary { path: configured.clone() });
+            .ok_or_else(|| TaskError::RuntimeBinary { path: configured.clone() });
         }
-        let invalid = || Error::RuntimeName { name: runtime.to_owned() };
+        let invalid = || TaskError::RuntimeName { name: runtime.to_owned() };
         let binary = binary_name(runtime).ok_or_else(invalid)?;
         let ours = if runtime == STOCK { self.find(Path::new(OURS)) } else { None };
         ours.or_else(|| self.find(Path::new(&binary)))
-            .ok_or_else(|| Error::RuntimeMissing { name: runtime.to_owned(), binary })
+            .ok_or_else(|| TaskError::RuntimeMissing { name: runtime.to_owned(), binary })
     }
 
     /// Whether the stock runtime name leads to our own shim, whose extensions may then be announced.
@@ -142,7 +142,7 @@ mod tests {
         let missing = directory.path().join("missing");
         assert!(matches!(
             resolver.resolve(missing.to_str().unwrap()),
-            Err(Error::RuntimeBinary { .. })
+            Err(TaskError::RuntimeBinary { .. })
         ));
     }
 

@@ -19,7 +19,7 @@ use super::bootstrap::Bootstrap;
 use super::bundle::{Bundle, DIRECTORY};
 use super::shim::Shim;
 use super::task::{Exit, Task};
-use super::{Error, Inner, Runtime, TaskKey, name, now};
+use super::{Inner, Runtime, TaskError, TaskKey, name, now};
 
 /// Start-up waits this long for all of them; the slow ones go on in the background.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -78,7 +78,7 @@ impl Inner {
             }
         };
         match shim.state("", PROMPT).await {
-            Err(Error::ShimGone) => return self.clean(&key, &bundle, &binary).await,
+            Err(TaskError::ShimGone) => return self.clean(&key, &bundle, &binary).await,
             Err(error) if error.kind() == Kind::NotFound => {
                 info!("shim without a task is ended");
                 shim.shutdown(true).await.ok();
@@ -142,9 +142,9 @@ impl Inner {
     }
 }
 
-async fn reconnect(bundle: &Bundle, key: &TaskKey) -> Result<Shim, Error> {
-    let failed = |source| Error::Bundle { step: "read", path: bundle.path.clone(), source };
-    let missing = || Error::NoAddress { id: key.id.clone() };
+async fn reconnect(bundle: &Bundle, key: &TaskKey) -> Result<Shim, TaskError> {
+    let failed = |source| TaskError::Bundle { step: "read", path: bundle.path.clone(), source };
+    let missing = || TaskError::NoAddress { id: key.id.clone() };
     let bootstrap = Bootstrap::load(&bundle.path).map_err(failed)?.ok_or_else(missing)?;
     Shim::connect(bootstrap, key.clone()).await
 }

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use ttrpc_wire::{CallError, Client, Code, NAMESPACE_KEY};
 
 use super::bootstrap::Bootstrap;
-use super::{Error, TaskKey};
+use super::{TaskError, TaskKey};
 
 /// What every invocation of a shim's binary needs to know of us.
 #[derive(Debug, Clone)]
@@ -49,10 +49,10 @@ impl Caller {
         bundle: &Path,
         key: &TaskKey,
         options: Option<&Any>,
-    ) -> Result<Bootstrap, Error> {
+    ) -> Result<Bootstrap, TaskError> {
         let input = options.map(Message::encode_to_vec).unwrap_or_default();
         let output = match self.run(binary, bundle, key, "start", &input, START).await {
-            Err(Error::ShimFailed { output, .. }) if wants_parameters(&output) => {
+            Err(TaskError::ShimFailed { output, .. }) if wants_parameters(&output) => {
                 debug!(shim = %binary.display(), "shim wants bootstrap parameters");
                 let parameters = self.parameters(key, options).encode_to_vec();
                 self.run(binary, bundle, key, "start", &parameters, START).await?
@@ -68,9 +68,9 @@ impl Caller {
         binary: &Path,
         bundle: &Path,
         key: &TaskKey,
-    ) -> Result<wire::DeleteResponse, Error> {
+    ) -> Result<wire::DeleteResponse, TaskError> {
         let output = self.run(binary, bundle, key, "delete", &[], DELETE).await?;
-        wire::DeleteResponse::decode(output.as_slice()).map_err(|source| Error::ShimGarbled {
+        wire::DeleteResponse::decode(output.as_slice()).map_err(|source| TaskError::ShimGarbled {
             text: format!("{} delete: {source}", binary.display()),
         })
     }
@@ -98,8 +98,8 @@ impl Caller {
         action: &'static str,
         input: &[u8],
         limit: Duration,
-    ) -> Result<Vec<u8>, Error> {
-        let failed = |source| Error::ShimSpawn { binary: binary.to_owned(), action, source };
+    ) -> Result<Vec<u8>, TaskError> {
+        let failed = |source| TaskError::ShimSpawn { binary: binary.to_owned(), action, source };
         let mut command = Command::new(binary);
         command.args(["-namespace", &key.namespace, "-address", &self.address]);
         command.arg("-publish-binary").arg(&self.publish_binary).args(["-id", &key.id]);
@@ -133,7 +133,7 @@ impl Caller {
             Ok(output) => output.map_err(failed)?,
             Err(_) => {
                 child.kill().await.ok();
-                return Err(Error::ShimTimeout { binary: binary.to_owned(), action, limit });
+                return Err(TaskError::ShimTimeout { binary: binary.to_owned(), action, limit });
             }
         };
         let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
@@ -143,7 +143,7 @@ impl Caller {
             } else {
                 complaint
             };
-            return Err(Error::ShimFailed { output: said, status: output.status });
+            return Err(TaskError::ShimFailed { output: said, status: output.status });
         }
         if !complaint.is_empty() {
             warn!(container = key.id, action, "shim: {complaint}");
@@ -205,8 +205,8 @@ const SHUTDOWN: Duration = Duration::from_secs(3);
 
 impl Shim {
     /// Connects; the socket must be listening.
-    pub(crate) async fn connect(bootstrap: Bootstrap, key: TaskKey) -> Result<Self, Error> {
-        let failed = |source| Error::Connect { address: bootstrap.address.clone(), source };
+    pub(crate) async fn connect(bootstrap: Bootstrap, key: TaskKey) -> Result<Self, TaskError> {
+        let failed = |source| TaskError::Connect { address: bootstrap.address.clone(), source };
         let client = tokio::time::timeout(CONNECT, Client::connect(&bootstrap.address))
             .await
             .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
@@ -225,7 +225,7 @@ impl Shim {
         method: &str,
         request: &Q,
         limit: Option<Duration>,
-    ) -> Result<A, Error> {
+    ) -> Result<A, TaskError> {
         const V2: &str = "containerd.task.v2.Task";
         const V3: &str = "containerd.task.v3.Task";
         let metadata = [(NAMESPACE_KEY, self.key.namespace.as_str())];
@@ -245,13 +245,16 @@ impl Shim {
         Ok(self.client.call_message(V2, method, request, &metadata, limit).await?)
     }
 
-    pub(crate) async fn create(&self, mut request: wire::CreateTaskRequest) -> Result<u32, Error> {
+    pub(crate) async fn create(
+        &self,
+        mut request: wire::CreateTaskRequest,
+    ) -> Result<u32, TaskError> {
         request.id.clone_from(&self.key.id);
         let answer: wire::CreateTaskResponse = self.call("Create", &request, None).await?;
         Ok(answer.pid)
     }
 
-    pub(crate) async fn start(&self, exec_id: &str) -> Result<u32, Error> {
+    pub(crate) async fn start(&self, exec_id: &str) -> Result<u32, TaskError> {
         let request = wire::StartRequest { id: self.key.id.clone(), exec_id: exec_id.to_owned() };
         let answer: wire::StartResponse = self.call("Start", &request, None).await?;
         Ok(answer.pid)
@@ -261,7 +264,7 @@ impl Shim {
         &self,
         exec_id: &str,
         limit: Option<Duration>,
-    ) -> Result<wire::DeleteResponse, Error> {
+    ) -> Result<wire::DeleteResponse, TaskError> {
         let request = wire::DeleteRequest { id: self.key.id.clone(), exec_id: exec_id.to_owned() };
         self.call("Delete", &request, limit).await
     }
@@ -270,66 +273,82 @@ impl Shim {
         &self,
         exec_id: &str,
         limit: Duration,
-    ) -> Result<wire::StateResponse, Error> {
+    ) -> Result<wire::StateResponse, TaskError> {
         let request = wire::StateRequest { id: self.key.id.clone(), exec_id: exec_id.to_owned() };
         self.call("State", &request, Some(limit)).await
     }
 
-    pub(crate) async fn wait(&self, exec_id: &str) -> Result<wire::WaitResponse, Error> {
+    pub(crate) async fn wait(&self, exec_id: &str) -> Result<wire::WaitResponse, TaskError> {
         let request = wire::WaitRequest { id: self.key.id.clone(), exec_id: exec_id.to_owned() };
         self.call("Wait", &request, None).await
     }
 
-    pub(crate) async fn kill(&self, exec_id: &str, signal: u32, all: bool) -> Result<(), Error> {
+    pub(crate) async fn kill(
+        &self,
+        exec_id: &str,
+        signal: u32,
+        all: bool,
+    ) -> Result<(), TaskError> {
         let (id, exec_id) = (self.key.id.clone(), exec_id.to_owned());
         let request = wire::KillRequest { id, exec_id, signal, all };
         self.call("Kill", &request, None).await
     }
 
-    pub(crate) async fn exec(&self, mut request: wire::ExecProcessRequest) -> Result<(), Error> {
+    pub(crate) async fn exec(
+        &self,
+        mut request: wire::ExecProcessRequest,
+    ) -> Result<(), TaskError> {
         request.id.clone_from(&self.key.id);
         self.call("Exec", &request, None).await
     }
 
-    pub(crate) async fn resize(&self, exec_id: &str, width: u32, height: u32) -> Result<(), Error> {
+    pub(crate) async fn resize(
+        &self,
+        exec_id: &str,
+        width: u32,
+        height: u32,
+    ) -> Result<(), TaskError> {
         let (id, exec_id) = (self.key.id.clone(), exec_id.to_owned());
         let request = wire::ResizePtyRequest { id, exec_id, width, height };
         self.call("ResizePty", &request, None).await
     }
 
-    pub(crate) async fn close_io(&self, exec_id: &str, stdin: bool) -> Result<(), Error> {
+    pub(crate) async fn close_io(&self, exec_id: &str, stdin: bool) -> Result<(), TaskError> {
         let (id, exec_id) = (self.key.id.clone(), exec_id.to_owned());
         let request = wire::CloseIoRequest { id, exec_id, stdin };
         self.call("CloseIO", &request, None).await
     }
 
-    pub(crate) async fn pause(&self) -> Result<(), Error> {
+    pub(crate) async fn pause(&self) -> Result<(), TaskError> {
         self.call("Pause", &wire::PauseRequest { id: self.key.id.clone() }, None).await
     }
 
-    pub(crate) async fn resume(&self) -> Result<(), Error> {
+    pub(crate) async fn resume(&self) -> Result<(), TaskError> {
         self.call("Resume", &wire::ResumeRequest { id: self.key.id.clone() }, None).await
     }
 
-    pub(crate) async fn pids(&self) -> Result<wire::PidsResponse, Error> {
+    pub(crate) async fn pids(&self) -> Result<wire::PidsResponse, TaskError> {
         self.call("Pids", &wire::PidsRequest { id: self.key.id.clone() }, None).await
     }
 
-    pub(crate) async fn stats(&self, limit: Duration) -> Result<wire::StatsResponse, Error> {
+    pub(crate) async fn stats(&self, limit: Duration) -> Result<wire::StatsResponse, TaskError> {
         let request = wire::StatsRequest { id: self.key.id.clone() };
         self.call("Stats", &request, Some(limit)).await
     }
 
-    pub(crate) async fn update(&self, mut request: wire::UpdateTaskRequest) -> Result<(), Error> {
+    pub(crate) async fn update(
+        &self,
+        mut request: wire::UpdateTaskRequest,
+    ) -> Result<(), TaskError> {
         request.id.clone_from(&self.key.id);
         self.call("Update", &request, None).await
     }
 
     /// Tells the shim to end. That it hangs up instead of answering is an answer too.
-    pub(crate) async fn shutdown(&self, now: bool) -> Result<(), Error> {
+    pub(crate) async fn shutdown(&self, now: bool) -> Result<(), TaskError> {
         let request = wire::ShutdownRequest { id: self.key.id.clone(), now };
         match self.call("Shutdown", &request, Some(SHUTDOWN)).await {
-            Err(Error::ShimGone) => Ok(()),
+            Err(TaskError::ShimGone) => Ok(()),
             other => other,
         }
     }

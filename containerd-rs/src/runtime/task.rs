@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::bundle::Bundle;
 use super::shim::{QUICK, Shim};
-use super::{Error, Inner, TaskKey, now};
+use super::{Inner, TaskError, TaskKey, now};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,7 +35,7 @@ const UNKNOWN_STATUS: u32 = 255;
 /// Delete requests that may wait for the owner.
 const DELETES: usize = 16;
 
-type Reply = oneshot::Sender<Result<Exit, Error>>;
+type Reply = oneshot::Sender<Result<Exit, TaskError>>;
 
 /// A living task.
 pub(crate) struct Task {
@@ -104,14 +104,14 @@ impl Task {
     }
 
     /// Starts the first process (empty id) or an exec; gives its pid.
-    pub(crate) async fn start(&self, exec_id: &str) -> Result<u32, Error> {
+    pub(crate) async fn start(&self, exec_id: &str) -> Result<u32, TaskError> {
         let pid = self.shim.start(exec_id).await?;
         self.note_pid(exec_id, pid);
         Ok(pid)
     }
 
     /// Adds a process, to be started next.
-    pub(crate) async fn exec(&self, request: wire::ExecProcessRequest) -> Result<(), Error> {
+    pub(crate) async fn exec(&self, request: wire::ExecProcessRequest) -> Result<(), TaskError> {
         let exec_id = request.exec_id.clone();
         self.shim.exec(request).await?;
         self.processes().insert(exec_id, Process::default());
@@ -120,7 +120,7 @@ impl Task {
 
     /// The state of a process as its shim tells it. A silent shim gets two seconds, then the answer is what is
     /// known here.
-    pub(crate) async fn state(&self, exec_id: &str) -> Result<wire::StateResponse, Error> {
+    pub(crate) async fn state(&self, exec_id: &str) -> Result<wire::StateResponse, TaskError> {
         match self.shim.state(exec_id, QUICK).await {
             Ok(state) => {
                 if state.status() == Status::Stopped {
@@ -129,16 +129,16 @@ impl Task {
                 }
                 Ok(state)
             }
-            Err(Error::ShimSilent { .. }) => {
+            Err(TaskError::ShimSilent { .. }) => {
                 let known = self.processes().get(exec_id).copied();
-                let process = known.ok_or_else(|| Error::ShimSilent {
+                let process = known.ok_or_else(|| TaskError::ShimSilent {
                     method: "State".to_owned(),
                     limit: QUICK,
                 })?;
                 Ok(self.remembered(exec_id, process))
             }
             // Compat: for containerd a task without a shim is not there.
-            Err(Error::ShimGone) => Err(Error::NotFound { id: self.key.id.clone() }),
+            Err(TaskError::ShimGone) => Err(TaskError::NotFound { id: self.key.id.clone() }),
             Err(error) => Err(error),
         }
     }
@@ -160,7 +160,7 @@ impl Task {
     }
 
     /// Waits for the end of a process, as long as it takes, and over the death of the shim.
-    pub(crate) async fn wait(&self, exec_id: &str) -> Result<Exit, Error> {
+    pub(crate) async fn wait(&self, exec_id: &str) -> Result<Exit, TaskError> {
         if let Some(exit) = self.known_exit(exec_id) {
             return Ok(exit);
         }
@@ -171,41 +171,51 @@ impl Task {
                 self.note_exit(exec_id, exit);
                 Ok(exit)
             }
-            Err(Error::ShimGone) => {
+            Err(TaskError::ShimGone) => {
                 // The owner finds out how it ended.
                 self.gone.subscribe().wait_for(|gone| *gone).await.ok();
-                self.known_exit(exec_id).ok_or(Error::ShimGone)
+                self.known_exit(exec_id).ok_or(TaskError::ShimGone)
             }
             Err(error) => Err(error),
         }
     }
 
-    pub(crate) async fn kill(&self, exec_id: &str, signal: u32, all: bool) -> Result<(), Error> {
+    pub(crate) async fn kill(
+        &self,
+        exec_id: &str,
+        signal: u32,
+        all: bool,
+    ) -> Result<(), TaskError> {
         self.shim.kill(exec_id, signal, all).await
     }
 
-    pub(crate) async fn resize(&self, exec_id: &str, width: u32, height: u32) -> Result<(), Error> {
+    pub(crate) async fn resize(
+        &self,
+        exec_id: &str,
+        width: u32,
+        height: u32,
+    ) -> Result<(), TaskError> {
         self.shim.resize(exec_id, width, height).await
     }
 
-    pub(crate) async fn close_io(&self, exec_id: &str, stdin: bool) -> Result<(), Error> {
+    pub(crate) async fn close_io(&self, exec_id: &str, stdin: bool) -> Result<(), TaskError> {
         self.shim.close_io(exec_id, stdin).await
     }
 
-    pub(crate) async fn pause(&self) -> Result<(), Error> {
+    pub(crate) async fn pause(&self) -> Result<(), TaskError> {
         self.shim.pause().await
     }
 
-    pub(crate) async fn resume(&self) -> Result<(), Error> {
+    pub(crate) async fn resume(&self) -> Result<(), TaskError> {
         self.shim.resume().await
     }
 
-    pub(crate) async fn pids(&self) -> Result<Vec<ProcessInfo>, Error> {
+    pub(crate) async fn pids(&self) -> Result<Vec<ProcessInfo>, TaskError> {
         Ok(self.shim.pids().await?.processes)
     }
 
     /// The shim's metrics document.
-    pub(crate) async fn stats(&self) -> Result<Option<Any>, Error> {
+    pub(crate) async fn stats(&self) -> Result<Option<Any>, TaskError> {
         const LIMIT: Duration = Duration::from_secs(10);
         Ok(self.shim.stats(LIMIT).await?.stats)
     }
@@ -214,13 +224,13 @@ impl Task {
         &self,
         resources: Option<Any>,
         annotations: HashMap<String, String>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), TaskError> {
         let request = wire::UpdateTaskRequest { resources, annotations, ..Default::default() };
         self.shim.update(request).await
     }
 
     /// Deletes an exec that has ended.
-    pub(crate) async fn delete_process(&self, exec_id: &str) -> Result<Exit, Error> {
+    pub(crate) async fn delete_process(&self, exec_id: &str) -> Result<Exit, TaskError> {
         let answer = self.shim.delete(exec_id, None).await?;
         self.processes().remove(exec_id);
         Ok(answer.into())
@@ -228,8 +238,8 @@ impl Task {
 
     /// Deletes the task: container, shim and bundle are gone when this returns well. The owner does it to the
     /// end, though the caller may leave.
-    pub(crate) async fn delete(&self) -> Result<Exit, Error> {
-        let gone = || Error::NotFound { id: self.key.id.clone() };
+    pub(crate) async fn delete(&self) -> Result<Exit, TaskError> {
+        let gone = || TaskError::NotFound { id: self.key.id.clone() };
         let (reply, answer) = oneshot::channel();
         self.deletes.send(reply).await.map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
@@ -284,7 +294,7 @@ impl Task {
                     reply.send(Ok(exit)).ok();
                     break;
                 }
-                Err(Error::ShimGone) => {
+                Err(TaskError::ShimGone) => {
                     let exit = self.bury(&runtime).await;
                     reply.send(Ok(exit)).ok();
                     break;

@@ -218,8 +218,8 @@ async fn a_task_lives_from_create_to_delete_and_leaves_nothing() {
     assert_eq!(waiter.await.unwrap().status, 3);
     assert_eq!(task.delete().await.unwrap().status, 3);
     assert!(!bench.bundle().exists());
-    assert!(matches!(runtime.get(&key()), Err(Error::NotFound { .. })));
-    assert!(matches!(task.delete().await, Err(Error::NotFound { .. })));
+    assert!(matches!(runtime.get(&key()), Err(TaskError::NotFound { .. })));
+    assert!(matches!(task.delete().await, Err(TaskError::NotFound { .. })));
     assert_eq!(fake.calls().last().unwrap(), "Shutdown");
     assert_eq!(bench.topics(), [] as [&str; 0], "a living shim tells its events itself");
 }
