@@ -260,7 +260,8 @@ fn board_config(config: &Config) -> Result<NetworkConfig, NetworkError> {
     // Compat: the well known name only where Docker users look for it.
     let standard = config.data_root == Path::new("/var/lib/docker-rs");
     Ok(NetworkConfig {
-        bridge: Some(flags.bridge.clone()).filter(|name| !name.is_empty()),
+        // The default name is no wish: whoever asks for it gets the engine's own bridge, as with dockerd.
+        bridge: Some(flags.bridge.clone()).filter(|name| !["", "docker0"].contains(&name.as_str())),
         own_bridge: standard.then(|| "docker0".to_owned()),
         bip: parse("bip", flags.bip.as_ref())?,
         fixed_cidr: parse("fixed-cidr", flags.fixed_cidr.as_ref())?,

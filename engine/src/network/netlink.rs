@@ -70,8 +70,19 @@ fn mark(engine: &str) -> String {
     format!("{MARK} {engine}")
 }
 
+/// Whether a link has that name, in the namespace of the calling thread. Asked first, because nlink warns of
+/// every refusal, the expected ones too.
+fn is_link(name: &str) -> bool {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .is_ok_and(|socket| rustix::net::netdevice::name_to_index(socket, name).is_ok())
+}
+
 /// The link of that name, whatever made it.
 pub(crate) fn find_bridge(name: &str, engine: &str) -> Result<Option<Bridge>, LinkError> {
+    if !is_link(name) {
+        return Ok(None);
+    }
     on_netlink_thread(|| async {
         let host = Connection::<Route>::new().map_err(netlink("open netlink for", name))?;
         let Some(link) = host.get_link_by_name(name).await.map_err(netlink("find", name))? else {
@@ -97,8 +108,7 @@ pub(crate) fn ensure_bridge(
 ) -> Result<(), LinkError> {
     on_netlink_thread(|| async {
         let host = Connection::<Route>::new().map_err(netlink("open netlink for", name))?;
-        let link = host.get_link_by_name(name).await.map_err(netlink("find", name))?;
-        if link.is_none() {
+        if !is_link(name) {
             let mac = super::ipam::mac_of(address.addr());
             host.add_link(BridgeLink::new(name).address(mac).mtu(mtu))
                 .await
@@ -118,6 +128,9 @@ pub(crate) fn ensure_bridge(
 }
 
 pub(crate) fn remove_link(name: &str) -> Result<(), LinkError> {
+    if !is_link(name) {
+        return Ok(());
+    }
     on_netlink_thread(|| async {
         let host = Connection::<Route>::new().map_err(netlink("open netlink for", name))?;
         host.del_link_if_exists(name).await.map(drop).map_err(netlink("delete", name))
@@ -130,8 +143,10 @@ pub(crate) fn routes(except: Option<&str>) -> Result<Vec<Ipv4Net>, LinkError> {
     on_netlink_thread(|| async {
         let host = Connection::<Route>::new().map_err(netlink("open netlink for", "routes"))?;
         let skip = match except {
-            Some(name) => host.get_link_by_name(name).await.ok().flatten().map(|l| l.ifindex()),
-            None => None,
+            Some(name) if is_link(name) => {
+                host.get_link_by_name(name).await.ok().flatten().map(|l| l.ifindex())
+            }
+            _ => None,
         };
         let routes = host.get_routes().await.map_err(netlink("list", "routes"))?;
         Ok(routes
