@@ -59,7 +59,6 @@ impl Named {
 /// One platform's image, read whole.
 #[derive(Debug)]
 pub(crate) struct Content {
-    pub(crate) manifest: Manifest,
     pub(crate) config: ImageConfig,
     /// What containers inherit, in the API's form.
     pub(crate) container: ContainerConfig,
@@ -187,7 +186,7 @@ impl Catalog {
         let sizes = manifest.layers.iter().chain([&manifest.config]).map(|layer| layer.size);
         let stored = i64::try_from(sizes.sum::<u64>()).unwrap_or(i64::MAX);
         let stored = stored.saturating_add(manifest_size);
-        Ok(Content { manifest, config, container, details, chain, stored })
+        Ok(Content { config, container, details, chain, stored })
     }
 
     async fn manifest(&self, image: &Named) -> Result<(Manifest, i64), ImageError> {

@@ -217,7 +217,7 @@ impl Images {
         };
         let (sender, events) = mpsc::channel(64);
         let shown = progress::pull(&reference, events, lines);
-        let (pulled, ()) =
+        let (pulled, closing) =
             tokio::join!(transfer::pull(self.catalog.containerd(), pull, sender), shown);
         pulled.map_err(|error| denied(&reference, error))?;
         let image =
@@ -228,6 +228,9 @@ impl Images {
         } else {
             format!("Status: Downloaded newer image for {familiar}")
         };
+        for message in closing {
+            drop(lines.send(message).await);
+        }
         // The client may have left; the image is here nevertheless.
         drop(lines.send(Message::status(None, format!("Digest: {}", image.target))).await);
         drop(lines.send(Message::status(None, outcome)).await);

@@ -10,31 +10,34 @@ use tokio::sync::mpsc;
 
 use super::Lines;
 
-/// Shows the layers of a pull until the events end.
+/// Shows the layers of a pull until the events end; what is to be said when it succeeded.
 pub(crate) async fn pull(
     reference: &Reference,
     mut events: mpsc::Receiver<Progress>,
     lines: &Lines,
-) {
+) -> Vec<Message> {
     let mut layers = Layers::default();
-    let mut announced = false;
+    let mut header = Some(pulling(reference));
     while let Some(event) = events.recv().await {
         for message in layers.lines(&event) {
-            if !announced {
-                announced = true;
-                // Compat: the first line names the repository, its id is the tag.
-                let version = match (reference.tag(), reference.digest()) {
-                    (_, Some(digest)) => digest.to_string(),
-                    (Some(tag), None) => tag.to_owned(),
-                    (None, None) => String::new(),
-                };
-                let text = format!("Pulling from {}", reference.path());
-                drop(lines.send(Message::status(Some(&version), text)).await);
+            if let Some(header) = header.take() {
+                drop(lines.send(header).await);
             }
             // The client may have left.
             drop(lines.send(message).await);
         }
     }
+    header.into_iter().chain(layers.completed()).collect()
+}
+
+/// Compat: the first line names the repository, its id is the tag.
+fn pulling(reference: &Reference) -> Message {
+    let version = match (reference.tag(), reference.digest()) {
+        (_, Some(digest)) => digest.to_string(),
+        (Some(tag), None) => tag.to_owned(),
+        (None, None) => String::new(),
+    };
+    Message::status(Some(&version), format!("Pulling from {}", reference.path()))
 }
 
 /// Names of the images that were stored, in order.
@@ -52,6 +55,7 @@ pub(crate) async fn saved(mut events: mpsc::Receiver<Progress>) -> Vec<String> {
 #[derive(Debug, Default)]
 struct Layers {
     announced: HashSet<String>,
+    order: Vec<String>,
     finished: HashMap<String, bool>,
 }
 
@@ -67,6 +71,7 @@ impl Layers {
         let id = hex.get(..12).unwrap_or(hex).to_owned();
         let mut lines = Vec::new();
         if self.announced.insert(id.clone()) {
+            self.order.push(id.clone());
             lines.push(Message::layer(&id, "Pulling fs layer", 0, 0));
         }
         let total = if event.total > 0 { event.total } else { descriptor.size };
@@ -87,10 +92,16 @@ impl Layers {
             "unpacking" | "extracting" => {
                 lines.push(Message::layer(&id, "Extracting", event.progress, total));
             }
-            "unpacked" | "extracted" => lines.push(Message::layer(&id, "Pull complete", 0, 0)),
             _ => {}
         }
         lines
+    }
+
+    /// containerd does not say when a layer is unpacked; at the end all of them are.
+    fn completed(self) -> impl Iterator<Item = Message> {
+        let Self { order, finished, .. } = self;
+        let fetched = order.into_iter().filter(move |id| finished.get(id) != Some(&true));
+        fetched.map(|id| Message::layer(&id, "Pull complete", 0, 0))
     }
 
     fn finish(&mut self, id: &str, existed: bool) -> bool {
@@ -126,7 +137,9 @@ mod tests {
         sender.send(event("complete", 10)).await.unwrap();
         drop(sender);
         let (lines, mut shown) = mpsc::channel(16);
-        pull(&Reference::parse("busybox:1").unwrap(), events, &lines).await;
+        let last = pull(&Reference::parse("busybox:1").unwrap(), events, &lines).await;
+        assert_eq!(last.len(), 1);
+        assert_eq!(last[0].status.as_deref(), Some("Pull complete"));
         drop(lines);
         let mut texts = Vec::new();
         while let Some(line) = shown.recv().await {

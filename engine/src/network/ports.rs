@@ -332,7 +332,8 @@ mod tests {
             host_ip: None,
             host_ports: (first.host_port, first.host_port),
         };
-        let error = ports.reserve("b", &[again.clone()], Ipv4Addr::UNSPECIFIED).unwrap_err();
+        let error =
+            ports.reserve("b", std::slice::from_ref(&again), Ipv4Addr::UNSPECIFIED).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("Bind for 0.0.0.0:{} failed: port is already allocated", first.host_port)

@@ -116,7 +116,7 @@ pub(crate) enum NetworkError {
     #[error("the engine is ending")]
     Interrupted,
     #[error("{count} failures on the way out, first: {first}")]
-    Detach { count: usize, first: Box<NetworkError> },
+    Detach { count: usize, first: Box<Self> },
 }
 
 impl NetworkError {
