@@ -205,7 +205,9 @@ fn mount_cgroup(
             if plan.new_cgroup_namespace {
                 for (data, name) in fresh {
                     let below = subdirectory(&dir, name)?;
-                    mount::mount_on("cgroup", below.as_fd(), "cgroup", flags, data)?;
+                    // Compat: a named hierarchy shows its name as the source.
+                    let source = data.strip_prefix("none,name=").unwrap_or("cgroup");
+                    mount::mount_on(source, below.as_fd(), "cgroup", flags, data)?;
                 }
             } else {
                 for (host, name) in binds {
@@ -227,9 +229,7 @@ fn mount_cgroup(
                     Err(error) => return Err(error.into()),
                 }
             }
-            if planned.options.is_read_only() {
-                mount::set_attributes(dir.as_fd(), false, mount::ATTR_RDONLY, 0)?;
-            }
+            // Compat: runc leaves the tmpfs itself writable; the hierarchies are not.
             Ok(())
         }
     }

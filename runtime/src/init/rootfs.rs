@@ -81,13 +81,11 @@ pub(super) fn devices(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
             Err(error) => return Err(error).step(Step::Device, name),
         }
     }
-    if !plan.devices.iter().any(|device| device.path == "/dev/ptmx") {
-        match rustix::fs::unlinkat(&dev, "ptmx", rustix::fs::AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-            Err(error) => return Err(error).step(Step::Device, "/dev/ptmx"),
-        }
-        rustix::fs::symlinkat("pts/ptmx", &dev, "ptmx").step(Step::Device, "/dev/ptmx")?;
+    match rustix::fs::unlinkat(&dev, "ptmx", rustix::fs::AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(error) => return Err(error).step(Step::Device, "/dev/ptmx"),
     }
+    rustix::fs::symlinkat("pts/ptmx", &dev, "ptmx").step(Step::Device, "/dev/ptmx")?;
     Ok(())
 }
 
@@ -96,7 +94,7 @@ fn make_device(plan: &Plan, root: &RootFd, device: &Device) -> io::Result<()> {
     let path = Path::new(&device.path);
     let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(invalid)?;
     let parent = path.parent().and_then(|parent| parent.to_str()).ok_or_else(invalid)?;
-    // Compat: the terminal's own, bound later.
+    // Compat: always the link into the container's own devpts.
     if device.path == "/dev/ptmx" {
         return Ok(());
     }

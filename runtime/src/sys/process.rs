@@ -159,12 +159,15 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     let mut request = Ifreq { name: [0; libc::IFNAMSIZ], flags: 0, padding: [0; 22] };
     request.name[..2].copy_from_slice(b"lo");
     // SAFETY: the ioctl reads the name and writes the flags of one ifreq, which `request` is.
-    check_int(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) })?;
+    check_int(unsafe { libc::ioctl(socket.as_raw_fd(), GET_FLAGS, &raw mut request) })?;
     request.flags |= libc::c_short::try_from(libc::IFF_UP).unwrap_or(1);
     // SAFETY: the ioctl reads one ifreq.
-    check_int(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
-        .map(drop)
+    check_int(unsafe { libc::ioctl(socket.as_raw_fd(), SET_FLAGS, &raw const request) }).map(drop)
 }
+
+/// `SIOCGIFFLAGS` and `SIOCSIFFLAGS`, in the type that each C library's ioctl takes.
+const GET_FLAGS: libc::Ioctl = 0x8913;
+const SET_FLAGS: libc::Ioctl = 0x8914;
 
 /// `struct ifreq` with its union read as flags; 40 bytes.
 #[repr(C)]

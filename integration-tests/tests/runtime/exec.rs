@@ -1,0 +1,128 @@
+//! exec: flags, process files, exit codes.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::bundle::{Bundle, stderr};
+
+fn running() -> Bundle {
+    let bundle = Bundle::new("sleep 100");
+    bundle.start();
+    bundle
+}
+
+#[test]
+fn exec_runs_inside_and_answers_the_exit_code() {
+    let bundle = running();
+    let output =
+        bundle.call(&["exec", &bundle.id, "sh", "-c", "cat /proc/sys/kernel/hostname; exit 5"]);
+    assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+    assert_eq!(output.stdout, b"testhost\n");
+}
+
+#[test]
+fn exec_takes_user_environment_and_directory() {
+    let bundle = running();
+    let script = "id -u; id -g; pwd; echo $A; grep -E 'CapEff|NoNewPrivs' /proc/self/status";
+    let output = bundle.ok(&[
+        "exec",
+        "--user",
+        "5:6",
+        "-e",
+        "A=b",
+        "--cwd=/tmp",
+        &bundle.id,
+        "sh",
+        "-c",
+        script,
+    ]);
+    let words: Vec<&str> = output.split_whitespace().collect();
+    assert_eq!(words[..4], ["5", "6", "/tmp", "b"]);
+    assert_eq!(words[words.len() - 1], "1", "no_new_privs");
+}
+
+#[test]
+fn exec_of_a_missing_program_is_told_with_255() {
+    let bundle = running();
+    let output = bundle.call(&["exec", &bundle.id, "no-such"]);
+    assert_eq!(output.status.code(), Some(255));
+    let wanted = r#"exec failed: unable to start container process: exec: \"no-such\": executable file not found in $PATH"#;
+    assert!(stderr(&output).contains(wanted), "{}", stderr(&output));
+}
+
+#[test]
+fn exec_takes_a_process_file_and_detaches() {
+    let bundle = running();
+    let file = bundle.path().join("process.json");
+    let process = json!({
+        "args": ["/bin/sh", "-c", "echo $X > /tmp/made; exec sleep 100"],
+        "env": ["X=from-file", "PATH=/bin"],
+        "cwd": "/",
+        "user": {"uid": 0, "gid": 0},
+    });
+    fs::write(&file, process.to_string()).unwrap();
+    let pid_file = bundle.path().join("exec.pid");
+    bundle.detached(&[
+        "exec",
+        "--process",
+        file.to_str().unwrap(),
+        "--detach",
+        "--pid-file",
+        pid_file.to_str().unwrap(),
+        &bundle.id,
+    ]);
+    let pid: i32 = fs::read_to_string(&pid_file).unwrap().parse().unwrap();
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap();
+    assert_eq!(namespace(pid), namespace(bundle.pid()));
+    let made = bundle.rootfs().join("tmp/made");
+    while fs::read_to_string(&made).unwrap_or_default() != "from-file\n" {
+        std::thread::yield_now();
+    }
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    bundle.wait_gone(pid);
+}
+
+#[test]
+fn exec_into_what_has_stopped_is_refused() {
+    let bundle = Bundle::new("true");
+    bundle.start();
+    let patience = std::time::Instant::now();
+    while bundle.status() != "stopped" {
+        assert!(patience.elapsed().as_secs() < 20);
+        std::thread::yield_now();
+    }
+    let output = bundle.call(&["exec", &bundle.id, "true"]);
+    assert_eq!(output.status.code(), Some(255));
+    assert!(stderr(&output).contains("cannot exec in a stopped container"), "{}", stderr(&output));
+}
+
+#[test]
+fn exec_adds_capabilities_but_none_is_inheritable() {
+    let bundle = running();
+    let output = bundle.ok(&[
+        "exec",
+        "--cap",
+        "CAP_NET_ADMIN",
+        &bundle.id,
+        "grep",
+        "Cap",
+        "/proc/self/status",
+    ]);
+    let value = |name: &str| {
+        let line = output.lines().find(|line| line.starts_with(name)).unwrap();
+        u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap()
+    };
+    assert_eq!(value("CapEff"), 1 | 1 << 5 | 1 << 10 | 1 << 12);
+    assert_eq!(value("CapInh"), 0);
+}
+
+#[test]
+fn exec_in_a_user_namespace_is_root_only_inside() {
+    let mut bundle = Bundle::new("sleep 100");
+    bundle.use_user_namespace();
+    bundle.start();
+    let output = bundle.ok(&["exec", &bundle.id, "sh", "-c", "id -u; cat /proc/self/uid_map"]);
+    let words: Vec<&str> = output.split_whitespace().collect();
+    assert_eq!(words, ["0", "0", "100000", "65536"]);
+}

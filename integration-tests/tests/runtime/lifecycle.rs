@@ -1,0 +1,315 @@
+//! create, start, run, state, list, kill, delete, and what they say when it cannot be.
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::bundle::{Bundle, ours_only, stderr};
+
+#[test]
+fn run_answers_output_and_exit_code() {
+    let bundle = Bundle::new("echo out; echo err >&2; exit 7");
+    let output = bundle.run();
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(output.stdout, b"out\n");
+    assert_eq!(output.stderr, b"err\n");
+    assert!(!bundle.root().join(&bundle.id).exists(), "the state is gone after run");
+}
+
+#[test]
+fn run_answers_128_and_the_signal() {
+    let bundle = Bundle::new("kill -9 $$");
+    // The first process of a pid namespace cannot kill itself; a child can be killed.
+    assert_eq!(bundle.run().status.code(), Some(0));
+    let bundle = Bundle::new("sh -c 'kill -9 $$'; exit $?");
+    assert_eq!(bundle.run().status.code(), Some(137));
+}
+
+#[test]
+fn a_container_goes_from_created_over_running_to_stopped() {
+    let bundle = Bundle::new("sleep 100");
+    let pid_file = bundle.path().join("pid");
+    bundle.detached(&[
+        "create",
+        "--bundle",
+        bundle.path().to_str().unwrap(),
+        "--pid-file",
+        pid_file.to_str().unwrap(),
+        &bundle.id,
+    ]);
+    let state = bundle.state();
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["id"], json!(bundle.id));
+    assert_eq!(state["bundle"], json!(bundle.path()));
+    assert_eq!(state["rootfs"], json!(bundle.rootfs()));
+    assert_eq!(fs::read_to_string(pid_file).unwrap(), state["pid"].to_string());
+
+    bundle.detached(&["start", &bundle.id]);
+    assert_eq!(bundle.status(), "running");
+    let again = bundle.call(&["start", &bundle.id]);
+    assert!(stderr(&again).contains("cannot start an already running container"));
+
+    let refused = bundle.call(&["delete", &bundle.id]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("that is not stopped: running"), "{}", stderr(&refused));
+
+    let pid = bundle.pid();
+    bundle.ok(&["kill", &bundle.id, "KILL"]);
+    bundle.wait_gone(pid);
+    assert_eq!(bundle.state()["pid"], 0);
+    assert_eq!(bundle.status(), "stopped");
+    let late = bundle.call(&["kill", &bundle.id, "9"]);
+    assert_eq!(late.status.code(), Some(1));
+    assert!(stderr(&late).contains("container not running"));
+
+    bundle.ok(&["delete", &bundle.id]);
+    let unknown = bundle.call(&["state", &bundle.id]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("container does not exist"));
+}
+
+#[test]
+fn a_created_container_can_be_deleted_without_force() {
+    let bundle = Bundle::new("true");
+    bundle.detached(&["create", "--bundle", bundle.path().to_str().unwrap(), &bundle.id]);
+    bundle.ok(&["delete", &bundle.id]);
+    assert!(!bundle.root().join(&bundle.id).exists());
+}
+
+#[test]
+fn force_deletes_what_runs_and_what_is_not_there() {
+    let bundle = Bundle::new("sleep 100");
+    bundle.start();
+    let pid = bundle.pid();
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    bundle.wait_gone(pid);
+    bundle.ok(&["delete", "--force", &bundle.id]);
+}
+
+#[test]
+fn an_id_can_be_used_once_at_a_time() {
+    let bundle = Bundle::new("sleep 100");
+    bundle.start();
+    let second = bundle.call(&["create", "--bundle", bundle.path().to_str().unwrap(), &bundle.id]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(stderr(&second).contains("container with given ID already exists"));
+    assert_eq!(bundle.status(), "running");
+}
+
+#[test]
+fn ids_that_are_no_names_are_refused() {
+    let bundle = Bundle::new("true");
+    for id in ["../x", "a/b", "a b"] {
+        let output = bundle.call(&["state", id]);
+        assert_eq!(output.status.code(), Some(1), "{id}");
+        assert!(stderr(&output).contains("invalid container ID format"), "{id}");
+    }
+}
+
+#[test]
+fn a_missing_program_is_told_in_words_and_in_the_log_and_leaves_nothing() {
+    for (program, words) in [
+        ("no-such", r#"exec: "no-such": executable file not found in $PATH"#),
+        ("/no/such", r#"exec: "/no/such": stat /no/such: no such file or directory"#),
+        ("/tmp", r#"exec: "/tmp": permission denied"#),
+    ] {
+        let mut bundle = Bundle::new("");
+        bundle.process()["args"] = json!([program]);
+        let log = bundle.path().join("log");
+        let output = bundle.call(&[
+            "--log",
+            log.to_str().unwrap(),
+            "--log-format=json",
+            "create",
+            "--bundle",
+            bundle.path().to_str().unwrap(),
+            &bundle.id,
+        ]);
+        assert_eq!(output.status.code(), Some(1), "{program}");
+        assert_eq!(output.stdout, b"", "{program}");
+        let wanted = format!("runc create failed: unable to start container process: {words}");
+        assert_eq!(stderr(&output).trim_end(), wanted);
+        let text = fs::read_to_string(&log).unwrap();
+        let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!((&last["level"], &last["msg"]), (&json!("error"), &json!(wanted)));
+        assert!(!bundle.root().join(&bundle.id).exists(), "{program}: state left behind");
+    }
+}
+
+#[test]
+fn a_program_the_kernel_refuses_is_told_on_the_containers_stderr() {
+    let mut bundle = Bundle::new("");
+    let script = bundle.rootfs().join("bin/broken");
+    fs::write(&script, "no interpreter line").unwrap();
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    bundle.process()["args"] = json!(["/bin/broken"]);
+    let output = bundle.run();
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("exec /bin/broken: exec format error"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_bundle_without_configuration_is_told() {
+    let bundle = Bundle::new("true");
+    let empty = bundle.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let output = bundle.call(&["create", "--bundle", empty.to_str().unwrap(), &bundle.id]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("JSON specification file config.json not found"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn flags_that_are_not_known_are_told() {
+    let bundle = Bundle::new("true");
+    let output = bundle.call(&["create", "--foo", &bundle.id]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("flag provided but not defined: -foo"));
+}
+
+#[test]
+fn list_shows_what_runs() {
+    let bundle = Bundle::new("sleep 100");
+    bundle.start();
+    let list: Value = serde_json::from_str(&bundle.ok(&["list", "--format", "json"])).unwrap();
+    assert_eq!(list[0]["id"], json!(bundle.id));
+    assert_eq!(list[0]["status"], "running");
+    assert_eq!(list[0]["owner"], "root");
+    assert_eq!(bundle.ok(&["list", "-q"]), format!("{}\n", bundle.id));
+}
+
+#[test]
+fn hooks_run_in_order_with_the_state_on_stdin() {
+    let mut bundle = Bundle::new("true");
+    let log = bundle.path().join("hooks");
+    for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+        let script = format!("(echo {kind}; cat; echo) >> {}", log.display());
+        bundle.config["hooks"][kind] =
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}]);
+    }
+    bundle.config["annotations"] = json!({"key": "value"});
+    bundle.output();
+    let text = fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let names: Vec<&str> = lines.iter().step_by(2).copied().collect();
+    assert_eq!(names, ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]);
+    for state in lines.iter().skip(1).step_by(2) {
+        let state: Value = serde_json::from_str(state).unwrap();
+        assert_eq!(state["id"], json!(bundle.id));
+        assert_eq!(state["bundle"], json!(bundle.path()));
+        assert_eq!(state["annotations"]["key"], "value");
+    }
+    assert!(lines[9].contains("stopped"));
+}
+
+#[test]
+fn a_failing_hook_ends_the_create_and_leaves_nothing() {
+    let mut bundle = Bundle::new("true");
+    bundle.config["hooks"]["createRuntime"] =
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo no >&2; exit 3"]}]);
+    let output = bundle.run();
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("error running hook: exit status 3, stdout: , stderr: no"), "{text}");
+    assert!(!bundle.root().join(&bundle.id).exists());
+}
+
+#[test]
+fn signals_to_run_reach_the_container() {
+    let bundle = Bundle::new("trap 'exit 9' TERM; echo ready; while :; do sleep 1 & wait; done");
+    let mut child = bundle
+        .command(&["run", "--bundle", bundle.path().to_str().unwrap(), &bundle.id])
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = child.stdout.take().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+}
+
+#[test]
+fn kill_all_reaches_every_process() {
+    let mut bundle = Bundle::new("sleep 100 & sleep 100 & wait");
+    // Without a pid namespace nothing dies with the first process.
+    let namespaces = bundle.linux()["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "pid");
+    bundle.config["mounts"].as_array_mut().unwrap().remove(0);
+    bundle.linux()["maskedPaths"] = json!([]);
+    bundle.linux()["readonlyPaths"] = json!([]);
+    bundle.start();
+    let pid = bundle.pid();
+    let pids = || -> Vec<i32> {
+        serde_json::from_str(&bundle.ok(&["ps", "--format", "json", &bundle.id])).unwrap()
+    };
+    let mut all = pids();
+    while all.len() < 3 {
+        std::thread::yield_now();
+        all = pids();
+    }
+    assert!(all.contains(&pid));
+    bundle.ok(&["kill", "--all", &bundle.id, "KILL"]);
+    for pid in all {
+        bundle.wait_gone(pid);
+    }
+    assert_eq!(bundle.status(), "stopped");
+}
+
+#[test]
+fn pause_and_resume_show_in_the_state() {
+    let bundle = Bundle::new("sleep 100");
+    bundle.start();
+    bundle.ok(&["pause", &bundle.id]);
+    assert_eq!(bundle.status(), "paused");
+    let refused = bundle.call(&["exec", &bundle.id, "true"]);
+    assert_eq!(refused.status.code(), Some(255));
+    bundle.ok(&["resume", &bundle.id]);
+    assert_eq!(bundle.status(), "running");
+}
+
+#[test]
+fn limits_are_written_and_gone_after_delete() {
+    let mut bundle = Bundle::new("sleep 100");
+    bundle.linux()["resources"]["pids"] = json!({"limit": 33});
+    bundle.start();
+    let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", bundle.pid())).unwrap();
+    let line = cgroups
+        .lines()
+        .find(|line| line.contains(":pids:") || line.starts_with("0::/runc-rs-test"))
+        .unwrap();
+    let path = line.rsplit(':').next().unwrap();
+    assert!(path.ends_with(&format!("/runc-rs-test/{}", bundle.id)), "{cgroups}");
+    let dir = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"]
+        .map(|mount| std::path::PathBuf::from(format!("{mount}{path}")))
+        .into_iter()
+        .find(|dir| dir.join("pids.max").exists())
+        .unwrap();
+    assert_eq!(fs::read_to_string(dir.join("pids.max")).unwrap(), "33\n");
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    assert!(!dir.exists());
+}
+
+#[test]
+fn another_runtimes_container_is_refused() {
+    if !ours_only() {
+        return;
+    }
+    let bundle = Bundle::new("true");
+    let dir = bundle.root().join("foreign");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("state.json"), r#"{"id":"foreign","init_process_pid":1}"#).unwrap();
+    let output = bundle.call(&["delete", "--force", "foreign"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("was made by another runtime"));
+    assert!(dir.join("state.json").exists());
+}

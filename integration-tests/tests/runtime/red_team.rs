@@ -1,0 +1,163 @@
+//! One attack a test, after the record of runc, crun and youki. Every one must fail, whatever the
+//! runtime answers, and the host must look as before.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use serde_json::json;
+
+use crate::bundle::{Bundle, ours_only, stderr};
+
+/// CVE-2019-16884, CVE-2019-19921, CVE-2023-27561.
+#[test]
+fn a_proc_that_is_a_link_is_refused() {
+    let bundle = Bundle::new("true");
+    fs::create_dir(bundle.rootfs().join("elsewhere")).unwrap();
+    symlink("elsewhere", bundle.rootfs().join("proc")).unwrap();
+    let output = bundle.run();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("must be mounted on ordinary directory"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+/// The same, by a mount of the configuration on top.
+#[test]
+fn a_proc_that_is_a_volume_is_refused() {
+    let mut bundle = Bundle::new("true");
+    bundle.add_mount(json!({
+        "destination": "/proc", "type": "bind", "source": "/tmp", "options": ["rbind"],
+    }));
+    assert_eq!(bundle.run().status.code(), Some(1));
+}
+
+/// CVE-2018-15664 and its kin: destinations that lead outside.
+#[test]
+fn a_mount_destination_cannot_leave_the_root() {
+    let mut bundle = Bundle::new("cat /inside/file");
+    let outside = bundle.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    symlink(&outside, bundle.rootfs().join("absolute")).unwrap();
+    symlink("../../../../../../..", bundle.rootfs().join("up")).unwrap();
+    let source = bundle.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "x\n").unwrap();
+    for destination in ["/inside", "/up/relative"] {
+        bundle.add_mount(json!({
+            "destination": destination, "type": "bind", "source": source, "options": ["rbind"],
+        }));
+    }
+    assert_eq!(bundle.output(), "x\n");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    assert!(bundle.rootfs().join("relative").is_dir());
+}
+
+/// CVE-2024-45310.
+#[test]
+fn nothing_is_made_behind_a_link_to_the_host() {
+    let mut bundle = Bundle::new("true");
+    let outside = bundle.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    symlink(&outside, bundle.rootfs().join("link")).unwrap();
+    bundle.add_mount(json!({
+        "destination": "/link/a/b", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"],
+    }));
+    // Inside the root the link dangles: refused, or made below the root.
+    drop(bundle.run());
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+/// CVE-2026-41579, CVE-2026-47766.
+#[test]
+fn a_dev_that_is_a_link_gets_no_device() {
+    let mut bundle = Bundle::new("true");
+    let outside = bundle.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    symlink(&outside, bundle.rootfs().join("dev")).unwrap();
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    drop(bundle.run());
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+/// CVE-2024-21626.
+#[test]
+fn a_working_directory_behind_a_descriptor_is_refused() {
+    for number in 3..16 {
+        let mut bundle = Bundle::new("pwd; ls -d ../../../../etc/shadow");
+        bundle.process()["cwd"] = json!(format!("/proc/self/fd/{number}"));
+        let output = bundle.run();
+        assert!(!output.status.success(), "fd {number}");
+        assert_eq!(output.stdout, b"", "fd {number}: {}", stderr(&output));
+    }
+}
+
+/// CVE-2025-31133: the container's own null device is never what masks.
+#[test]
+fn a_false_null_device_does_not_mask() {
+    let mut bundle = Bundle::new("cat /secret");
+    fs::write(bundle.rootfs().join("secret"), "hidden\n").unwrap();
+    fs::write(bundle.rootfs().join("prize"), "prize\n").unwrap();
+    fs::create_dir(bundle.rootfs().join("dev")).unwrap();
+    symlink("/prize", bundle.rootfs().join("dev/null")).unwrap();
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    bundle.linux()["maskedPaths"] = json!(["/secret"]);
+    assert_eq!(bundle.run().stdout, b"");
+}
+
+/// CVE-2019-5736: what the container sees of the runtime cannot be opened for writing.
+#[test]
+fn the_runtimes_own_file_is_not_writable_through_its_process() {
+    let bundle = Bundle::new("true");
+    bundle.detached(&["create", "--bundle", bundle.path().to_str().unwrap(), &bundle.id]);
+    let exe = format!("/proc/{}/exe", bundle.pid());
+    let error = fs::OpenOptions::new().write(true).open(exe).unwrap_err();
+    if ours_only() {
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+    }
+}
+
+/// The same by way of an interpreter line that names the process that is about to execute it.
+#[test]
+fn the_runtime_cannot_be_made_its_own_interpreter_for_writing() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bundle = Bundle::new("sleep 100");
+    let script = bundle.rootfs().join("bin/trick");
+    fs::write(&script, "#!/proc/self/exe\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    bundle.start();
+    let before = fs::read(crate::bundle::binary()).unwrap();
+    drop(bundle.call(&["exec", &bundle.id, "/bin/trick"]));
+    assert!(fs::read(crate::bundle::binary()).unwrap() == before);
+}
+
+/// CVE-2026-30892.
+#[test]
+fn a_user_that_is_no_number_is_refused() {
+    let bundle = Bundle::new("sleep 100");
+    bundle.start();
+    for user in ["", "root", "-1", "1:", "4294967296"] {
+        let output = bundle.call(&["exec", "--user", user, &bundle.id, "id", "-u"]);
+        // Compat: an empty flag is no flag to Go.
+        if ours_only() || !user.is_empty() {
+            assert_eq!(output.status.code(), Some(255), "{user:?}");
+        }
+    }
+}
+
+/// A container's process may not look into the one that enters it before its exec.
+#[test]
+fn a_process_that_waits_for_start_is_not_dumpable() {
+    use std::os::unix::fs::MetadataExt as _;
+    if !ours_only() {
+        return;
+    }
+    let mut bundle = Bundle::new("true");
+    bundle.process()["user"] = json!({"uid": 1000, "gid": 1000});
+    bundle.detached(&["create", "--bundle", bundle.path().to_str().unwrap(), &bundle.id]);
+    let environment = format!("/proc/{}/environ", bundle.pid());
+    assert_eq!(fs::metadata(environment).unwrap().uid(), 0);
+}

@@ -1,0 +1,132 @@
+//! Mounts, devices, masked and read-only paths.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::bundle::{Bundle, stderr};
+
+/// The line of `/proc/self/mountinfo` for a mount point, without its numbers.
+fn mount_of<'a>(mountinfo: &'a str, point: &str) -> Vec<&'a str> {
+    let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some(point));
+    line.unwrap_or_else(|| panic!("{point} is no mount:\n{mountinfo}")).split(' ').skip(4).collect()
+}
+
+#[test]
+fn binds_have_the_options_asked_for() {
+    let mut bundle = Bundle::new("cat /proc/self/mountinfo; cat /ro/file /single");
+    let source = bundle.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "content\n").unwrap();
+    for (destination, from, options) in [
+        ("/ro", source.clone(), vec!["rbind", "ro", "rprivate"]),
+        ("/rw", source.clone(), vec!["bind", "nosuid", "noexec"]),
+        ("/single", source.join("file"), vec!["rbind", "rprivate"]),
+    ] {
+        bundle.add_mount(json!({
+            "destination": destination, "type": "bind", "source": from, "options": options,
+        }));
+    }
+    let output = bundle.output();
+    assert!(output.ends_with("content\ncontent\n"), "{output}");
+    let options = |point: &str| mount_of(&output, point)[1].to_owned();
+    assert!(options("/ro").starts_with("ro,"), "{output}");
+    assert!(options("/rw").starts_with("rw,nosuid,noexec"), "{output}");
+    assert!(options("/single").starts_with("rw"), "{output}");
+}
+
+#[test]
+fn a_tmpfs_may_start_with_what_it_covers() {
+    let mut bundle = Bundle::new("cat /data/below/file; touch /data/new; ls -l /data/below");
+    fs::create_dir_all(bundle.rootfs().join("data/below")).unwrap();
+    fs::write(bundle.rootfs().join("data/below/file"), "copied\n").unwrap();
+    bundle.add_mount(json!({
+        "destination": "/data", "type": "tmpfs", "source": "tmpfs",
+        "options": ["tmpcopyup", "nosuid"],
+    }));
+    assert!(bundle.output().starts_with("copied\n"));
+    assert!(!bundle.rootfs().join("data/new").exists());
+}
+
+#[test]
+fn a_mount_source_that_is_missing_is_named() {
+    let mut bundle = Bundle::new("true");
+    bundle.add_mount(json!({
+        "destination": "/x", "type": "bind", "source": "/no/such/source", "options": ["rbind"],
+    }));
+    let output = bundle.run();
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(
+        text.contains("/no/such/source") && text.contains("no such file or directory"),
+        "{text}"
+    );
+}
+
+#[test]
+fn masked_paths_are_empty_and_readonly_paths_are_read_only() {
+    let mut bundle = Bundle::new(
+        "cat /proc/keys; ls /secret; cat /single; echo 1 > /proc/sys/net/ipv4/ip_forward; echo $?; \
+         touch /fixed/x; echo $?",
+    );
+    fs::create_dir(bundle.rootfs().join("secret")).unwrap();
+    fs::write(bundle.rootfs().join("secret/inside"), "x").unwrap();
+    fs::write(bundle.rootfs().join("single"), "x").unwrap();
+    fs::create_dir(bundle.rootfs().join("fixed")).unwrap();
+    let masked = bundle.linux()["maskedPaths"].as_array_mut().unwrap();
+    masked.extend([json!("/secret"), json!("/single"), json!("/absent")]);
+    let fixed = bundle.linux()["readonlyPaths"].as_array_mut().unwrap();
+    fixed.extend([json!("/fixed"), json!("/absent")]);
+    assert_eq!(bundle.output(), "1\n1\n");
+}
+
+#[test]
+fn a_read_only_root_cannot_be_written() {
+    let mut bundle = Bundle::new("touch /x; echo $?; touch /dev/x; echo $?");
+    bundle.config["root"]["readonly"] = json!(true);
+    assert_eq!(bundle.output(), "1\n0\n");
+}
+
+#[test]
+fn devices_have_number_mode_and_owner() {
+    let mut bundle = Bundle::new(
+        "busybox stat -c '%t %T %a %u %g' /dev/null /dev/extra; readlink /dev/ptmx /dev/fd; \
+         echo x > /dev/full; echo $?",
+    );
+    bundle.linux()["devices"] = json!([{
+        "path": "/dev/extra", "type": "c", "major": 1, "minor": 7, "fileMode": 0o640, "uid": 5,
+        "gid": 6,
+    }]);
+    assert_eq!(bundle.output(), "1 3 666 0 0\n1 7 640 5 6\npts/ptmx\n/proc/self/fd\n1\n");
+}
+
+#[test]
+fn device_rules_hold() {
+    let mut bundle = Bundle::new("cat /dev/extra > /dev/null; echo $?");
+    // The kernel's ring buffer: not among the devices that are always allowed.
+    bundle.linux()["devices"] =
+        json!([{"path": "/dev/extra", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666}]);
+    assert_eq!(bundle.output(), "1\n");
+}
+
+#[test]
+fn a_working_directory_that_is_missing_is_made() {
+    let mut bundle = Bundle::new("pwd");
+    bundle.process()["cwd"] = json!("/made/for/you");
+    assert_eq!(bundle.output(), "/made/for/you\n");
+}
+
+#[test]
+fn the_cgroup_mount_shows_only_our_own() {
+    let mut bundle = Bundle::new("ls /sys/fs/cgroup; cat /proc/self/cgroup");
+    bundle.linux()["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
+    bundle.add_mount(json!({
+        "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+        "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
+    }));
+    let output = bundle.output();
+    assert!(output.contains("pids"), "{output}");
+    for line in output.lines().filter(|line| line.contains(':')) {
+        assert!(line.ends_with(":/"), "{output}");
+    }
+}
