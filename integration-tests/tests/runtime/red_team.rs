@@ -73,6 +73,10 @@ fn nothing_is_made_behind_a_link_to_the_host() {
 #[test]
 fn a_dev_that_is_a_link_gets_no_device() {
     let mut bundle = Bundle::new("true");
+    if !ours_only() {
+        // runc before 1.3.6 makes them.
+        return;
+    }
     let outside = bundle.path().join("outside");
     fs::create_dir(&outside).unwrap();
     symlink(&outside, bundle.rootfs().join("dev")).unwrap();
@@ -114,9 +118,17 @@ fn the_runtimes_own_file_is_not_writable_through_its_process() {
     let bundle = Bundle::new("true");
     bundle.detached(&["create", "--bundle", bundle.path().to_str().unwrap(), &bundle.id]);
     let exe = format!("/proc/{}/exe", bundle.pid());
-    let error = fs::OpenOptions::new().write(true).open(exe).unwrap_err();
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let handle = rustix::fs::open(exe, flags, rustix::fs::Mode::empty()).unwrap();
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    // A handle taken before must not lead to the file for writing either.
+    use std::os::fd::AsRawFd as _;
+    let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    assert!(fs::OpenOptions::new().write(true).open(path).is_err());
     if ours_only() {
-        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+        // Parallel tests keep the file busy, which would hide a writable mount.
+        let mount = rustix::fs::fstatvfs(&handle).unwrap();
+        assert!(mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
     }
 }
 
@@ -137,14 +149,15 @@ fn the_runtime_cannot_be_made_its_own_interpreter_for_writing() {
 /// CVE-2026-30892.
 #[test]
 fn a_user_that_is_no_number_is_refused() {
+    if !ours_only() {
+        // runc takes what overflows.
+        return;
+    }
     let bundle = Bundle::new("sleep 100");
     bundle.start();
     for user in ["", "root", "-1", "1:", "4294967296"] {
         let output = bundle.call(&["exec", "--user", user, &bundle.id, "id", "-u"]);
-        // Compat: an empty flag is no flag to Go.
-        if ours_only() || !user.is_empty() {
-            assert_eq!(output.status.code(), Some(255), "{user:?}");
-        }
+        assert_eq!(output.status.code(), Some(255), "{user:?}");
     }
 }
 

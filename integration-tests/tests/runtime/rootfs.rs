@@ -90,7 +90,7 @@ fn a_read_only_root_cannot_be_written() {
 #[test]
 fn devices_have_number_mode_and_owner() {
     let mut bundle = Bundle::new(
-        "busybox stat -c '%t %T %a %u %g' /dev/null /dev/extra; readlink /dev/ptmx /dev/fd; \
+        "busybox stat -c '%t %T %a %u %g' /dev/null /dev/extra; readlink /dev/ptmx; readlink /dev/fd; \
          echo x > /dev/full; echo $?",
     );
     bundle.linux()["devices"] = json!([{
