@@ -14,6 +14,7 @@ mod runtime;
 mod snapshot;
 mod store;
 mod sys;
+mod transfer;
 
 use std::io::Write as _;
 use std::path::Path;

@@ -9,7 +9,9 @@ mod introspection;
 mod leases;
 mod namespaces;
 mod snapshots;
+mod streaming;
 mod tasks;
+mod transfer;
 mod version;
 mod wire;
 
@@ -27,7 +29,9 @@ use proto::containerd::services::introspection::v1::introspection_server::Intros
 use proto::containerd::services::leases::v1::leases_server::LeasesServer;
 use proto::containerd::services::namespaces::v1::namespaces_server::NamespacesServer;
 use proto::containerd::services::snapshots::v1::snapshots_server::SnapshotsServer;
+use proto::containerd::services::streaming::v1::streaming_server::StreamingServer;
 use proto::containerd::services::tasks::v1::tasks_server::TasksServer;
+use proto::containerd::services::transfer::v1::transfer_server::TransferServer;
 use proto::containerd::services::version::v1::version_server::VersionServer;
 use proto::grpc::health::v1::health_server::HealthServer;
 use tokio::net::UnixListener;
@@ -44,7 +48,9 @@ use self::introspection::IntrospectionService;
 use self::leases::LeasesService;
 use self::namespaces::NamespacesService;
 use self::snapshots::SnapshotsService;
+use self::streaming::{StreamingService, Streams};
 use self::tasks::TasksService;
+use self::transfer::TransferService;
 use self::version::{HealthService, VersionService};
 pub(crate) use self::wire::{context, to_status};
 use crate::app::App;
@@ -109,6 +115,8 @@ fn router(app: &App, runtime: &Runtime) -> Router {
     }
     let introspection = IntrospectionService { app: app.clone(), runtime: runtime.clone() };
     let tasks = TasksService::new(runtime.clone(), app.containers.clone());
+    let streams = Streams::default();
+    let transfer = TransferService { app: app.clone(), streams: streams.clone() };
     Server::builder()
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
@@ -123,6 +131,8 @@ fn router(app: &App, runtime: &Runtime) -> Router {
         .add_service(limited!(DiffServer, DiffService(app.clone())))
         .add_service(limited!(ContainersServer, ContainersService(app.clone())))
         .add_service(limited!(EventsServer, EventsService(app.clone())))
+        .add_service(limited!(StreamingServer, StreamingService(streams)))
+        .add_service(limited!(TransferServer, transfer))
         .add_service(limited!(TasksServer, tasks))
 }
 

@@ -1,0 +1,175 @@
+//! `containerd.services.transfer.v1.Transfer`: source and destination are messages of many types;
+//! the pair decides what is done.
+
+use oci_image::Platform;
+use oci_registry::Scheme;
+use prost_types::Any;
+use proto::any::{is, type_name, unpack};
+use proto::containerd::services::transfer::v1::TransferRequest;
+use proto::containerd::services::transfer::v1::transfer_server::Transfer;
+use proto::containerd::types::Platform as WirePlatform;
+use proto::containerd::types::transfer as wire;
+use proto::errdefs::Kind;
+use tonic::{Request, Response, Status};
+
+use super::streaming::Streams;
+use super::wire::{Answer, context, from_labels, required};
+use crate::app::App;
+use crate::context::Context;
+use crate::transfer::{
+    self, Error, ExportOptions, ExtraReference, ImageStore, RegistrySource, Reporter, Unpack,
+};
+
+pub(crate) struct TransferService {
+    pub(crate) app: App,
+    pub(crate) streams: Streams,
+}
+
+#[tonic::async_trait]
+impl Transfer for TransferService {
+    async fn transfer(&self, request: Request<TransferRequest>) -> Answer<()> {
+        let context = context(&request)?;
+        let request = request.into_inner();
+        let source = required(request.source, "source")?;
+        let destination = required(request.destination, "destination")?;
+        let stream = request.options.map(|options| options.progress_stream).unwrap_or_default();
+        let report = if stream.is_empty() {
+            Reporter::default()
+        } else {
+            self.streams.take(&context.namespace, &stream)?.reporter()
+        };
+        let outcome = self.run(context, &source, &destination, report).await?;
+        outcome.map_err(to_status)?;
+        Ok(Response::new(()))
+    }
+}
+
+impl TransferService {
+    /// The outer result is for requests that cannot be read.
+    async fn run(
+        &self,
+        context: Context,
+        source: &Any,
+        destination: &Any,
+        report: Reporter,
+    ) -> Result<Result<(), Error>, Status> {
+        let app = &self.app;
+        if is::<wire::OciRegistry>(source) && is::<wire::ImageStore>(destination) {
+            let store = image_store(message(destination)?)?;
+            let source = self.registry(&context, message(source)?)?;
+            return Ok(transfer::pull(app, context, source, store, report).await);
+        }
+        if is::<wire::ImageImportStream>(source) && is::<wire::ImageStore>(destination) {
+            let store = image_store(message(destination)?)?;
+            let source: wire::ImageImportStream = message(source)?;
+            if source.force_compress {
+                let what = "compressing layers while importing".to_owned();
+                return Ok(Err(Error::Unimplemented(what)));
+            }
+            let data = self.streams.take(&context.namespace, &source.stream)?.reader();
+            return Ok(transfer::import(app, context, data, store, report).await);
+        }
+        if is::<wire::ImageStore>(source) && is::<wire::ImageStore>(destination) {
+            let (source, store) = (message(source)?, message(destination)?);
+            let (source, store) = (image_store(source)?, image_store(store)?);
+            return Ok(transfer::tag(app, context, source, store).await);
+        }
+        if is::<wire::ImageStore>(source) && is::<wire::ImageExportStream>(destination) {
+            let source = image_store(message(source)?)?;
+            let destination: wire::ImageExportStream = message(destination)?;
+            let output = self.streams.take(&context.namespace, &destination.stream)?.writer();
+            let options = ExportOptions {
+                platforms: destination.platforms.into_iter().map(platform).collect(),
+                all_platforms: destination.all_platforms,
+                skip_docker_manifest: destination.skip_compatibility_manifest,
+                skip_foreign: destination.skip_non_distributable,
+            };
+            let output: transfer::ArchiveWriter = Box::new(output);
+            return Ok(transfer::export(app, context, source, options, output, report).await);
+        }
+        Ok(Err(Error::Unimplemented(format!(
+            "transfer from {} to {}",
+            type_name(source),
+            type_name(destination)
+        ))))
+    }
+
+    fn registry(
+        &self,
+        context: &Context,
+        registry: wire::OciRegistry,
+    ) -> Result<RegistrySource, Status> {
+        let resolver = registry.resolver.unwrap_or_default();
+        let default_scheme = match resolver.default_scheme.as_str() {
+            "" => None,
+            "http" => Some(Scheme::Http),
+            "https" => Some(Scheme::Https),
+            other => {
+                return Err(Kind::InvalidArgument.status(format!("unknown scheme {other:?}")));
+            }
+        };
+        let credentials = if resolver.auth_stream.is_empty() {
+            None
+        } else {
+            Some(self.streams.take(&context.namespace, &resolver.auth_stream)?.credentials())
+        };
+        Ok(RegistrySource {
+            reference: registry.reference,
+            host_directory: Some(resolver.host_dir).filter(|dir| !dir.is_empty()).map(Into::into),
+            default_scheme,
+            headers: resolver.headers.into_iter().collect(),
+            credentials,
+        })
+    }
+}
+
+fn message<M: prost::Message + prost::Name + Default>(any: &Any) -> Result<M, Status> {
+    unpack(any).map_err(|error| Kind::InvalidArgument.status(error.to_string()))
+}
+
+fn image_store(store: wire::ImageStore) -> Result<ImageStore, Status> {
+    let unpacks = store
+        .unpacks
+        .into_iter()
+        .map(|unpack| Unpack {
+            platform: unpack.platform.map_or_else(Platform::host, platform),
+            snapshotter: unpack.snapshotter,
+        })
+        .collect();
+    let extra = store
+        .extra_references
+        .into_iter()
+        .map(|extra| ExtraReference {
+            name: extra.name,
+            is_prefix: extra.is_prefix,
+            allow_overwrite: extra.allow_overwrite,
+            add_digest: extra.add_digest,
+            skip_named_digest: extra.skip_named_digest,
+        })
+        .collect();
+    Ok(ImageStore {
+        name: store.name,
+        labels: from_labels(store.labels),
+        platforms: store.platforms.into_iter().map(platform).collect(),
+        all_metadata: store.all_metadata,
+        manifest_limit: usize::try_from(store.manifest_limit)
+            .map_err(|_| Kind::InvalidArgument.status("manifest_limit"))?,
+        extra,
+        unpacks,
+    })
+}
+
+fn platform(platform: WirePlatform) -> Platform {
+    Platform {
+        os: platform.os,
+        architecture: platform.architecture,
+        variant: platform.variant,
+        os_version: platform.os_version,
+        os_features: Vec::new(),
+    }
+}
+
+fn to_status(error: Error) -> Status {
+    tracing::info!(%error, "transfer failed");
+    error.kind().status(error.to_string())
+}
