@@ -1,0 +1,150 @@
+//! Containers.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+use proto::containerd::services::containers::v1 as containers;
+use proto::containerd::services::snapshots::v1::RemoveSnapshotRequest;
+use serde_json::{Value, json};
+
+use crate::connection::{Client, answer, refused};
+use crate::run::Run;
+use crate::table::{Table, parse_labels, plain_labels, timestamp};
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// create container
+    Create(Run),
+    /// delete one or more existing containers
+    #[command(visible_aliases = ["del", "rm", "remove"])]
+    Delete {
+        /// do not clean up snapshot with container
+        #[arg(long)]
+        keep_snapshot: bool,
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// get info about a container
+    Info {
+        /// only display the spec
+        #[arg(long)]
+        spec: bool,
+        id: String,
+    },
+    /// list containers
+    #[command(visible_alias = "ls")]
+    List {
+        /// print only the container id
+        #[arg(short, long)]
+        quiet: bool,
+        filters: Vec<String>,
+    },
+    /// set and clear labels for a container
+    Label { id: String, labels: Vec<String> },
+}
+
+pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Write) -> Result<()> {
+    let mut service = client.containers();
+    match command {
+        Command::Create(run) => {
+            crate::run::create(&run, client).await?;
+        }
+        Command::Delete { keep_snapshot, ids } => {
+            for id in ids {
+                delete(client, &id, keep_snapshot).await?;
+            }
+        }
+        Command::Info { spec, id } => {
+            let container = get(client, &id).await?;
+            let shown = if spec { spec_of(&container) } else { document(&container) };
+            writeln!(out, "{}", indented(&shown)?)?;
+        }
+        Command::List { quiet, filters } => {
+            let request = containers::ListContainersRequest { filters };
+            let list = answer(service.list(request).await)?.containers;
+            let mut table = Table::new(&["CONTAINER", "IMAGE", "RUNTIME"], 4, 4, true);
+            for container in list {
+                if quiet {
+                    writeln!(out, "{}", container.id)?;
+                    continue;
+                }
+                let dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+                let runtime = container.runtime.unwrap_or_default().name;
+                table.row([container.id, dash(container.image), runtime]);
+            }
+            if !quiet {
+                table.print(out)?;
+            }
+        }
+        Command::Label { id, labels } => {
+            let labels = parse_labels(&labels);
+            let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
+            let container = containers::Container { id, labels, ..Default::default() };
+            let request = containers::UpdateContainerRequest {
+                container: Some(container),
+                update_mask: Some(prost_types::FieldMask { paths }),
+            };
+            let container = answer(service.update(request).await)?.container.unwrap_or_default();
+            writeln!(out, "{}", plain_labels(&container.labels))?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn get(client: &Client, id: &str) -> Result<containers::Container> {
+    let request = containers::GetContainerRequest { id: id.to_owned() };
+    let container = answer(client.containers().get(request).await)?.container;
+    container.with_context(|| format!("container {id:?}: not found"))
+}
+
+/// Removes the container and, unless kept, its snapshot.
+pub(crate) async fn delete(client: &Client, id: &str, keep_snapshot: bool) -> Result<()> {
+    let container = get(client, id).await?;
+    if !keep_snapshot && !container.snapshot_key.is_empty() {
+        let (snapshotter, key) = (container.snapshotter, container.snapshot_key);
+        let request = RemoveSnapshotRequest { snapshotter, key };
+        match answer(client.snapshots().remove(request).await) {
+            Err(error) if refused(&error, tonic::Code::NotFound) => {}
+            result => {
+                result?;
+            }
+        }
+    }
+    let request = containers::DeleteContainerRequest { id: id.to_owned() };
+    answer(client.containers().delete(request).await).map(drop)
+}
+
+fn spec_of(container: &containers::Container) -> Value {
+    let spec = container.spec.as_ref().map(|spec| spec.value.as_slice()).unwrap_or_default();
+    serde_json::from_slice(spec).unwrap_or(Value::Null)
+}
+
+fn document(container: &containers::Container) -> Value {
+    let runtime = container.runtime.clone().unwrap_or_default();
+    json!({
+        "ID": container.id,
+        "Labels": container.labels.iter().collect::<BTreeMap<_, _>>(),
+        "Image": container.image,
+        "Runtime": {
+            "Name": runtime.name,
+            "Options": runtime.options.map(|any| json!({"type_url": any.type_url})),
+        },
+        "SnapshotKey": container.snapshot_key,
+        "Snapshotter": container.snapshotter,
+        "CreatedAt": timestamp(container.created_at),
+        "UpdatedAt": timestamp(container.updated_at),
+        "Extensions": {},
+        "Spec": spec_of(container),
+    })
+}
+
+/// Compat: ctr indents by four.
+fn indented(value: &Value) -> Result<String> {
+    let mut text = Vec::new();
+    let format = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, format);
+    serde::Serialize::serialize(value, &mut serializer)?;
+    Ok(String::from_utf8(text)?)
+}
