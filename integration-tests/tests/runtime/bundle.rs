@@ -223,7 +223,7 @@ fn config(script: &str, id: &str) -> Value {
             },
         ],
         "linux": {
-            "cgroupsPath": format!("/runc-rs-test/{id}"),
+            "cgroupsPath": format!("/{id}"),
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
             "namespaces": [
                 {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"},

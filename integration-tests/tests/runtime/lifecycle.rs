@@ -285,10 +285,10 @@ fn limits_are_written_and_gone_after_delete() {
     let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", bundle.pid())).unwrap();
     let line = cgroups
         .lines()
-        .find(|line| line.contains(":pids:") || line.starts_with("0::/runc-rs-test"))
+        .find(|line| line.contains(":pids:") || line.starts_with("0::/runc-rs-test-"))
         .unwrap();
     let path = line.rsplit(':').next().unwrap();
-    assert!(path.ends_with(&format!("/runc-rs-test/{}", bundle.id)), "{cgroups}");
+    assert!(path.ends_with(&format!("/{}", bundle.id)), "{cgroups}");
     let dir = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"]
         .map(|mount| std::path::PathBuf::from(format!("{mount}{path}")))
         .into_iter()
