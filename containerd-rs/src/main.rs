@@ -97,8 +97,12 @@ async fn serve(config: Config, pidfile: Option<&Path>) -> anyhow::Result<()> {
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
+    // Ours at the wanted level; the protocol libraries speak up only when something is wrong.
+    let level = config.level()?;
+    let others = level.min(tracing::Level::WARN);
+    let filter = tracing_subscriber::EnvFilter::new(format!("{others},containerd_rs={level}"));
     let builder = tracing_subscriber::fmt()
-        .with_max_level(config.level()?)
+        .with_env_filter(filter)
         .with_ansi(false)
         .with_writer(std::io::stderr);
     if config.debug.format == "json" {

@@ -80,6 +80,14 @@ impl Daemon {
         assert_eq!(status.signal(), Some(9));
     }
 
+    /// SIGTERM; gives how the daemon ended.
+    pub(crate) fn terminate(&mut self) -> std::process::ExitStatus {
+        let mut process = self.process.take().unwrap();
+        let pid = rustix::process::Pid::from_child(&process);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        process.wait().unwrap()
+    }
+
     pub(crate) async fn restart(&mut self) {
         assert!(self.process.is_none());
         self.process = Some(spawn(self.top.path()));
@@ -356,7 +364,7 @@ async fn connect(top: &Path) -> Channel {
 }
 
 /// A program of ours, built into the directory this test runs from.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join(name);
     assert!(path.exists(), "{} is not built", path.display());
