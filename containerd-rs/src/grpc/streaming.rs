@@ -177,10 +177,10 @@ impl Connection {
         Writer { chunks }
     }
 
-    /// Where a transfer reports its progress.
-    pub(crate) fn reporter(self) -> Reporter {
+    /// Where a transfer reports its progress, and the task that ends when all of it is told.
+    pub(crate) fn reporter(self) -> (Reporter, tokio::task::JoinHandle<()>) {
         let (sender, mut events) = mpsc::channel::<Progress>(QUEUE);
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let Self { mut incoming, outgoing } = self;
             loop {
                 tokio::select! {
@@ -203,7 +203,7 @@ impl Connection {
                 }
             }
         });
-        Reporter::new(sender)
+        (Reporter::new(sender), task)
     }
 
     /// The client as the one who knows credentials.

@@ -17,7 +17,7 @@ use super::wire::{Answer, context, from_labels, required};
 use crate::app::App;
 use crate::context::Context;
 use crate::transfer::{
-    self, Error, ExportOptions, ExtraReference, ImageStore, RegistrySource, Reporter, Unpack,
+    self, TransferError as Error, ExportOptions, ExtraReference, ImageStore, RegistrySource, Reporter, Unpack,
 };
 
 pub(crate) struct TransferService {
@@ -33,12 +33,19 @@ impl Transfer for TransferService {
         let source = required(request.source, "source")?;
         let destination = required(request.destination, "destination")?;
         let stream = request.options.map(|options| options.progress_stream).unwrap_or_default();
-        let report = if stream.is_empty() {
-            Reporter::default()
-        } else {
-            self.streams.take(&context.namespace, &stream)?.reporter()
-        };
+        let mut telling = None;
+        let mut report = Reporter::default();
+        if !stream.is_empty() {
+            let (reporter, task) = self.streams.take(&context.namespace, &stream)?.reporter();
+            (report, telling) = (reporter, Some(task));
+        }
         let outcome = self.run(context, &source, &destination, report).await?;
+        // What was told last should arrive before the answer.
+        if let Some(task) = telling
+            && tokio::time::timeout(LAST_WORDS, task).await.is_err()
+        {
+            tracing::debug!("the progress was not read to its end");
+        }
         outcome.map_err(to_status)?;
         Ok(Response::new(()))
     }
@@ -151,7 +158,6 @@ fn image_store(store: wire::ImageStore) -> Result<ImageStore, Status> {
         name: store.name,
         labels: from_labels(store.labels),
         platforms: store.platforms.into_iter().map(platform).collect(),
-        all_metadata: store.all_metadata,
         manifest_limit: usize::try_from(store.manifest_limit)
             .map_err(|_| Kind::InvalidArgument.status("manifest_limit"))?,
         extra,
@@ -173,3 +179,5 @@ fn to_status(error: Error) -> Status {
     tracing::info!(%error, "transfer failed");
     error.kind().status(error.to_string())
 }
+
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);

@@ -13,7 +13,7 @@ use tar::EntryType;
 use tokio::runtime::Handle;
 
 use super::destination::{IMAGE_NAME, REF_NAME};
-use super::error::{Error, Result};
+use super::error::{Result, TransferError as Error};
 use crate::app::App;
 use crate::context::Context;
 use crate::error::Error as StoreError;
@@ -22,6 +22,8 @@ use crate::store::record::Labels;
 /// What an archive holds, as documents that are to be stored.
 pub(super) struct Contents {
     pub(super) index: Index,
+    /// The index as it was read or made.
+    pub(super) bytes: Vec<u8>,
     /// Manifests that were made here, for archives that have none.
     pub(super) manifests: Vec<(Descriptor, Vec<u8>)>,
 }
@@ -70,7 +72,7 @@ struct Members {
     blobs: HashMap<String, Blob>,
     links: HashMap<String, String>,
     layout: Option<Layout>,
-    index: Option<Index>,
+    index: Option<Vec<u8>>,
     docker: Option<Vec<DockerImage>>,
 }
 
@@ -91,11 +93,12 @@ impl Importer {
             if layout.version != "1.0.0" {
                 return Err(Error::Invalid(format!("unsupported OCI version {}", layout.version)));
             }
-            let index = members.index.take().ok_or_else(|| Error::Member {
+            let bytes = members.index.take().ok_or_else(|| Error::Member {
                 member: "index.json".to_owned(),
                 reason: "is missing from the OCI layout".to_owned(),
             })?;
-            return Ok(Contents { index, manifests: Vec::new() });
+            let index = parse("index.json", &bytes)?;
+            return Ok(Contents { index, bytes, manifests: Vec::new() });
         }
         match members.docker.take() {
             Some(images) => self.docker(&members, images),
@@ -120,9 +123,9 @@ impl Importer {
             _ => return Ok(()),
         }
         match name.as_str() {
-            "oci-layout" => members.layout = Some(json(&name, &mut entry)?),
-            "index.json" => members.index = Some(json(&name, &mut entry)?),
-            "manifest.json" => members.docker = Some(json(&name, &mut entry)?),
+            "oci-layout" => members.layout = Some(parse(&name, &small(&mut entry)?)?),
+            "index.json" => members.index = Some(small(&mut entry)?),
+            "manifest.json" => members.docker = Some(parse(&name, &small(&mut entry)?)?),
             // Superseded by manifest.json; nothing is kept of them.
             "repositories" => {}
             _ => {
@@ -250,7 +253,8 @@ impl Importer {
             manifests: listed,
             annotations: std::collections::BTreeMap::new(),
         };
-        Ok(Contents { index, manifests })
+        let bytes = to_json(&index)?;
+        Ok(Contents { index, bytes, manifests })
     }
 }
 
@@ -272,10 +276,14 @@ pub(super) fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|error| Error::Invalid(error.to_string()))
 }
 
-fn json<T: for<'de> Deserialize<'de>>(name: &str, data: &mut impl Read) -> Result<T> {
+fn small(data: &mut impl Read) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     data.take(DOCUMENT_MAX).read_to_end(&mut bytes).map_err(Error::Archive)?;
-    serde_json::from_slice(&bytes)
+    Ok(bytes)
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(name: &str, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes)
         .map_err(|error| Error::Member { member: name.to_owned(), reason: error.to_string() })
 }
 

@@ -8,7 +8,7 @@ use oci_image::{Digest, Reference};
 use oci_registry::Repository;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::error::{Error, Result};
+use super::error::{Result, TransferError as Error};
 use super::progress::{Object, Pace, Reporter};
 use crate::app::App;
 use crate::content::Writer;
@@ -44,7 +44,7 @@ impl Blobs {
         repository: Repository,
         reference: &Reference,
     ) -> Self {
-        let source = (format!("{SOURCE}.{}", reference.domain()), reference.path().to_owned());
+        let source = source_label(reference);
         let downloads = Semaphore::new(DOWNLOADS);
         let remote = Some(Arc::new(Remote { repository, source, downloads }));
         Self { app, context, report, remote }
@@ -260,6 +260,16 @@ impl Blobs {
     fn source_label(&self) -> Option<(String, String)> {
         self.remote.as_ref().map(|remote| remote.source.clone())
     }
+}
+
+/// Where a blob came from. Compat: without the port, as containerd writes it.
+pub(crate) fn source_label(reference: &Reference) -> (String, String) {
+    let domain = reference.domain();
+    let host = match domain.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => domain,
+    };
+    (format!("{SOURCE}.{}", host.trim_matches(['[', ']'])), reference.path().to_owned())
 }
 
 fn drain(mut writer: Writer, mut chunks: mpsc::Receiver<Bytes>) -> crate::error::Result<Writer> {

@@ -5,7 +5,7 @@ use oci_image::Platform;
 use oci_image::manifest::{Descriptor, Index};
 use std::collections::BTreeMap;
 
-use super::error::{Error, Result};
+use super::error::{Result, TransferError as Error};
 use crate::app::App;
 use crate::context::Context;
 use crate::error::Error as StoreError;
@@ -16,7 +16,6 @@ pub(crate) struct ImageStore {
     pub(crate) name: String,
     pub(crate) labels: Labels,
     pub(crate) platforms: Vec<Platform>,
-    pub(crate) all_metadata: bool,
     pub(crate) manifest_limit: usize,
     pub(crate) extra: Vec<ExtraReference>,
     pub(crate) unpacks: Vec<Unpack>,

@@ -9,10 +9,10 @@ use proto::errdefs::Kind;
 use crate::error::Error as StoreError;
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum TransferError {
     // Compat: ctr and docker show this sentence; "not found" at its end is matched on.
-    #[error("failed to resolve image: failed to resolve reference \"{reference}\": {source}")]
-    Resolve { reference: String, source: RegistryError },
+    #[error("failed to resolve image: {0}")]
+    Resolve(#[source] RegistryError),
     #[error("failed to fetch {digest}: {source}")]
     Fetch { digest: Digest, source: RegistryError },
     #[error("invalid reference \"{reference}\": {source}")]
@@ -25,7 +25,8 @@ pub(crate) enum Error {
     Platform(Digest),
     #[error("failed to extract layer {diff_id}: {source}")]
     Extract { diff_id: Digest, source: StoreError },
-    #[error("wrong diff id {got} calculated on extraction of {layer}, {want} expected")]
+    // Compat: containerd's sentence, continued.
+    #[error("wrong diff id calculated on extraction \"{got}\": {want} expected of layer {layer}")]
     DiffId { layer: Digest, got: String, want: Digest },
     #[error("number of layers and diffIDs don't match: {layers} != {diff_ids}")]
     Layers { layers: usize, diff_ids: usize },
@@ -50,16 +51,16 @@ pub(crate) enum Error {
     Abandoned,
 }
 
-pub(crate) type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T> = std::result::Result<T, TransferError>;
 
-impl Error {
+impl TransferError {
     pub(crate) fn store(operation: &'static str) -> impl FnOnce(StoreError) -> Self {
         move |source| Self::Store { operation, source }
     }
 
     pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::Resolve { source, .. } | Self::Fetch { source, .. } => of_registry(source),
+            Self::Resolve(source) | Self::Fetch { source, .. } => of_registry(source),
             Self::Reference { .. } | Self::Invalid(_) | Self::Unrecognized => Kind::InvalidArgument,
             Self::Store { source, .. } | Self::Extract { source, .. } => source.kind(),
             Self::Platform(_) | Self::NoName | Self::NoImage(_) => Kind::NotFound,

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::archive::to_json;
 use super::destination::{IMAGE_NAME, ImageStore, REF_NAME};
-use super::error::{Error, Result};
+use super::error::{Result, TransferError as Error};
 use super::progress::Reporter;
 use super::{from_record, leased};
 use crate::app::App;

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::blobs::Blobs;
 use super::destination::{ImageStore, Unpack, to_record};
-use super::error::{Error, Result};
+use super::error::{Result, TransferError as Error};
 use super::progress::Object;
 use crate::error::Error as StoreError;
 use crate::store::record::Labels;

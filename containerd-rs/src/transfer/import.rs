@@ -5,10 +5,10 @@ use std::io::Read;
 use oci_image::manifest::{Descriptor, media};
 use tokio::runtime::Handle;
 
-use super::archive::{Importer, to_json};
+use super::archive::Importer;
 use super::blobs::{Blobs, child_labels};
 use super::destination::ImageStore;
-use super::error::{Error, Result};
+use super::error::{Result, TransferError as Error};
 use super::progress::Reporter;
 use super::{image, leased, save};
 use crate::app::App;
@@ -37,7 +37,7 @@ pub(crate) async fn import(
             let name = format!("manifest-{}", descriptor.digest);
             blobs.write(&descriptor, &name, &bytes.into(), labels).await?;
         }
-        let bytes = to_json(&contents.index)?;
+        let bytes = contents.bytes;
         let index = Descriptor::of(media::OCI_INDEX, &bytes);
         // Compat: stored even where no image names it; then it goes with the lease.
         let labels = child_labels(&Document::Index(contents.index.clone()));

@@ -19,7 +19,7 @@ mod import;
 mod progress;
 
 pub(crate) use destination::{ExtraReference, ImageStore, Unpack};
-pub(crate) use error::Error;
+pub(crate) use error::TransferError;
 pub(crate) use export::{ArchiveWriter, ExportOptions, export};
 pub(crate) use import::import;
 pub(crate) use progress::{Progress, Reporter};
@@ -35,7 +35,7 @@ use crate::app::App;
 use crate::context::Context;
 use crate::store::record::{Labels, Timestamp};
 use blobs::Blobs;
-use error::Result;
+use error::{Result, TransferError as Error};
 
 /// A name in a registry and how to get in.
 pub(crate) struct RegistrySource {
@@ -69,10 +69,10 @@ pub(crate) async fn pull(
             ..Options::default()
         });
         let repository = client.repository(&reference);
-        let failed = |source| Error::Resolve { reference: name.clone(), source };
-        let repository = repository.map_err(failed)?;
-        let resolved = repository.resolve().await.map_err(failed)?;
-        let target = resolved.descriptor;
+        let repository = repository.map_err(Error::Resolve)?;
+        let resolved = repository.resolve().await.map_err(Error::Resolve)?;
+        let mut target = resolved.descriptor;
+        target.annotations.extend([blobs::source_label(&reference)]);
         report.note(format!("Pulling from OCI Registry ({name})")).await;
         report.named("fetching image content", &name, None).await;
         let blobs = Blobs::remote(app.clone(), context, report.clone(), repository, &reference);

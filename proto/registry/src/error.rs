@@ -14,7 +14,7 @@ pub enum RegistryError {
     AccessDenied { detail: String },
     #[error("authorization failed: {0}")]
     Unauthorized(String),
-    #[error("failed to do request: {method} \"{url}\": {source}")]
+    #[error("failed to do request: {} \"{url}\": {source}", word(method))]
     Request { method: &'static str, url: String, source: Transport },
     #[error("unexpected status from {method} request to {url}: {status}{detail}")]
     Status { method: &'static str, url: String, status: http::StatusCode, detail: String },
@@ -43,8 +43,11 @@ pub enum RegistryError {
 /// Failures below HTTP.
 #[derive(Debug, thiserror::Error)]
 pub enum Transport {
-    #[error("dial tcp {address}: {source}")]
+    // Compat: Go's words, which users search for.
+    #[error("dial tcp {address}: connect: {}", plain(source))]
     Dial { address: String, source: std::io::Error },
+    #[error("dial tcp: lookup {host}: no such host")]
+    Lookup { host: String, source: std::io::Error },
     #[error("tls: {0}")]
     Tls(std::io::Error),
     #[error("{0} is no server name")]
@@ -57,6 +60,24 @@ pub enum Transport {
     Redirects,
     #[error("unusable address {0}")]
     Url(String),
+}
+
+/// An error of the system without its number, in lower case.
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut characters = text.chars();
+    match characters.next() {
+        Some(first) => first.to_lowercase().chain(characters).collect(),
+        None => String::new(),
+    }
+}
+
+/// Compat: Go writes the method like a word.
+fn word(method: &str) -> String {
+    let mut characters = method.chars();
+    let first: String = characters.next().into_iter().collect();
+    first + &characters.as_str().to_lowercase()
 }
 
 impl RegistryError {

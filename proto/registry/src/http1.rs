@@ -114,12 +114,9 @@ impl Http {
         endpoint: &Endpoint,
         tls: &Arc<ClientConfig>,
     ) -> Result<Sender, Transport> {
-        let address = format!("{}:{}", endpoint.host, endpoint.port);
-        let dial = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
-        let stream = timeout(self.timeouts.connect, dial)
+        let stream = timeout(self.timeouts.connect, dial(endpoint))
             .await
-            .map_err(|_| Transport::Timeout { what: "connecting" })?
-            .map_err(|source| Transport::Dial { address, source })?;
+            .map_err(|_| Transport::Timeout { what: "connecting" })??;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "set TCP_NODELAY");
         }
@@ -154,6 +151,23 @@ impl Http {
             senders.push(sender);
         }
     }
+}
+
+/// Tries every address of the name; the first failure is told.
+async fn dial(endpoint: &Endpoint) -> Result<TcpStream, Transport> {
+    let host = endpoint.host.clone();
+    let missing = |source| Transport::Lookup { host: host.clone(), source };
+    let addresses = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await;
+    let mut first = None;
+    for address in addresses.map_err(missing)? {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(source) => {
+                first.get_or_insert(Transport::Dial { address: address.to_string(), source });
+            }
+        }
+    }
+    Err(first.unwrap_or_else(|| missing(std::io::ErrorKind::NotFound.into())))
 }
 
 async fn start<S>(stream: S) -> Result<Sender, Transport>

@@ -223,7 +223,11 @@ fn is_worth_another_try(error: &RegistryError) -> bool {
     use crate::error::Transport;
     match error {
         RegistryError::Request {
-            source: Transport::Dial { .. } | Transport::Tls(_) | Transport::Timeout { .. },
+            source:
+                Transport::Dial { .. }
+                | Transport::Lookup { .. }
+                | Transport::Tls(_)
+                | Transport::Timeout { .. },
             ..
         }
         | RegistryError::TooManyRequests { .. } => false,
