@@ -17,7 +17,8 @@ use super::wire::{Answer, context, from_labels, required};
 use crate::app::App;
 use crate::context::Context;
 use crate::transfer::{
-    self, TransferError as Error, ExportOptions, ExtraReference, ImageStore, RegistrySource, Reporter, Unpack,
+    self, ExportOptions, ExtraReference, ImageStore, RegistrySource, Reporter,
+    TransferError as Error, Unpack,
 };
 
 pub(crate) struct TransferService {
