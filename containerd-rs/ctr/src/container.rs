@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::connection::{Client, answer, refused};
 use crate::run::Run;
-use crate::table::{Table, parse_labels, plain_labels, timestamp};
+use crate::table::{End, Table, parse_labels, plain_labels, timestamp};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -58,13 +58,17 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
         }
         Command::Info { spec, id } => {
             let container = get(client, &id).await?;
-            let shown = if spec { spec_of(&container) } else { document(&container) };
-            writeln!(out, "{}", indented(&shown)?)?;
+            let shown = if spec {
+                indented(&spec_of(&container))?
+            } else {
+                indented(&document(&container))?
+            };
+            writeln!(out, "{shown}")?;
         }
         Command::List { quiet, filters } => {
             let request = containers::ListContainersRequest { filters };
             let list = answer(service.list(request).await)?.containers;
-            let mut table = Table::new(&["CONTAINER", "IMAGE", "RUNTIME"], 4, 4, true);
+            let mut table = Table::new(&["CONTAINER", "IMAGE", "RUNTIME"], 4, 4, End::Closed);
             for container in list {
                 if quiet {
                     writeln!(out, "{}", container.id)?;
@@ -121,27 +125,52 @@ fn spec_of(container: &containers::Container) -> Value {
     serde_json::from_slice(spec).unwrap_or(Value::Null)
 }
 
-fn document(container: &containers::Container) -> Value {
+/// In the order of containerd's own type.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Document {
+    #[serde(rename = "ID")]
+    id: String,
+    labels: Option<BTreeMap<String, String>>,
+    image: String,
+    runtime: RuntimeDocument,
+    snapshot_key: String,
+    snapshotter: String,
+    created_at: String,
+    updated_at: String,
+    extensions: Option<BTreeMap<String, Value>>,
+    spec: Value,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct RuntimeDocument {
+    name: String,
+    options: Option<Value>,
+}
+
+fn document(container: &containers::Container) -> Document {
     let runtime = container.runtime.clone().unwrap_or_default();
-    json!({
-        "ID": container.id,
-        "Labels": container.labels.iter().collect::<BTreeMap<_, _>>(),
-        "Image": container.image,
-        "Runtime": {
-            "Name": runtime.name,
-            "Options": runtime.options.map(|any| json!({"type_url": any.type_url})),
+    let labels: BTreeMap<_, _> = container.labels.clone().into_iter().collect();
+    Document {
+        id: container.id.clone(),
+        labels: Some(labels).filter(|labels| !labels.is_empty()),
+        image: container.image.clone(),
+        runtime: RuntimeDocument {
+            name: runtime.name,
+            options: runtime.options.map(|any| json!({"type_url": any.type_url})),
         },
-        "SnapshotKey": container.snapshot_key,
-        "Snapshotter": container.snapshotter,
-        "CreatedAt": timestamp(container.created_at),
-        "UpdatedAt": timestamp(container.updated_at),
-        "Extensions": {},
-        "Spec": spec_of(container),
-    })
+        snapshot_key: container.snapshot_key.clone(),
+        snapshotter: container.snapshotter.clone(),
+        created_at: timestamp(container.created_at),
+        updated_at: timestamp(container.updated_at),
+        extensions: None,
+        spec: spec_of(container),
+    }
 }
 
 /// Compat: ctr indents by four.
-fn indented(value: &Value) -> Result<String> {
+pub(crate) fn indented(value: &impl serde::Serialize) -> Result<String> {
     let mut text = Vec::new();
     let format = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, format);

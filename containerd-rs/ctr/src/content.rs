@@ -7,7 +7,7 @@ use clap::Subcommand;
 use proto::containerd::services::content::v1 as content;
 
 use crate::connection::{Client, answer, failure};
-use crate::table::{Table, age, labels, size};
+use crate::table::{End, Table, age, labels, short_size};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -36,7 +36,7 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
     match command {
         Command::Ls { quiet, filters } => {
             let mut stream = answer(service.list(content::ListContentRequest { filters }).await)?;
-            let mut table = Table::new(&["DIGEST", "SIZE", "AGE", "LABELS"], 1, 1, false);
+            let mut table = Table::new(&["DIGEST", "SIZE", "AGE", "LABELS"], 1, 1, End::Tabs);
             while let Some(page) = stream.message().await.map_err(failure)? {
                 for info in page.info {
                     if quiet {
@@ -44,7 +44,7 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
                         continue;
                     }
                     let age = age(info.created_at);
-                    table.row([info.digest, size(info.size), age, labels(&info.labels)]);
+                    table.row([info.digest, short_size(info.size), age, labels(&info.labels)]);
                 }
             }
             if !quiet {
@@ -68,9 +68,9 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
         }
         Command::Ingests => {
             let request = content::ListStatusesRequest::default();
-            let mut table = Table::new(&["REF", "SIZE", "AGE"], 1, 1, true);
+            let mut table = Table::new(&["REF", "SIZE", "AGE"], 1, 1, End::Closed);
             for status in answer(service.list_statuses(request).await)?.statuses {
-                table.row([status.r#ref, size(status.offset), age(status.started_at)]);
+                table.row([status.r#ref, short_size(status.offset), age(status.started_at)]);
             }
             table.print(out)?;
         }

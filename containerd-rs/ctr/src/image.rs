@@ -11,7 +11,7 @@ use proto::containerd::types::transfer as types;
 use crate::connection::{Client, answer, refused};
 use crate::manifest::{own_platform, parse_platform, platforms, resolve};
 use crate::snapshot::snapshotter;
-use crate::table::{Table, labels, parse_labels, size};
+use crate::table::{End, Table, labels, parse_labels, size};
 use crate::transfer::{Credentials, import, pull};
 
 #[derive(Subcommand)]
@@ -105,8 +105,18 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
         Command::Rm { sync, names } => {
             for name in names {
                 let request = images::DeleteImageRequest { name: name.clone(), sync, target: None };
-                answer(service.delete(request).await)?;
-                writeln!(out, "{name}")?;
+                match answer(service.delete(request).await) {
+                    // Compat: ctr warns and goes on.
+                    Err(error) if refused(&error, tonic::Code::NotFound) => {
+                        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+                        let text = format!("{name}: image not found");
+                        writeln!(std::io::stderr(), "time=\"{time}\" level=warning msg={text:?}")?;
+                    }
+                    result => {
+                        result?;
+                        writeln!(out, "{name}")?;
+                    }
+                }
             }
         }
         Command::Tag { force, source, targets } => {
@@ -150,7 +160,7 @@ async fn ls(client: &Client, quiet: bool, filters: Vec<String>, out: &mut dyn Wr
     let request = images::ListImagesRequest { filters };
     let list = answer(client.images().list(request).await)?.images;
     let head = ["REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS"];
-    let mut table = Table::new(&head, 1, 1, true);
+    let mut table = Table::new(&head, 1, 1, End::Closed);
     for image in list {
         if quiet {
             writeln!(out, "{}", image.name)?;

@@ -31,16 +31,16 @@ use connection::Client;
 #[command(name = "ctr-rs", version, disable_help_subcommand = true)]
 struct Arguments {
     /// address of containerd's gRPC server [$CONTAINERD_ADDRESS]
-    #[arg(short, long, global = true)]
+    #[arg(short, long)]
     address: Option<String>,
     /// namespace to use with commands [$CONTAINERD_NAMESPACE]
-    #[arg(short, long, global = true)]
+    #[arg(short, long)]
     namespace: Option<String>,
     /// total time for the command, such as 10s
-    #[arg(long, global = true, value_parser = duration)]
+    #[arg(long, value_parser = duration)]
     timeout: Option<Duration>,
     /// time for connecting
-    #[arg(long, global = true, value_parser = duration)]
+    #[arg(long, value_parser = duration)]
     connect_timeout: Option<Duration>,
     #[command(subcommand)]
     command: Command,

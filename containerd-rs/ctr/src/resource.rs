@@ -9,7 +9,7 @@ use proto::containerd::services::{
 };
 
 use crate::connection::{Client, answer};
-use crate::table::{Table, labels as show_labels, parse_labels, plain_labels, timestamp};
+use crate::table::{End, Table, labels as show_labels, parse_labels, plain_labels, timestamp};
 
 #[derive(Subcommand)]
 pub(crate) enum Leases {
@@ -46,7 +46,7 @@ pub(crate) async fn leases(command: Leases, client: &Client, out: &mut dyn Write
     match command {
         Leases::List { quiet, filters } => {
             let list = answer(service.list(leases::ListRequest { filters }).await)?.leases;
-            let mut table = Table::new(&["ID", "CREATED AT", "LABELS"], 1, 1, true);
+            let mut table = Table::new(&["ID", "CREATED AT", "LABELS"], 1, 1, End::Closed);
             for lease in list {
                 if quiet {
                     writeln!(out, "{}", lease.id)?;
@@ -111,7 +111,7 @@ pub(crate) async fn namespaces(
         Namespaces::List { quiet } => {
             let request = namespaces::ListNamespacesRequest::default();
             let list = answer(service.list(request).await)?.namespaces;
-            let mut table = Table::new(&["NAME", "LABELS"], 1, 1, true);
+            let mut table = Table::new(&["NAME", "LABELS"], 1, 1, End::Closed);
             for namespace in list {
                 if quiet {
                     writeln!(out, "{}", namespace.name)?;
@@ -175,7 +175,7 @@ pub(crate) async fn plugins(command: Plugins, client: &Client, out: &mut dyn Wri
     if detailed {
         return list.iter().try_for_each(|plugin| detail(plugin, out));
     }
-    let mut table = Table::new(&["TYPE", "ID", "PLATFORMS", "STATUS"], 4, 4, true);
+    let mut table = Table::new(&["TYPE", "ID", "PLATFORMS", "STATUS"], 4, 4, End::Closed);
     for plugin in &list {
         let id = plugin.id.clone();
         table.row([plugin.r#type.clone(), id, platforms(plugin), status(plugin).to_owned()]);

@@ -9,7 +9,7 @@ use proto::containerd::services::snapshots::v1 as snapshots;
 use proto::containerd::types::Mount;
 
 use crate::connection::{Client, answer, failure};
-use crate::table::{Table, size, timestamp};
+use crate::table::{End, Table, size, timestamp};
 
 #[derive(Args)]
 pub(crate) struct Snapshots {
@@ -64,6 +64,20 @@ enum Command {
     Usage { keys: Vec<String> },
 }
 
+/// In the order of containerd's own type.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Document {
+    kind: &'static str,
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    parent: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+    created: String,
+    updated: String,
+}
+
 /// Without a name the server's default; ctr's is overlayfs.
 pub(crate) fn snapshotter(given: Option<String>) -> String {
     given
@@ -96,7 +110,7 @@ pub(crate) async fn execute(
     let mut service = client.snapshots();
     match arguments.command {
         Command::List { filters } => {
-            let mut table = Table::new(&["KEY", "PARENT", "KIND"], 1, 1, true);
+            let mut table = Table::new(&["KEY", "PARENT", "KIND"], 1, 1, End::Closed);
             for info in list(client, &snapshotter, filters).await? {
                 let kind = kind(info.kind).to_owned();
                 table.row([info.name, info.parent, kind]);
@@ -106,15 +120,15 @@ pub(crate) async fn execute(
         Command::Info { key } => {
             let request = snapshots::StatSnapshotRequest { snapshotter, key };
             let info = answer(service.stat(request).await)?.info.unwrap_or_default();
-            let json = serde_json::json!({
-                "Kind": kind(info.kind),
-                "Name": info.name,
-                "Parent": info.parent,
-                "Labels": info.labels.iter().collect::<BTreeMap<_, _>>(),
-                "Created": timestamp(info.created_at),
-                "Updated": timestamp(info.updated_at),
-            });
-            writeln!(out, "{json:#}")?;
+            let document = Document {
+                kind: kind(info.kind),
+                name: info.name,
+                parent: info.parent,
+                labels: info.labels.into_iter().collect(),
+                created: timestamp(info.created_at),
+                updated: timestamp(info.updated_at),
+            };
+            writeln!(out, "{}", crate::container::indented(&document)?)?;
         }
         Command::Prepare { target, mounts, key, parent } => {
             let (parent, labels) = (parent.unwrap_or_default(), Default::default());
@@ -155,7 +169,7 @@ pub(crate) async fn execute(
         }
         Command::Usage { keys } => {
             let all = list(client, &snapshotter, Vec::new()).await?;
-            let mut table = Table::new(&["KEY", "SIZE", "INODES"], 1, 1, true);
+            let mut table = Table::new(&["KEY", "SIZE", "INODES"], 1, 1, End::Closed);
             for info in all.into_iter().filter(|i| keys.is_empty() || keys.contains(&i.name)) {
                 let (snapshotter, key) = (snapshotter.clone(), info.name.clone());
                 let request = snapshots::UsageRequest { snapshotter, key };

@@ -6,37 +6,58 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 
-/// Rows of cells; every cell but an open last one is padded to its column.
+/// Rows of cells; every cell that ends with a tab in ctr's format is padded to its column.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
     minimum: usize,
     padding: usize,
-    /// The last cell ends with a tab in ctr's format, so it is padded too.
-    closed: bool,
+    end: End,
+}
+
+/// Which lines end with a tab, so that their last cell is padded too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Open,
+    Closed,
+    /// Only the head's.
+    Head,
+    /// None; and the padding itself is tabs.
+    Tabs,
 }
 
 impl Table {
-    pub(crate) fn new(head: &[&str], minimum: usize, padding: usize, closed: bool) -> Self {
+    pub(crate) fn new(head: &[&str], minimum: usize, padding: usize, end: End) -> Self {
         let head = head.iter().map(|cell| (*cell).to_owned()).collect();
-        Self { rows: vec![head], minimum, padding, closed }
+        Self { rows: vec![head], minimum, padding, end }
     }
 
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 
+    fn closed(&self, row: usize) -> bool {
+        self.end == End::Closed || self.end == End::Head && row == 0
+    }
+
     pub(crate) fn print(&self, out: &mut dyn Write) -> Result<()> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            // An open last cell does not widen its column.
+            let rows = self.rows.iter().enumerate();
+            let cells = rows.filter(|(at, row)| self.closed(*at) || column + 1 < row.len());
+            let cells = cells.filter_map(|(_, row)| row.get(column));
             let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
-            (widest + self.padding).max(self.minimum)
+            let width = (widest + self.padding).max(self.minimum);
+            if self.end == End::Tabs { width.next_multiple_of(TAB) } else { width }
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
-        for row in &self.rows {
+        for (at, row) in self.rows.iter().enumerate() {
             for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                if index + 1 == row.len() && !self.closed {
+                if index + 1 == row.len() && !self.closed(at) {
                     write!(out, "{cell}")?;
+                } else if self.end == End::Tabs {
+                    let tabs = width.saturating_sub(cell.chars().count()).div_ceil(TAB);
+                    write!(out, "{cell}{}", "\t".repeat(tabs))?;
                 } else {
                     write!(out, "{cell:width$}")?;
                 }
@@ -45,6 +66,29 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// `196B`, `1.997MB`: four digits, powers of a thousand.
+pub(crate) fn short_size(bytes: i64) -> String {
+    let mut value = precise(bytes);
+    let mut unit = "B";
+    for next in ["kB", "MB", "GB", "TB"] {
+        if value < 1000.0 {
+            break;
+        }
+        value /= 1000.0;
+        unit = next;
+    }
+    let decimals = match value {
+        value if value < 10.0 => 3,
+        value if value < 100.0 => 2,
+        value if value < 1000.0 => 1,
+        _ => 0,
+    };
+    let text = format!("{value:.decimals$}");
+    let text =
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{unit}")
 }
 
 /// `1.6 KiB`, `527.0 B`.
@@ -120,12 +164,14 @@ pub(crate) fn parse_labels(arguments: &[String]) -> HashMap<String, String> {
         .collect()
 }
 
+const TAB: usize = 8;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn printed(closed: bool) -> String {
-        let mut table = Table::new(&["TASK", "PID", "STATUS"], 4, 4, closed);
+    fn printed(end: End) -> String {
+        let mut table = Table::new(&["TASK", "PID", "STATUS"], 4, 4, end);
         table.row(["a-long-name".to_owned(), "7".to_owned(), "RUNNING".to_owned()]);
         let mut out = Vec::new();
         table.print(&mut out).unwrap();
@@ -135,15 +181,29 @@ mod tests {
     #[test]
     fn columns_are_padded_and_a_closed_last_one_too() {
         assert_eq!(
-            printed(true),
+            printed(End::Closed),
             "TASK           PID    STATUS     \na-long-name    7      RUNNING    \n"
         );
-        assert_eq!(printed(false), "TASK           PID    STATUS\na-long-name    7      RUNNING\n");
+        assert_eq!(
+            printed(End::Open),
+            "TASK           PID    STATUS\na-long-name    7      RUNNING\n"
+        );
+        assert_eq!(
+            printed(End::Head),
+            "TASK           PID    STATUS    \na-long-name    7      RUNNING\n"
+        );
+        assert_eq!(printed(End::Tabs), "TASK\t\tPID\tSTATUS\na-long-name\t7\tRUNNING\n");
     }
 
     #[test]
     fn sizes_have_one_digit() {
         assert_eq!([0, 527, 1638, 2_202_010].map(size), ["0.0 B", "527.0 B", "1.6 KiB", "2.1 MiB"]);
+    }
+
+    #[test]
+    fn short_sizes_have_four_digits() {
+        let sizes = [196, 1_997_000, 12_345, 999_900].map(short_size);
+        assert_eq!(sizes, ["196B", "1.997MB", "12.35kB", "999.9kB"]);
     }
 
     #[test]

@@ -16,9 +16,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::connection::{Client, answer, failure};
 use crate::container;
-use crate::io::{RawTerminal, Streams, terminal_size};
+use crate::io::{Copying, RawTerminal, Streams, terminal_size};
 use crate::run::streams;
-use crate::table::Table;
+use crate::table::{End, Table};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -112,7 +112,7 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
     match command {
         Command::List { quiet } => {
             let list = answer(service.list(tasks::ListTasksRequest::default()).await)?.tasks;
-            let mut table = Table::new(&["TASK", "PID", "STATUS"], 4, 4, true);
+            let mut table = Table::new(&["TASK", "PID", "STATUS"], 4, 4, End::Head);
             for task in list {
                 if quiet {
                     writeln!(out, "{}", task.id)?;
@@ -143,6 +143,8 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
             return Ok(exit_code(status));
         }
         Command::Kill { signal, exec_id, all, id } => {
+            // Compat: ctr looks the container up first, and fails with that sentence.
+            container::get(client, &id).await?;
             let request = tasks::KillRequest {
                 container_id: id,
                 exec_id: exec_id.unwrap_or_default(),
@@ -162,8 +164,9 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
             return Ok(exit_code(status));
         }
         Command::Ps { id } => {
+            container::get(client, &id).await?;
             let request = tasks::ListPidsRequest { container_id: id };
-            let mut table = Table::new(&["PID", "INFO"], 1, 4, false);
+            let mut table = Table::new(&["PID", "INFO"], 1, 4, End::Open);
             for process in answer(service.list_pids(request).await)?.processes {
                 let info = process.info.filter(is::<ProcessDetails>);
                 let info = info.and_then(|info| unpack::<ProcessDetails>(&info).ok());
@@ -195,6 +198,7 @@ pub(crate) struct Running {
     id: String,
     exec_id: String,
     streams: Streams,
+    copying: Copying,
     started: bool,
 }
 
@@ -207,7 +211,8 @@ pub(crate) async fn create(client: &Client, id: &str, streams: Streams) -> Resul
         let (snapshotter, key) = (container.snapshotter, container.snapshot_key);
         answer(client.snapshots().mounts(MountsRequest { snapshotter, key }).await)?.mounts
     };
-    // The shim may wait for a reader before it answers.
+    // The shim waits for a reader before it answers.
+    let copying = streams.copy();
     let request = tasks::CreateTaskRequest {
         container_id: id.to_owned(),
         rootfs,
@@ -220,7 +225,7 @@ pub(crate) async fn create(client: &Client, id: &str, streams: Streams) -> Resul
     };
     let pid = answer(client.tasks().create(request).await)?.pid;
     let (id, exec_id) = (id.to_owned(), String::new());
-    Ok(Running { pid, id, exec_id, streams, started: false })
+    Ok(Running { pid, id, exec_id, streams, copying, started: false })
 }
 
 impl Running {
@@ -230,7 +235,8 @@ impl Running {
         let process = answer(client.tasks().get(request).await)?.process.unwrap_or_default();
         let Process { pid, stdin, stdout, stderr, terminal, .. } = process;
         let streams = Streams::existing(stdin, stdout, stderr, terminal);
-        Ok(Self { pid, id: id.to_owned(), exec_id: String::new(), streams, started: true })
+        let (id, copying) = (id.to_owned(), streams.copy());
+        Ok(Self { pid, id, exec_id: String::new(), streams, copying, started: true })
     }
 
     async fn start(&self, client: &Client) -> Result<()> {
@@ -256,8 +262,7 @@ impl Running {
     }
 
     /// Starts it, lends it our streams and signals until its end; answers its status.
-    pub(crate) async fn attend(self, client: &Client) -> Result<u32> {
-        let mut copying = self.streams.copy();
+    pub(crate) async fn attend(mut self, client: &Client) -> Result<u32> {
         let raw = if self.streams.terminal { Some(RawTerminal::enter()?) } else { None };
         let wait =
             tasks::WaitRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
@@ -275,14 +280,14 @@ impl Running {
         let status = loop {
             tokio::select! {
                 result = &mut ended => break answer(result?)?.exit_status,
-                () = copying.input_ended() => self.close_input(client).await,
+                () = self.copying.input_ended() => self.close_input(client).await,
                 _ = window.recv() => self.resize(client).await,
                 _ = terminate.recv() => self.forward(client, libc::SIGTERM).await,
                 _ = interrupt.recv() => self.forward(client, libc::SIGINT).await,
                 _ = hangup.recv() => self.forward(client, libc::SIGHUP).await,
             }
         };
-        copying.drain().await;
+        self.copying.drain().await;
         drop(raw);
         Ok(status)
     }
@@ -339,9 +344,10 @@ async fn execute_in(exec: Exec, client: &Client) -> Result<u8> {
         spec: Some(pack_json(TYPE_PROCESS, serde_json::to_vec(&process)?)),
         exec_id: exec.exec_id.clone(),
     };
+    let copying = streams.copy();
     answer(client.tasks().exec(request).await)?;
     let (id, exec_id) = (exec.id.clone(), exec.exec_id.clone());
-    let running = Running { pid: 0, id, exec_id, streams, started: false };
+    let running = Running { pid: 0, id, exec_id, streams, copying, started: false };
     if exec.detach {
         return running.detach(client).await.map(|()| 0);
     }
@@ -396,11 +402,11 @@ async fn metrics(client: &Client, id: String, out: &mut dyn Write) -> Result<()>
     let metrics = answer(client.tasks().metrics(request).await)?.metrics;
     let Some(metric) = metrics.into_iter().next() else { bail!("no metrics received") };
     let data = metric.data.unwrap_or_default();
-    let mut head = Table::new(&["ID", "TIMESTAMP"], 1, 4, true);
+    let mut head = Table::new(&["ID", "TIMESTAMP"], 1, 4, End::Closed);
     head.row([metric.id, crate::table::timestamp(metric.timestamp)]);
     head.print(out)?;
     writeln!(out)?;
-    let mut table = Table::new(&["METRIC", "VALUE"], 1, 4, true);
+    let mut table = Table::new(&["METRIC", "VALUE"], 1, 4, End::Closed);
     let mut row = |name: &str, value: u64| table.row([name.to_owned(), value.to_string()]);
     if is::<cgroups::v1::Metrics>(&data) {
         let stats = unpack::<cgroups::v1::Metrics>(&data)?;
