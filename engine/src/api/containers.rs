@@ -1,12 +1,576 @@
 //! `/containers`.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use container_log::Timestamp;
+use docker_api::container::{
+    ContainersPruned, CreateRequest, CreateResponse, TopResponse, UpdateRequest, UpdateResponse,
+    WaitError, WaitResponse,
+};
+use docker_api::exec::ExecCreateRequest;
+use http::StatusCode;
+use proto::containerd::services::tasks::v1 as tasks_api;
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::api::call::Call;
 use crate::api::error::ApiError;
-use crate::api::reply::Reply;
+use crate::api::hijack::{hijack, stream_type};
+use crate::api::reply::{self, Reply};
 use crate::app::App;
+use crate::container::attach::{self, Input, Output, Wanted};
+use crate::container::{Container, ContainerError, StopOptions, create, logs, spec, view};
+use crate::store::Durability;
 
-pub(crate) async fn route(_app: &Arc<App>, _call: Call) -> Result<Reply, ApiError> {
-    Err(ApiError::page_not_found())
+pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError> {
+    let segments: Vec<&str> = call.segments.iter().map(String::as_str).collect();
+    match (call.method.as_str(), &segments[1..]) {
+        ("GET", ["json"]) => list(app, &call).await,
+        ("POST", ["create"]) => create(app, call).await,
+        ("POST", ["prune"]) => prune(app, &call).await,
+        ("DELETE", [name]) => {
+            let container = app.containers.get(name)?;
+            let (force, volumes) = (call.query.flag("force"), call.query.flag("v"));
+            if call.query.flag("link") {
+                return Err(ApiError::not_implemented("links are not supported yet"));
+            }
+            detached(async move { container.remove(force, volumes).await }).await?;
+            Ok(reply::no_content())
+        }
+        (method, [name, verb]) => {
+            let (method, verb) = (method.to_owned(), (*verb).to_owned());
+            let container = app.containers.get(name)?;
+            one(app, container, &method, &verb, call).await
+        }
+        ("GET", [name, "attach", "ws"]) => {
+            app.containers.get(name)?;
+            Err(ApiError::not_implemented("attach over a websocket is not supported yet"))
+        }
+        _ => Err(ApiError::page_not_found()),
+    }
+}
+
+async fn one(
+    app: &Arc<App>,
+    container: Arc<Container>,
+    method: &str,
+    verb: &str,
+    mut call: Call,
+) -> Result<Reply, ApiError> {
+    match (method, verb) {
+        ("GET", "json") => {
+            let mut inspect = view::inspect(app, &container);
+            if call.query.flag("size") {
+                let (rw, root) = sizes(app, &container).await;
+                inspect.size_rw = Some(rw);
+                inspect.size_root_fs = Some(root);
+            }
+            Ok(reply::ok(&inspect))
+        }
+        ("GET", "logs") => logs(&container, &call).await,
+        ("GET", "top") => top(app, &container, &call).await,
+        ("GET", "stats" | "changes" | "export" | "archive") | ("HEAD" | "PUT", "archive") => {
+            Err(ApiError::not_implemented(format!("containers/{verb} is not supported yet")))
+        }
+        ("POST", "start") => {
+            attach::detach_keys(call.query.get("detachKeys"))?;
+            match detached(async move { container.start().await }).await {
+                Ok(()) => Ok(reply::no_content()),
+                Err(ContainerError::Already) => Err(ApiError::not_modified()),
+                Err(error) => Err(error.into()),
+            }
+        }
+        ("POST", "stop") => {
+            let options = stop_options(&call)?;
+            match detached(async move { container.stop(options).await }).await {
+                Ok(()) => Ok(reply::no_content()),
+                Err(ContainerError::Already) => Err(ApiError::not_modified()),
+                Err(error) => Err(error.into()),
+            }
+        }
+        ("POST", "restart") => {
+            let options = stop_options(&call)?;
+            let app = Arc::clone(app);
+            detached(async move { restart(&app, &container, options).await }).await?;
+            Ok(reply::no_content())
+        }
+        ("POST", "kill") => {
+            let text = call.query.get("signal");
+            let text = if text.is_empty() { "SIGKILL" } else { text };
+            let signal = crate::sys::signal::parse(text)
+                .ok_or_else(|| ApiError::invalid(format!("Invalid signal: {text}")))?;
+            kill(&container, signal).await?;
+            Ok(reply::no_content())
+        }
+        ("POST", "pause") => {
+            detached(async move { container.pause().await }).await?;
+            Ok(reply::no_content())
+        }
+        ("POST", "unpause") => {
+            detached(async move { container.unpause().await }).await?;
+            Ok(reply::no_content())
+        }
+        ("POST", "rename") => {
+            create::rename(app, &container, call.query.get("name"))?;
+            Ok(reply::no_content())
+        }
+        ("POST", "wait") => wait(&container, &call).await,
+        ("POST", "attach") => attach_stream(app, container, call).await,
+        ("POST", "resize") => resize(app, &container, &call).await,
+        ("POST", "update") => {
+            let request: UpdateRequest = call.json().await?;
+            update(app, &container, request).await
+        }
+        ("POST", "exec") => {
+            let request: ExecCreateRequest = call.json().await?;
+            let id = app.execs.create(app, &container, request)?;
+            Ok(reply::json(StatusCode::CREATED, &serde_json::json!({"Id": id})))
+        }
+        _ => Err(ApiError::page_not_found()),
+    }
+}
+
+/// Work that goes on when the client hangs up.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ContainerError>> + Send + 'static,
+) -> Result<T, ContainerError> {
+    tokio::spawn(work).await.map_err(|_| ContainerError::OwnerGone)?
+}
+
+async fn list(app: &App, call: &Call) -> Result<Reply, ApiError> {
+    let filters = call.query.filters()?;
+    let limit = match call.query.get("limit") {
+        "" => 0,
+        text => text.parse::<i64>().map_err(|_| {
+            ApiError::invalid(format!("strconv.Atoi: parsing \"{text}\": invalid syntax"))
+        })?,
+    };
+    let limit = usize::try_from(limit).unwrap_or_default();
+    let mut rows = view::list(app, call.query.flag("all"), limit, &filters)?;
+    if call.query.flag("size") {
+        for row in &mut rows {
+            if let Ok(container) = app.containers.get(&row.id) {
+                let (rw, root) = sizes(app, &container).await;
+                row.size_rw = Some(rw);
+                row.size_root_fs = Some(root);
+            }
+        }
+    }
+    Ok(reply::ok(&rows))
+}
+
+/// Bytes of the container's own layer, and of everything.
+async fn sizes(app: &App, container: &Container) -> (i64, i64) {
+    use proto::containerd::services::snapshots::v1::UsageRequest;
+    let usage = async |key: String| {
+        let request =
+            UsageRequest { snapshotter: crate::containerd::SNAPSHOTTER.to_owned(), key };
+        app.containerd.snapshots().usage(request).await.map_or(0, |usage| usage.into_inner().size)
+    };
+    let chain = container.record().chain_id.clone();
+    let own = usage(container.id.clone()).await;
+    let image = if chain.is_empty() { 0 } else { usage(chain).await };
+    (own, own + image)
+}
+
+async fn create(app: &Arc<App>, mut call: Call) -> Result<Reply, ApiError> {
+    let bytes_known = call.headers().get(http::header::CONTENT_LENGTH).map(|value| value == "0");
+    if bytes_known == Some(true) {
+        return Err(ApiError::invalid("config cannot be empty in order to create a container"));
+    }
+    let request: CreateRequest = call.json().await?;
+    let name = call.query.get("name").to_owned();
+    let app = Arc::clone(app);
+    let (container, warnings) =
+        detached(async move { create::create(&app, &name, request).await }).await?;
+    let answer = CreateResponse { id: container.id.clone(), warnings };
+    Ok(reply::json(StatusCode::CREATED, &answer))
+}
+
+fn stop_options(call: &Call) -> Result<StopOptions, ApiError> {
+    let timeout = match call.query.get("t") {
+        "" => None,
+        text => Some(text.parse::<i64>().map_err(|_| {
+            ApiError::invalid(format!("strconv.Atoi: parsing \"{text}\": invalid syntax"))
+        })?),
+    };
+    let signal = call.query.get("signal");
+    let signal = (!signal.is_empty() && !call.version.below(42)).then(|| signal.to_owned());
+    Ok(StopOptions { signal, timeout })
+}
+
+async fn restart(
+    app: &App,
+    container: &Container,
+    options: StopOptions,
+) -> Result<(), ContainerError> {
+    // An auto-remove container survives its restart.
+    let auto_remove = std::mem::take(&mut container.record().host_config.auto_remove);
+    let stopped = container.stop(options).await;
+    container.record().host_config.auto_remove = auto_remove;
+    match stopped {
+        Ok(()) | Err(ContainerError::Already) => {}
+        Err(error) => return Err(error),
+    }
+    match container.start().await {
+        Ok(()) | Err(ContainerError::Already) => {}
+        Err(error) => return Err(error),
+    }
+    container.event(app, "restart", &[]);
+    Ok(())
+}
+
+/// Compat: SIGKILL answers when the process is gone.
+async fn kill(container: &Container, signal: i32) -> Result<(), ContainerError> {
+    let mut state = container.state.subscribe();
+    let exits = state.borrow().exits;
+    container.signal(signal).await?;
+    if signal == 9 {
+        let gone = state.wait_for(|now| now.exits > exits || !now.phase.has_process());
+        drop(tokio::time::timeout(std::time::Duration::from_secs(10), gone).await);
+    }
+    Ok(())
+}
+
+async fn wait(container: &Arc<Container>, call: &Call) -> Result<Reply, ApiError> {
+    #[derive(Clone, Copy)]
+    enum Until {
+        NotRunning,
+        NextExit,
+        Removed,
+    }
+    let until = match call.query.get("condition") {
+        "" | "not-running" => Until::NotRunning,
+        "next-exit" => Until::NextExit,
+        "removed" => Until::Removed,
+        other => return Err(ApiError::invalid(format!("invalid condition: \"{other}\""))),
+    };
+    let mut state = container.state.subscribe();
+    let exits = state.borrow().exits;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
+    tokio::spawn(async move {
+        let met = state.wait_for(|now| match until {
+            Until::NotRunning => !now.phase.is_running() || now.removed,
+            Until::NextExit => now.exits > exits || now.removed,
+            Until::Removed => now.removed,
+        });
+        let answer = tokio::select! {
+            () = sender.closed() => return,
+            met = met => match met {
+                Ok(now) => WaitResponse {
+                    error: (!now.error.is_empty())
+                        .then(|| WaitError { message: now.error.clone() }),
+                    status_code: now.exit_code,
+                },
+                Err(_) => return,
+            },
+        };
+        let mut bytes = serde_json::to_vec(&answer).unwrap_or_default();
+        bytes.push(b'\n');
+        drop(sender.send(bytes.into()).await);
+    });
+    Ok(reply::stream("application/json", ReceiverStream::new(receiver)))
+}
+
+async fn logs(container: &Arc<Container>, call: &Call) -> Result<Reply, ApiError> {
+    let query = &call.query;
+    let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
+    if !stdout && !stderr {
+        return Err(ApiError::invalid(
+            "Bad parameters: you must choose at least one stream",
+        ));
+    }
+    let time = |key: &str| -> Result<Option<Timestamp>, ApiError> {
+        match query.get(key) {
+            "" | "0" => Ok(None),
+            text => docker_api::time::parse_unix(text)
+                .map(|(seconds, nanos)| {
+                    Some(Timestamp::new(seconds, u32::try_from(nanos).unwrap_or_default()))
+                })
+                .ok_or_else(|| {
+                    ApiError::invalid(format!("invalid value for \"{key}\": {text}"))
+                }),
+        }
+    };
+    let tty = container.record().config.tty;
+    let options = logs::Options {
+        stdout,
+        stderr,
+        follow: query.flag("follow"),
+        timestamps: query.flag("timestamps"),
+        details: query.flag("details"),
+        since: time("since")?,
+        until: time("until")?,
+        // Compat: what is no number means all.
+        tail: query.get("tail").parse().ok(),
+        tty,
+    };
+    let receiver = logs::read(container, options).await?;
+    let content_type = stream_type(call.version, tty);
+    Ok(reply::stream(content_type, ReceiverStream::new(receiver)))
+}
+
+async fn attach_stream(
+    app: &Arc<App>,
+    container: Arc<Container>,
+    call: Call,
+) -> Result<Reply, ApiError> {
+    let query = &call.query;
+    let keys = attach::detach_keys(query.get("detachKeys"))?;
+    let (tty, open_stdin, stdin_once) = {
+        let record = container.record();
+        (record.config.tty, record.config.open_stdin, record.config.stdin_once)
+    };
+    let phase = container.phase();
+    if phase == crate::container::lifecycle::Phase::Paused {
+        return Err(ApiError::conflict(format!(
+            "container {} is paused, unpause the container before attach",
+            container.id
+        )));
+    }
+    if phase == crate::container::lifecycle::Phase::Restarting {
+        return Err(ApiError::conflict(format!(
+            "container {} is restarting, wait until the container is running",
+            container.id
+        )));
+    }
+    let stream = query.flag("stream");
+    let wanted = Wanted {
+        stdin: query.flag("stdin"),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+    };
+    // Connected before the history is read, so that nothing falls between.
+    let output = if stream { Some(Output::of(&container).await?) } else { None };
+    let (history, joined) = if query.flag("logs") {
+        let options = logs::Options {
+            stdout: wanted.stdout,
+            stderr: wanted.stderr,
+            tty,
+            ..logs::Options::default()
+        };
+        let own = Arc::clone(&container);
+        crate::container::rootfs::blocking(move || logs::replay(&own, &options)).await?
+    } else {
+        (Vec::new(), 0)
+    };
+    let input = (stream && wanted.stdin && open_stdin).then(|| Input {
+        fifo: container.paths.run.join("stdin"),
+        container_id: container.id.clone(),
+        exec_id: String::new(),
+        close: stdin_once && !tty,
+        detach_keys: if tty { keys } else { Vec::new() },
+    });
+    container.event(app, "attach", &[]);
+    let content_type = stream_type(call.version, tty);
+    let app = Arc::clone(app);
+    Ok(hijack(call.request, content_type, move |reader, mut writer| async move {
+        use tokio::io::AsyncWriteExt;
+        if !history.is_empty() && writer.write_all(&history).await.is_err() {
+            return;
+        }
+        let Some(output) = output else {
+            drop(writer.shutdown().await);
+            return;
+        };
+        let end = attach::session(
+            Arc::clone(&app),
+            output,
+            input,
+            wanted,
+            tty,
+            joined,
+            reader,
+            writer,
+        )
+        .await;
+        if end == attach::End::Detached {
+            container.event(&app, "detach", &[]);
+        }
+    }))
+}
+
+/// `w` and `h`, as numbers.
+pub(crate) fn size(call: &Call) -> Result<(u32, u32), ApiError> {
+    let number = |key: &str| {
+        let text = call.query.get(key);
+        text.parse::<u32>().map_err(|_| {
+            ApiError::invalid(format!(
+                "invalid resize {} \"{text}\": invalid syntax",
+                if key == "w" { "width" } else { "height" }
+            ))
+        })
+    };
+    Ok((number("w")?, number("h")?))
+}
+
+async fn resize(app: &App, container: &Container, call: &Call) -> Result<Reply, ApiError> {
+    let (width, height) = size(call)?;
+    if !container.phase().has_process() {
+        return Err(ApiError::conflict(format!("container {} is not running", container.id)));
+    }
+    let request = tasks_api::ResizePtyRequest {
+        container_id: container.id.clone(),
+        exec_id: String::new(),
+        width,
+        height,
+    };
+    app.containerd.tasks().resize_pty(request).await?;
+    container.event(
+        app,
+        "resize",
+        &[("height", height.to_string()), ("width", width.to_string())],
+    );
+    Ok(super::status(StatusCode::OK))
+}
+
+async fn update(
+    app: &Arc<App>,
+    container: &Container,
+    request: UpdateRequest,
+) -> Result<Reply, ApiError> {
+    let mut host = container.record().host_config.clone();
+    if !request.restart_policy.name.is_empty() {
+        if host.auto_remove {
+            return Err(ApiError::invalid(
+                "Restart policy cannot be updated because AutoRemove is enabled for the container",
+            ));
+        }
+        host.restart_policy = request.restart_policy;
+    }
+    let new = request.resources;
+    let own = &mut host.resources;
+    macro_rules! take {
+        ($($field:ident),*) => { $( if new.$field != Default::default() { own.$field = new.$field; } )* };
+    }
+    take!(
+        cpu_shares, memory, nano_cpus, blkio_weight, cpu_period, cpu_quota, cpuset_cpus,
+        cpuset_mems, memory_reservation, memory_swap, pids_limit
+    );
+    if container.phase().has_process() {
+        let limits = spec::limits(&host)?;
+        let json = serde_json::to_vec(&limits).unwrap_or_default();
+        let request = tasks_api::UpdateTaskRequest {
+            container_id: container.id.clone(),
+            resources: Some(proto::any::pack_json(proto::any::TYPE_LINUX_RESOURCES, json)),
+            ..tasks_api::UpdateTaskRequest::default()
+        };
+        app.containerd.tasks().update(request).await?;
+    }
+    container.change(Durability::Synced, |record| record.host_config = host)?;
+    container.event(app, "update", &[]);
+    Ok(reply::ok(&UpdateResponse { warnings: None }))
+}
+
+async fn top(app: &App, container: &Container, call: &Call) -> Result<Reply, ApiError> {
+    if !container.phase().has_process() {
+        return Err(ApiError::conflict(format!("container {} is not running", container.id)));
+    }
+    let request = tasks_api::ListPidsRequest { container_id: container.id.clone() };
+    let answer = app.containerd.tasks().list_pids(request).await?.into_inner();
+    let pids: Vec<String> = answer.processes.iter().map(|one| one.pid.to_string()).collect();
+    let arguments = match call.query.get("ps_args") {
+        "" => "-ef",
+        given => given,
+    };
+    let output = tokio::process::Command::new("ps")
+        .args(arguments.split_whitespace())
+        .output()
+        .await
+        .map_err(|error| ApiError::internal(format!("Error running ps: {error}")))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        return Err(ApiError::internal(format!("Error running ps: {}", text.trim())));
+    }
+    parse_ps(&String::from_utf8_lossy(&output.stdout), &pids)
+        .map(|answer| reply::ok(&answer))
+        .ok_or_else(|| ApiError::internal("Couldn't find PID field in ps output"))
+}
+
+fn parse_ps(text: &str, pids: &[String]) -> Option<TopResponse> {
+    let mut lines = text.lines();
+    let titles: Vec<String> = lines.next()?.split_whitespace().map(str::to_owned).collect();
+    let column = titles.iter().position(|title| title == "PID")?;
+    let processes = lines
+        .filter_map(|line| {
+            let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            if words.len() > titles.len() {
+                let rest = words.split_off(titles.len() - 1).join(" ");
+                words.push(rest);
+            }
+            pids.contains(words.get(column)?).then_some(words)
+        })
+        .collect();
+    Some(TopResponse { processes, titles })
+}
+
+async fn prune(app: &Arc<App>, call: &Call) -> Result<Reply, ApiError> {
+    let filters = call.query.filters()?;
+    filters.only(&["until", "label", "label!"])?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(now.as_secs()).unwrap_or_default();
+    let until = match filters.get("until").next() {
+        None => None,
+        Some(text) => Some(
+            docker_api::time::parse_unix(text)
+                .or_else(|| docker_api::time::parse_rfc3339(text))
+                .map(|(seconds, _)| seconds)
+                .or_else(|| {
+                    docker_api::time::parse_duration(text).map(|age| now - age / 1_000_000_000)
+                })
+                .ok_or_else(|| ApiError::invalid(format!("invalid filter 'until={text}'")))?,
+        ),
+    };
+    let mut answer = ContainersPruned::default();
+    for container in app.containers.all() {
+        let (phase, created, labels) = {
+            let record = container.record();
+            (
+                record.state.phase,
+                record.created.clone(),
+                record.config.labels.clone().unwrap_or_default(),
+            )
+        };
+        let (created, _) = docker_api::time::parse_rfc3339(&created).unwrap_or_default();
+        let unwanted = filters.get("label!").any(|label| match label.split_once('=') {
+            Some((key, value)) => labels.get(key).is_some_and(|own| own == value),
+            None => labels.contains_key(label),
+        });
+        if phase.is_running()
+            || until.is_some_and(|until| created >= until)
+            || !filters.labels("label", &labels)
+            || unwanted
+        {
+            continue;
+        }
+        let (size, _) = sizes(app, &container).await;
+        let id = container.id.clone();
+        match detached(async move { container.remove(false, false).await }).await {
+            Ok(()) => {
+                answer.containers_deleted.get_or_insert_default().push(id);
+                answer.space_reclaimed += u64::try_from(size).unwrap_or_default();
+            }
+            Err(error) => tracing::warn!(container = id, "prune: {error}"),
+        }
+    }
+    let space = std::collections::BTreeMap::from([(
+        "reclaimed".to_owned(),
+        answer.space_reclaimed.to_string(),
+    )]);
+    app.events.publish("container", "prune", "", space);
+    Ok(reply::ok(&answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ps_rows_keep_the_command_in_one_column() {
+        let text = "UID PID CMD\nroot 7 sleep 10\nroot 8 sh\n";
+        let answer = parse_ps(text, &["7".to_owned()]).unwrap();
+        assert_eq!(answer.processes, [["root", "7", "sleep 10"]]);
+        assert!(parse_ps("A B\n", &[]).is_none());
+    }
 }

@@ -1,9 +1,126 @@
-//! Finding the containers again.
+//! After a restart of the engine: records on disk, merged with what containerd says is alive.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::app::App;
+use anyhow::Context;
+use proto::containerd::services::tasks::v1::ListTasksRequest;
 
-pub(crate) async fn run(_app: &Arc<App>) -> anyhow::Result<()> {
+use super::lifecycle::Phase;
+use super::record::{Paths, Record};
+use super::{create, driver, start};
+use crate::app::App;
+use crate::store::{self, Durability};
+
+/// Puts every container back into the table, running ones watched again.
+pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
+    let dir = app.config.data_root.join("containers");
+    let mut records = Vec::new();
+    for entry in std::fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
+        let path = entry?.path();
+        match store::read::<Record>(&path.join("container.json")) {
+            Ok(Some(record)) => records.push(record),
+            Ok(None) => {
+                // Half made or half removed: not a container.
+                tracing::info!(path = %path.display(), "removing a directory without a record");
+                drop(std::fs::remove_dir_all(&path));
+            }
+            Err(error) => tracing::error!("{error}; the container is left alone"),
+        }
+    }
+    records.sort_by(|a, b| a.created.cmp(&b.created));
+    let tasks: HashMap<String, u32> = app
+        .containerd
+        .tasks()
+        .list(ListTasksRequest::default())
+        .await
+        .map_err(|status| anyhow::anyhow!("list tasks: {}", status.message()))?
+        .into_inner()
+        .tasks
+        .into_iter()
+        .map(|task| {
+            let id = if task.container_id.is_empty() { task.id } else { task.container_id };
+            (id, task.pid)
+        })
+        .collect();
+
+    let mut attached = Vec::new();
+    for record in &records {
+        if tasks.contains_key(&record.id)
+            && let Some(own) = &record.attached
+        {
+            let paths = Paths::new(&app.config.data_root, &app.config.exec_root, &record.id);
+            attached.push((create::container_net(record), own.to_attached(), paths.netns));
+        }
+    }
+    app.networks.restore(attached).await.context("restore networks")?;
+
+    let mut again = Vec::new();
+    for record in records {
+        for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
+            if let Err(error) = app.volumes.acquire(&mount.name, &record.id).await {
+                tracing::warn!(container = record.id, "{error}");
+            }
+        }
+        if let Err(error) = app.containers.reserve(&record.name, &record.id) {
+            tracing::error!(container = record.id, "{error}");
+        }
+        let id = record.id.clone();
+        let container = app.containers.adopt(app, record);
+        let (phase, unclean, policy, by_user, auto_remove) = {
+            let record = container.record();
+            (
+                record.state.phase,
+                record.state.unclean,
+                record.host_config.restart_policy.name.clone(),
+                record.state.stopped_by_user,
+                record.host_config.auto_remove,
+            )
+        };
+        match (tasks.get(&id), phase) {
+            // Wait answers at once, with the true time, if it ended meanwhile; a task that is
+            // gone answers as not found.
+            (_, Phase::Running | Phase::Paused) => driver::watch_exit(app, &container),
+            (Some(pid), Phase::Created | Phase::Exited | Phase::Restarting) if !unclean => {
+                // The engine died between Start and its record.
+                tracing::info!(container = id, "adopting a running task");
+                container.change(Durability::Synced, |record| {
+                    record.state.phase = Phase::Running;
+                    record.state.pid = *pid;
+                    record.state.unclean = true;
+                    record.state.started_at = create::now();
+                })?;
+                container.announce(|snapshot| snapshot.clean = false);
+                driver::watch_exit(app, &container);
+            }
+            (_, phase) => {
+                if unclean {
+                    start::release(app, &container).await;
+                    container
+                        .change(Durability::Written, |record| record.state.unclean = false)?;
+                    container.announce(|snapshot| snapshot.clean = true);
+                }
+                if auto_remove && phase == Phase::Exited {
+                    again.push((container, true));
+                } else if phase == Phase::Exited
+                    && (policy == "always" || (policy == "unless-stopped" && !by_user))
+                {
+                    again.push((container, false));
+                }
+            }
+        }
+    }
+    for (container, remove) in again {
+        tokio::spawn(async move {
+            let result = if remove {
+                container.remove(true, true).await
+            } else {
+                container.start().await
+            };
+            if let Err(error) = result {
+                tracing::warn!(container = container.id, "after the restart: {error}");
+            }
+        });
+    }
     Ok(())
 }

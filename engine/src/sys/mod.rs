@@ -3,5 +3,8 @@
 
 pub(crate) mod dirs;
 pub(crate) mod netns;
+pub(crate) mod inside;
+pub(crate) mod mount;
 pub(crate) mod pidfile;
+pub(crate) mod signal;
 pub(crate) mod spawn;

@@ -1,0 +1,450 @@
+//! The owner of one container: takes commands in order, asks the table, does it, tells the world.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::containerd::services::tasks::v1 as tasks_api;
+use tokio::sync::{mpsc, oneshot};
+
+use super::lifecycle::{self, Decision, Phase, Wish, decide};
+use super::{Container, ContainerError, create, rootfs, start};
+use crate::app::App;
+use crate::store::Durability;
+
+type Reply = oneshot::Sender<Result<(), ContainerError>>;
+
+/// What an owner can be asked.
+#[derive(Debug)]
+pub(super) enum Command {
+    Start { by_policy: bool, reply: Option<Reply> },
+    /// Signal with the intent that it ends: policies hold still.
+    Stop { signal: i32, reply: Reply },
+    Kill { signal: i32, reply: Reply },
+    Pause { reply: Reply },
+    Unpause { reply: Reply },
+    Remove { force: bool, volumes: bool, reply: Reply },
+    /// The process has ended.
+    Exited { code: i64, at: String, oom: bool },
+}
+
+struct Owner {
+    app: Arc<App>,
+    container: Arc<Container>,
+    /// When the next start by policy is due.
+    restart_at: Option<tokio::time::Instant>,
+    backoff: u64,
+    /// Removal that waits for the exit.
+    removal: Option<(bool, Vec<Reply>)>,
+    oom: bool,
+}
+
+pub(super) fn spawn(app: Arc<App>, container: Arc<Container>, mut inbox: mpsc::Receiver<Command>) {
+    tokio::spawn(async move {
+        let mut owner =
+            Owner { app, container, restart_at: None, backoff: 0, removal: None, oom: false };
+        if owner.container.phase() == Phase::Restarting {
+            owner.restart_at = Some(tokio::time::Instant::now());
+        }
+        loop {
+            let due = owner.restart_at;
+            let command = tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(command) => command,
+                    None => return,
+                },
+                () = async {
+                    match due {
+                        Some(at) => tokio::time::sleep_until(at).await,
+                        None => std::future::pending().await,
+                    }
+                } => Command::Start { by_policy: true, reply: None },
+            };
+            if owner.handle(command).await {
+                return;
+            }
+        }
+    });
+}
+
+impl Owner {
+    /// True when the container is gone.
+    async fn handle(&mut self, command: Command) -> bool {
+        match command {
+            Command::Start { by_policy, reply } => {
+                let result = self.start(by_policy).await;
+                if let Err(error) = &result
+                    && by_policy
+                {
+                    tracing::error!(container = self.container.id, "restart: {error}");
+                }
+                let failed = result.is_err() && !matches!(result, Err(ContainerError::Already));
+                if let Some(reply) = reply {
+                    drop(reply.send(result));
+                }
+                if failed && self.container.record().host_config.auto_remove {
+                    return self.remove(true).await.is_ok();
+                }
+            }
+            Command::Stop { signal, reply } => {
+                let result = self.signal(signal, Wish::Stop).await;
+                drop(reply.send(result));
+            }
+            Command::Kill { signal, reply } => {
+                let result = self.signal(signal, Wish::Kill).await;
+                drop(reply.send(result));
+            }
+            Command::Pause { reply } => {
+                let result = self.pause().await;
+                drop(reply.send(result));
+            }
+            Command::Unpause { reply } => {
+                let result = self.unpause().await;
+                drop(reply.send(result));
+            }
+            Command::Remove { force, volumes, reply } => {
+                return self.ask_remove(force, volumes, reply).await;
+            }
+            Command::Exited { code, at, oom } => return self.exited(code, at, oom).await,
+        }
+        false
+    }
+
+    fn decide(&self, wish: Wish) -> Result<Decision, ContainerError> {
+        match decide(self.container.phase(), wish) {
+            Decision::Refuse(refusal) => {
+                let name = self.container.record().name.clone();
+                Err(ContainerError::refused(refusal, &self.container.id, &name))
+            }
+            decision => Ok(decision),
+        }
+    }
+
+    async fn start(&mut self, by_policy: bool) -> Result<(), ContainerError> {
+        self.restart_at = None;
+        if by_policy {
+            if self.container.phase() != Phase::Restarting {
+                return Ok(());
+            }
+        } else {
+            if self.decide(Wish::Start)? == Decision::Already {
+                return Err(ContainerError::Already);
+            }
+            self.backoff = 0;
+        }
+        let result = start::start(&self.app, &self.container).await;
+        match result {
+            Ok(pid) => {
+                self.oom = false;
+                self.container.change(Durability::Synced, |record| {
+                    let state = &mut record.state;
+                    state.phase = Phase::Running;
+                    state.pid = pid;
+                    state.exit_code = 0;
+                    state.error.clear();
+                    state.oom_killed = false;
+                    state.started_at = create::now();
+                    state.stopped_by_user = false;
+                    state.unclean = true;
+                    record.populated = true;
+                    if by_policy {
+                        record.restart_count += 1;
+                    } else {
+                        record.restart_count = 0;
+                    }
+                })?;
+                self.container.announce(|snapshot| snapshot.clean = false);
+                self.container.event(&self.app, "start", &[]);
+                watch_exit(&self.app, &self.container);
+                Ok(())
+            }
+            Err(error) => {
+                let code = match &error {
+                    ContainerError::Start { exit_code, .. } => *exit_code,
+                    _ => 128,
+                };
+                self.container.change(Durability::Written, |record| {
+                    record.state.phase =
+                        if record.state.phase == Phase::Created { Phase::Created } else { Phase::Exited };
+                    record.state.exit_code = code;
+                    record.state.error = error.to_string();
+                    record.state.pid = 0;
+                })?;
+                self.container.announce(|snapshot| {
+                    snapshot.exits += 1;
+                    snapshot.clean = true;
+                });
+                Err(error)
+            }
+        }
+    }
+
+    async fn signal(&mut self, signal: i32, wish: Wish) -> Result<(), ContainerError> {
+        match self.decide(wish) {
+            Ok(Decision::Already) => return Err(ContainerError::Already),
+            Ok(Decision::CancelRestart) => {
+                self.restart_at = None;
+                self.container.change(Durability::Synced, |record| {
+                    record.state.phase = Phase::Exited;
+                    record.state.stopped_by_user = true;
+                })?;
+                self.container.announce(|snapshot| snapshot.clean = true);
+                return Ok(());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                // Compat: kill names what it could not do.
+                return Err(match error {
+                    ContainerError::Conflict(text) if wish == Wish::Kill => {
+                        ContainerError::Conflict(format!(
+                            "cannot kill container: {}: {text}",
+                            self.container.id
+                        ))
+                    }
+                    other => other,
+                });
+            }
+        }
+        let stop_signal = {
+            let record = self.container.record();
+            record.config.stop_signal.as_deref().and_then(crate::sys::signal::parse).unwrap_or(15)
+        };
+        if wish == Wish::Stop || signal == 9 || signal == stop_signal {
+            self.container
+                .change(Durability::Written, |record| record.state.stopped_by_user = true)?;
+        }
+        let request = tasks_api::KillRequest {
+            container_id: self.container.id.clone(),
+            signal: u32::try_from(signal).unwrap_or_default(),
+            ..tasks_api::KillRequest::default()
+        };
+        match self.app.containerd.tasks().kill(request).await {
+            Ok(_) => {}
+            // It has just ended; the exit is on its way.
+            Err(status) if status.code() == tonic::Code::NotFound => {}
+            Err(status) => return Err(ContainerError::containerd("cannot kill container")(status)),
+        }
+        self.container.event(&self.app, "kill", &[("signal", signal.to_string())]);
+        if self.container.phase() == Phase::Paused && (signal == 9 || wish == Wish::Stop) {
+            self.unpause().await?;
+        }
+        Ok(())
+    }
+
+    async fn pause(&mut self) -> Result<(), ContainerError> {
+        self.decide(Wish::Pause)?;
+        let request = tasks_api::PauseTaskRequest { container_id: self.container.id.clone() };
+        self.app
+            .containerd
+            .tasks()
+            .pause(request)
+            .await
+            .map_err(ContainerError::containerd("cannot pause container"))?;
+        self.container.change(Durability::Written, |record| record.state.phase = Phase::Paused)?;
+        self.container.announce(|_| {});
+        self.container.event(&self.app, "pause", &[]);
+        Ok(())
+    }
+
+    async fn unpause(&mut self) -> Result<(), ContainerError> {
+        self.decide(Wish::Unpause)?;
+        let request = tasks_api::ResumeTaskRequest { container_id: self.container.id.clone() };
+        self.app
+            .containerd
+            .tasks()
+            .resume(request)
+            .await
+            .map_err(ContainerError::containerd("cannot unpause container"))?;
+        self.container.change(Durability::Written, |record| record.state.phase = Phase::Running)?;
+        self.container.announce(|_| {});
+        self.container.event(&self.app, "unpause", &[]);
+        Ok(())
+    }
+
+    async fn ask_remove(&mut self, force: bool, volumes: bool, reply: Reply) -> bool {
+        if let Some((all, replies)) = &mut self.removal {
+            *all |= volumes;
+            replies.push(reply);
+            return false;
+        }
+        match self.decide(Wish::Remove { force }) {
+            Err(error) => {
+                drop(reply.send(Err(error)));
+                false
+            }
+            Ok(Decision::KillFirst) if self.container.phase() != Phase::Restarting => {
+                self.removal = Some((volumes, vec![reply]));
+                if let Err(error) = self.signal(9, Wish::Kill).await
+                    && let Some((_, replies)) = self.removal.take()
+                {
+                    let text = error.to_string();
+                    for reply in replies {
+                        drop(reply.send(Err(ContainerError::Conflict(text.clone()))));
+                    }
+                }
+                false
+            }
+            Ok(_) => {
+                let result = self.remove(volumes).await;
+                let gone = result.is_ok();
+                drop(reply.send(result));
+                gone
+            }
+        }
+    }
+
+    async fn remove(&mut self, volumes: bool) -> Result<(), ContainerError> {
+        self.restart_at = None;
+        self.container.record().state.phase = Phase::Removing;
+        if self.container.record().state.unclean {
+            start::release(&self.app, &self.container).await;
+        }
+        let id = self.container.id.clone();
+        if let Err(error) = rootfs::remove(&self.app, &id).await {
+            self.container.record().state.phase = Phase::Dead;
+            return Err(error);
+        }
+        let dir = self.container.paths.dir.clone();
+        rootfs::blocking(move || {
+            // The record goes first: what is half removed is not a container any more.
+            drop(std::fs::remove_file(dir.join("container.json")));
+            std::fs::remove_dir_all(&dir)
+                .or_else(|error| {
+                    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+                })
+                .map_err(ContainerError::io(format!("remove {}", dir.display())))
+        })
+        .await?;
+        let mounts = self.container.record().mounts.clone();
+        for mount in mounts.iter().filter(|mount| mount.kind == "volume") {
+            self.app.volumes.release(&mount.name, &id).await;
+            if volumes
+                && mount.anonymous
+                && let Err(error) = self.app.volumes.remove(&mount.name, false).await
+            {
+                tracing::debug!(container = id, "anonymous volume stays: {error}");
+            }
+        }
+        self.app.execs.forget_container(&id);
+        self.app.containers.forget(&self.container);
+        self.container.announce(|snapshot| {
+            snapshot.removed = true;
+            snapshot.clean = true;
+        });
+        self.container.event(&self.app, "destroy", &[]);
+        Ok(())
+    }
+
+    /// True when the container is gone.
+    async fn exited(&mut self, code: i64, at: String, oom: bool) -> bool {
+        if !self.container.phase().has_process() {
+            return false;
+        }
+        let (policy, retries, count, by_user, auto_remove, ran) = {
+            let record = self.container.record();
+            let policy = &record.host_config.restart_policy;
+            (
+                policy.name.clone(),
+                policy.maximum_retry_count,
+                record.restart_count,
+                record.state.stopped_by_user,
+                record.host_config.auto_remove,
+                seconds_between(&record.state.started_at, &at),
+            )
+        };
+        let again = self.removal.is_none()
+            && lifecycle::restarts(&policy, retries, code, count, by_user)
+            && !self.app.shutdown.is_cancelled();
+        let oom = oom || self.oom;
+        let written = self.container.change(Durability::Synced, |record| {
+            let state = &mut record.state;
+            state.phase = if again { Phase::Restarting } else { Phase::Exited };
+            state.pid = 0;
+            state.exit_code = code;
+            state.finished_at.clone_from(&at);
+            state.oom_killed = oom;
+        });
+        if let Err(error) = written {
+            tracing::error!(container = self.container.id, "{error}");
+        }
+        self.container.announce(|snapshot| snapshot.exits += 1);
+        self.container.event(
+            &self.app,
+            "die",
+            &[("exitCode", code.to_string()), ("execDuration", ran.to_string())],
+        );
+        start::release(&self.app, &self.container).await;
+        let written =
+            self.container.change(Durability::Written, |record| record.state.unclean = false);
+        if let Err(error) = written {
+            tracing::error!(container = self.container.id, "{error}");
+        }
+        self.container.announce(|snapshot| snapshot.clean = true);
+        if let Some((volumes, replies)) = self.removal.take() {
+            let result = self.remove(volumes).await;
+            let gone = result.is_ok();
+            let text = result.err().map(|error| error.to_string());
+            for reply in replies {
+                drop(reply.send(match &text {
+                    None => Ok(()),
+                    Some(text) => Err(ContainerError::Conflict(text.clone())),
+                }));
+            }
+            return gone;
+        }
+        if again {
+            self.backoff = lifecycle::backoff(self.backoff, ran);
+            self.restart_at =
+                Some(tokio::time::Instant::now() + Duration::from_millis(self.backoff));
+            return false;
+        }
+        if auto_remove {
+            match self.remove(true).await {
+                Ok(()) => return true,
+                Err(error) => tracing::error!(container = self.container.id, "--rm: {error}"),
+            }
+        }
+        false
+    }
+}
+
+/// Waits for the process below and tells the owner, across restarts of containerd.
+pub(super) fn watch_exit(app: &Arc<App>, container: &Arc<Container>) {
+    let (app, container) = (Arc::clone(app), Arc::clone(container));
+    tokio::spawn(async move {
+        let request = tasks_api::WaitRequest {
+            container_id: container.id.clone(),
+            exec_id: String::new(),
+        };
+        loop {
+            let command = match app.containerd.tasks().wait(request.clone()).await {
+                Ok(answer) => {
+                    let answer = answer.into_inner();
+                    let at = answer.exited_at.map_or_else(create::now, |at| {
+                        docker_api::time::rfc3339_nano(at.seconds, at.nanos)
+                    });
+                    Command::Exited { code: i64::from(answer.exit_status), at, oom: false }
+                }
+                Err(status) if status.code() == tonic::Code::NotFound => {
+                    // Compat: dockerd's code for an end nobody saw.
+                    Command::Exited { code: 255, at: create::now(), oom: false }
+                }
+                Err(status) => {
+                    tracing::debug!(container = container.id, "wait: {}", status.message());
+                    tokio::select! {
+                        () = app.shutdown.cancelled() => return,
+                        () = tokio::time::sleep(Duration::from_millis(100)) => continue,
+                    }
+                }
+            };
+            drop(container.commands.send(command).await);
+            return;
+        }
+    });
+}
+
+fn seconds_between(from: &str, to: &str) -> i64 {
+    match (docker_api::time::parse_rfc3339(from), docker_api::time::parse_rfc3339(to)) {
+        (Some((from, _)), Some((to, _))) => (to - from).max(0),
+        _ => 0,
+    }
+}

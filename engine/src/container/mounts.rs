@@ -1,0 +1,251 @@
+//! What a container mounts, from `-v`, `--mount`, `--tmpfs`, `--volumes-from` and the image.
+
+use std::collections::BTreeMap;
+
+use docker_api::container::{Config, HostConfig, Mount};
+
+use super::ContainerError;
+use super::record::Mounted;
+
+const PROPAGATIONS: &[&str] =
+    &["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+
+/// The mounts of a new container, by destination; volumes still without a name are anonymous.
+/// `inherited` are those of the containers of `--volumes-from`.
+pub(super) fn collect(
+    config: &Config,
+    host: &HostConfig,
+    inherited: Vec<Mounted>,
+) -> Result<Vec<Mounted>, ContainerError> {
+    let mut all: BTreeMap<String, Mounted> = BTreeMap::new();
+    for mount in inherited {
+        all.insert(mount.destination.clone(), mount);
+    }
+    let mut given: BTreeMap<String, Mounted> = BTreeMap::new();
+    let mut add = |mount: Mounted| {
+        let destination = mount.destination.clone();
+        match given.insert(destination.clone(), mount) {
+            None => Ok(()),
+            // Compat: dockerd's words.
+            Some(_) => Err(ContainerError::Invalid(format!("Duplicate mount point: {destination}"))),
+        }
+    };
+    for bind in host.binds.iter().flatten() {
+        add(parse_bind(bind)?)?;
+    }
+    for mount in host.mounts.iter().flatten() {
+        add(parse_mount(mount)?)?;
+    }
+    for (destination, options) in host.tmpfs.iter().flatten() {
+        add(Mounted {
+            kind: "tmpfs".to_owned(),
+            destination: clean(destination),
+            rw: true,
+            tmpfs: options.clone(),
+            ..Mounted::default()
+        })?;
+    }
+    all.extend(given);
+    for destination in config.volumes.iter().flatten().map(|(path, _)| clean(path)) {
+        if destination == "/" {
+            return Err(ContainerError::Invalid(
+                "invalid volume specification: destination can't be '/'".to_owned(),
+            ));
+        }
+        all.entry(destination.clone()).or_insert_with(|| Mounted {
+            kind: "volume".to_owned(),
+            destination,
+            driver: "local".to_owned(),
+            rw: true,
+            anonymous: true,
+            ..Mounted::default()
+        });
+    }
+    Ok(all.into_values().collect())
+}
+
+/// `src:dst[:mode]` or `dst`.
+fn parse_bind(text: &str) -> Result<Mounted, ContainerError> {
+    let invalid =
+        || ContainerError::Invalid(format!("invalid volume specification: '{text}'"));
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, destination, mode) = match parts[..] {
+        [destination] => ("", destination, ""),
+        [source, destination] => (source, destination, ""),
+        [source, destination, mode] => (source, destination, mode),
+        _ => return Err(invalid()),
+    };
+    if !destination.starts_with('/') {
+        return Err(ContainerError::Invalid(format!(
+            "invalid volume specification: '{text}': invalid mount config for type \"{}\": invalid mount path: '{destination}' mount path must be absolute",
+            if source.starts_with('/') { "bind" } else { "volume" },
+        )));
+    }
+    if parts.iter().take(2).any(|part| part.is_empty()) || clean(destination) == "/" {
+        return Err(invalid());
+    }
+    let mut mount = Mounted {
+        destination: clean(destination),
+        mode: mode.to_owned(),
+        rw: true,
+        create_source: true,
+        ..Mounted::default()
+    };
+    for option in mode.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" => mount.rw = false,
+            "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
+            "nocopy" => mount.no_copy = true,
+            other if PROPAGATIONS.contains(&other) => mount.propagation = other.to_owned(),
+            _ => {
+                return Err(ContainerError::Invalid(format!(
+                    "invalid volume specification: '{text}': invalid mode: {mode}"
+                )));
+            }
+        }
+    }
+    if source.starts_with('/') {
+        mount.kind = "bind".to_owned();
+        mount.source = clean(source);
+        if mount.propagation.is_empty() {
+            mount.propagation = "rprivate".to_owned();
+        }
+    } else {
+        mount.kind = "volume".to_owned();
+        mount.name = source.to_owned();
+        mount.driver = "local".to_owned();
+        mount.anonymous = source.is_empty();
+        // Compat: a named volume shows the mode z.
+        if mode.is_empty() && !source.is_empty() {
+            mount.mode = "z".to_owned();
+        }
+    }
+    Ok(mount)
+}
+
+fn parse_mount(mount: &Mount) -> Result<Mounted, ContainerError> {
+    let invalid = |reason: &str| {
+        ContainerError::Invalid(format!(
+            "invalid mount config for type \"{}\": {reason}",
+            mount.kind
+        ))
+    };
+    if mount.target.is_empty() {
+        return Err(invalid("field Target must not be empty"));
+    }
+    if !mount.target.starts_with('/') {
+        return Err(invalid(&format!(
+            "invalid mount path: '{}' mount path must be absolute",
+            mount.target
+        )));
+    }
+    let mut result = Mounted {
+        kind: mount.kind.clone(),
+        destination: clean(&mount.target),
+        rw: !mount.read_only,
+        ..Mounted::default()
+    };
+    match mount.kind.as_str() {
+        "bind" => {
+            if mount.source.is_empty() {
+                return Err(invalid("field Source must not be empty"));
+            }
+            if !mount.source.starts_with('/') {
+                return Err(invalid(&format!(
+                    "invalid mount path: '{}' mount path must be absolute",
+                    mount.source
+                )));
+            }
+            let options = mount.bind_options.clone().unwrap_or_default();
+            result.source = clean(&mount.source);
+            result.propagation = match options.propagation.as_str() {
+                "" => "rprivate".to_owned(),
+                known if PROPAGATIONS.contains(&known) => known.to_owned(),
+                other => return Err(invalid(&format!("invalid propagation mode: {other}"))),
+            };
+            result.non_recursive = options.non_recursive;
+            result.create_source = options.create_mountpoint;
+            if !result.create_source && !std::path::Path::new(&mount.source).exists() {
+                return Err(invalid(&format!(
+                    "bind source path does not exist: {}",
+                    mount.source
+                )));
+            }
+        }
+        "volume" => {
+            let options = mount.volume_options.clone().unwrap_or_default();
+            result.name = mount.source.clone();
+            result.anonymous = mount.source.is_empty();
+            result.driver = "local".to_owned();
+            result.no_copy = options.no_copy;
+            result.subpath = options.subpath;
+            result.mode = "z".to_owned();
+        }
+        "tmpfs" => {
+            if !mount.source.is_empty() {
+                return Err(invalid("field Source must not be specified"));
+            }
+            let options = mount.tmpfs_options.clone().unwrap_or_default();
+            let mut words = Vec::new();
+            if options.size_bytes > 0 {
+                words.push(format!("size={}", options.size_bytes));
+            }
+            if options.mode > 0 {
+                words.push(format!("mode={:o}", options.mode));
+            }
+            if mount.read_only {
+                words.push("ro".to_owned());
+            }
+            result.tmpfs = words.join(",");
+        }
+        other => return Err(ContainerError::Invalid(format!("mount type unknown: \"{other}\""))),
+    }
+    Ok(result)
+}
+
+/// A path without `//`, `.`, `..` and trailing slash, as Go's `filepath.Clean`.
+pub(crate) fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binds_and_volumes_are_told_apart() {
+        let bind = parse_bind("/a/../b:/c/:ro,rshared").unwrap();
+        assert_eq!((bind.kind.as_str(), bind.source.as_str(), bind.rw), ("bind", "/b", false));
+        assert_eq!((bind.destination.as_str(), bind.propagation.as_str()), ("/c", "rshared"));
+        let volume = parse_bind("data:/d").unwrap();
+        assert_eq!((volume.kind.as_str(), volume.name.as_str()), ("volume", "data"));
+    }
+
+    #[test]
+    fn bad_binds_name_themselves() {
+        for bad in ["a:b:c:d", "x:/", ":/a", "/a:rel", "/a:/b:wat"] {
+            let text = parse_bind(bad).unwrap_err().to_string();
+            assert!(text.contains(bad), "{text}");
+        }
+    }
+
+    #[test]
+    fn two_mounts_on_one_path_are_refused() {
+        let host = HostConfig {
+            binds: Some(vec!["/a:/x".to_owned(), "/b:/x".to_owned()]),
+            ..HostConfig::default()
+        };
+        let error = collect(&Config::default(), &host, vec![]).unwrap_err();
+        assert_eq!(error.to_string(), "Duplicate mount point: /x");
+    }
+}

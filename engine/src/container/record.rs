@@ -1,0 +1,173 @@
+//! What is kept on disk of a container: one small JSON record, replaced by rename.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use docker_api::container::{Config, HostConfig, MountPoint};
+use docker_api::network::{EndpointSettings, PortMap};
+use serde::{Deserialize, Serialize};
+
+use super::lifecycle::Phase;
+use crate::network::Attached;
+
+/// Bumped when a field changes its meaning.
+pub(crate) const VERSION: u32 = 1;
+
+/// A container, complete.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Record {
+    pub(crate) version: u32,
+    pub(crate) id: String,
+    /// Without the leading slash.
+    pub(crate) name: String,
+    pub(crate) created: String,
+    pub(crate) path: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) image_id: String,
+    pub(crate) chain_id: String,
+    pub(crate) config: Config,
+    pub(crate) host_config: HostConfig,
+    pub(crate) mounts: Vec<Mounted>,
+    /// What was asked for, by network name.
+    pub(crate) networks: BTreeMap<String, EndpointSettings>,
+    /// What it has, while it runs.
+    pub(crate) attached: Option<AttachedRecord>,
+    pub(crate) state: State,
+    pub(crate) restart_count: i64,
+    /// Named and anonymous volumes were filled from the image.
+    pub(crate) populated: bool,
+}
+
+/// The moving part.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct State {
+    pub(crate) phase: Phase,
+    pub(crate) pid: u32,
+    pub(crate) exit_code: i64,
+    pub(crate) error: String,
+    pub(crate) oom_killed: bool,
+    pub(crate) started_at: String,
+    pub(crate) finished_at: String,
+    /// Stopped by request: restart policies hold still.
+    pub(crate) stopped_by_user: bool,
+    /// The task below still has to be deleted and the mounts released.
+    pub(crate) unclean: bool,
+}
+
+/// One mount of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Mounted {
+    /// `bind`, `volume` or `tmpfs`.
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    /// Host path of a bind; of a volume as it was at create.
+    pub(crate) source: String,
+    pub(crate) destination: String,
+    pub(crate) driver: String,
+    pub(crate) mode: String,
+    pub(crate) rw: bool,
+    pub(crate) propagation: String,
+    pub(crate) no_copy: bool,
+    pub(crate) anonymous: bool,
+    pub(crate) subpath: String,
+    pub(crate) non_recursive: bool,
+    /// `-v` makes a missing source, `--mount` does not.
+    pub(crate) create_source: bool,
+    /// Options of a tmpfs.
+    pub(crate) tmpfs: String,
+}
+
+impl Mounted {
+    /// As inspect shows it.
+    pub(crate) fn to_wire(&self) -> MountPoint {
+        MountPoint {
+            kind: self.kind.clone(),
+            name: self.name.clone(),
+            source: self.source.clone(),
+            destination: self.destination.clone(),
+            driver: self.driver.clone(),
+            mode: self.mode.clone(),
+            rw: self.rw,
+            propagation: self.propagation.clone(),
+        }
+    }
+}
+
+/// [`Attached`] on disk.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct AttachedRecord {
+    pub(crate) sandbox_id: String,
+    pub(crate) endpoints: BTreeMap<String, EndpointSettings>,
+    pub(crate) ports: PortMap,
+    pub(crate) hosts: Vec<(String, Vec<String>)>,
+    pub(crate) nameserver: Option<IpAddr>,
+}
+
+impl From<Attached> for AttachedRecord {
+    fn from(attached: Attached) -> Self {
+        Self {
+            sandbox_id: attached.sandbox_id,
+            endpoints: attached.endpoints,
+            ports: attached.ports,
+            hosts: attached.hosts.into_iter().map(|(ip, names)| (ip.to_string(), names)).collect(),
+            nameserver: attached.nameserver,
+        }
+    }
+}
+
+impl AttachedRecord {
+    pub(crate) fn to_attached(&self) -> Attached {
+        Attached {
+            sandbox_id: self.sandbox_id.clone(),
+            endpoints: self.endpoints.clone(),
+            ports: self.ports.clone(),
+            hosts: self
+                .hosts
+                .iter()
+                .filter_map(|(ip, names)| Some((ip.parse().ok()?, names.clone())))
+                .collect(),
+            nameserver: self.nameserver,
+        }
+    }
+}
+
+/// Where a container keeps what.
+#[derive(Clone, Debug)]
+pub(crate) struct Paths {
+    /// Durable: record, log, the three files.
+    pub(crate) dir: PathBuf,
+    /// Fifos, gone with a reboot.
+    pub(crate) run: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) netns: PathBuf,
+    pub(crate) shm: PathBuf,
+    /// The live output.
+    pub(crate) attach: PathBuf,
+}
+
+impl Paths {
+    pub(crate) fn new(data_root: &Path, exec_root: &Path, id: &str) -> Self {
+        let short = id.get(..20).unwrap_or(id);
+        Self {
+            dir: data_root.join("containers").join(id),
+            run: exec_root.join("c").join(id),
+            rootfs: exec_root.join("rootfs").join(id),
+            netns: exec_root.join("netns").join(id.get(..12).unwrap_or(id)),
+            shm: exec_root.join("shm").join(id),
+            attach: exec_root.join("a").join(format!("{short}.s")),
+        }
+    }
+
+    pub(crate) fn record(&self) -> PathBuf {
+        self.dir.join("container.json")
+    }
+
+    pub(crate) fn log(&self, id: &str) -> PathBuf {
+        self.dir.join(format!("{id}-json.log"))
+    }
+}

@@ -1,0 +1,118 @@
+//! The specification's mounts: the system's, ours, the user's.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::Facts;
+use crate::container::record::{Mounted, Record};
+
+/// All mounts, in dockerd's order: system first, then by depth and name.
+pub(super) fn all(record: &Record, facts: &Facts<'_>) -> Vec<Value> {
+    let host = &record.host_config;
+    let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": source, "options": options});
+    let read = if host.privileged { "rw" } else { "ro" };
+    let mut list = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", read]),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &[read, "nosuid", "noexec", "nodev"]),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+    ];
+    match host.ipc_mode.as_str() {
+        "none" => {}
+        "host" => list.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate"])),
+        _ => match &facts.shm {
+            Some(shm) => list.push(mount(
+                "/dev/shm",
+                "bind",
+                &shm.to_string_lossy(),
+                &["rbind", "rprivate"],
+            )),
+            None => {
+                let size = format!("size={}", host.shm_size);
+                list.push(mount(
+                    "/dev/shm",
+                    "tmpfs",
+                    "shm",
+                    &["nosuid", "noexec", "nodev", "mode=1777", &size],
+                ));
+            }
+        },
+    }
+    // What the user mounts over a system's mount replaces it.
+    list.retain(|entry| {
+        !facts.mounts.iter().any(|(own, _)| entry["destination"] == own.destination.as_str())
+    });
+    let mut own: Vec<(String, Value)> = Vec::new();
+    for (name, target) in
+        [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
+    {
+        if facts.mounts.iter().any(|(own, _)| own.destination == target) {
+            continue;
+        }
+        let source = facts.files.join(name);
+        let write = if host.readonly_rootfs { "ro" } else { "rw" };
+        let value = json!({"destination": target, "type": "bind", "source": source,
+            "options": ["rbind", "rprivate", write]});
+        own.push((target.to_owned(), value));
+    }
+    for (mounted, source) in &facts.mounts {
+        own.push((mounted.destination.clone(), one(mounted, source)));
+    }
+    own.sort_by_key(|(target, _)| (target.matches('/').count(), target.clone()));
+    list.extend(own.into_iter().map(|(_, value)| value));
+    list
+}
+
+fn one(mounted: &Mounted, source: &PathBuf) -> Value {
+    if mounted.kind == "tmpfs" {
+        // Compat: what --tmpfs adds before the user's options.
+        let mut options: Vec<String> =
+            ["noexec", "nosuid", "nodev", "rprivate"].map(str::to_owned).to_vec();
+        for option in mounted.tmpfs.split(',').filter(|option| !option.is_empty()) {
+            let opposite = match option {
+                "exec" => "noexec",
+                "suid" => "nosuid",
+                "dev" => "nodev",
+                _ => "",
+            };
+            options.retain(|own| own != opposite && own != option);
+            options.push(option.to_owned());
+        }
+        return json!({"destination": mounted.destination, "type": "tmpfs", "source": "tmpfs",
+            "options": options});
+    }
+    let bind = if mounted.non_recursive { "bind" } else { "rbind" };
+    let mut options = vec![bind.to_owned()];
+    options.push(if mounted.propagation.is_empty() {
+        "rprivate".to_owned()
+    } else {
+        mounted.propagation.clone()
+    });
+    if !mounted.rw {
+        options.push("ro".to_owned());
+    }
+    json!({"destination": mounted.destination, "type": "bind", "source": source,
+        "options": options})
+}
+
+/// Shared or slave mounts need a root that lets them through.
+pub(super) fn rootfs_propagation(mounts: &[(Mounted, PathBuf)]) -> Option<&'static str> {
+    let any = |kinds: [&str; 2]| {
+        mounts.iter().any(|(mounted, _)| kinds.contains(&mounted.propagation.as_str()))
+    };
+    if any(["shared", "rshared"]) {
+        Some("shared")
+    } else if any(["slave", "rslave"]) {
+        Some("rslave")
+    } else {
+        None
+    }
+}

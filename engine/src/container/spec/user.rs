@@ -1,0 +1,128 @@
+//! Users and groups of a container, from the passwd and group files of its root.
+
+use crate::container::ContainerError;
+use crate::sys::inside::Inside;
+
+/// Who a process runs as.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+}
+
+/// Resolves `user[:group]` and `--group-add` inside `root`.
+pub(crate) fn resolve(
+    root: &Inside,
+    user: &str,
+    extra: &[String],
+) -> Result<User, ContainerError> {
+    let passwd = root.read("/etc/passwd").unwrap_or_default();
+    let group = root.read("/etc/group").unwrap_or_default();
+    lookup(&passwd, &group, user, extra)
+}
+
+fn lookup(
+    passwd: &str,
+    group: &str,
+    user: &str,
+    extra: &[String],
+) -> Result<User, ContainerError> {
+    let (name, group_name) = match user.split_once(':') {
+        Some((name, group)) => (name, Some(group)),
+        None => (user, None),
+    };
+    let name = if name.is_empty() { "0" } else { name };
+    let number = name.parse::<u32>().ok();
+    let mut result = User::default();
+    let mut login = None;
+    let entry = fields(passwd, 4).find(|entry| {
+        entry[0] == name || (number.is_some() && entry[2].parse().ok() == number)
+    });
+    match entry {
+        Some(entry) => {
+            result.uid = entry[2].parse().unwrap_or_default();
+            result.gid = entry[3].parse().unwrap_or_default();
+            login = Some(entry[0].to_owned());
+        }
+        None => match number {
+            Some(number) => result.uid = number,
+            // Compat: the words of runc's user lookup.
+            None => {
+                return Err(ContainerError::Invalid(format!(
+                    "unable to find user {name}: no matching entries in passwd file"
+                )));
+            }
+        },
+    }
+    match group_name.filter(|group| !group.is_empty()) {
+        Some(wanted) => result.gid = group_id(group, wanted)?,
+        None => {
+            if let Some(login) = &login {
+                for entry in fields(group, 4) {
+                    if entry[3].split(',').any(|member| member == login)
+                        && let Ok(gid) = entry[2].parse()
+                    {
+                        result.groups.push(gid);
+                    }
+                }
+            }
+        }
+    }
+    for wanted in extra {
+        let gid = group_id(group, wanted)?;
+        if !result.groups.contains(&gid) {
+            result.groups.push(gid);
+        }
+    }
+    // Compat: since the fix of CVE-2022-36109 the primary group is listed as well.
+    if !result.groups.contains(&result.gid) {
+        result.groups.insert(0, result.gid);
+    }
+    Ok(result)
+}
+
+fn group_id(group: &str, wanted: &str) -> Result<u32, ContainerError> {
+    let number = wanted.parse::<u32>().ok();
+    if let Some(gid) =
+        fields(group, 3).find(|entry| entry[0] == wanted).and_then(|entry| entry[2].parse().ok())
+    {
+        return Ok(gid);
+    }
+    number.ok_or_else(|| {
+        ContainerError::Invalid(format!(
+            "unable to find group {wanted}: no matching entries in group file"
+        ))
+    })
+}
+
+fn fields(text: &str, least: usize) -> impl Iterator<Item = Vec<&str>> {
+    text.lines()
+        .map(|line| line.trim().split(':').collect::<Vec<_>>())
+        .filter(move |entry| entry.len() >= least)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nbob:x:1000:100::/:/bin/sh\n";
+    const GROUP: &str = "root:x:0:\nusers:x:100:\nwheel:x:10:bob,root\n";
+
+    #[test]
+    fn names_numbers_and_groups_resolve() {
+        let look = |user: &str| lookup(PASSWD, GROUP, user, &[]).unwrap();
+        assert_eq!(look(""), User { uid: 0, gid: 0, groups: vec![0, 10] });
+        assert_eq!(look("bob"), User { uid: 1000, gid: 100, groups: vec![100, 10] });
+        assert_eq!(look("1000"), look("bob"));
+        assert_eq!(look("bob:wheel"), User { uid: 1000, gid: 10, groups: vec![10] });
+        assert_eq!(look("77:88"), User { uid: 77, gid: 88, groups: vec![88] });
+    }
+
+    #[test]
+    fn unknown_names_are_told() {
+        let error = lookup(PASSWD, GROUP, "eve", &[]).unwrap_err().to_string();
+        assert_eq!(error, "unable to find user eve: no matching entries in passwd file");
+        assert!(lookup(PASSWD, GROUP, "", &["nope".to_owned()]).is_err());
+    }
+}

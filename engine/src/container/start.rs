@@ -1,0 +1,414 @@
+//! Bringing a container to life, and what is released when it has ended.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use proto::containerd::services::containers::v1 as containers_api;
+use proto::containerd::services::tasks::v1 as tasks_api;
+use tokio::net::UnixStream;
+
+use super::record::{Mounted, Paths, Record};
+use super::rootfs::{self, blocking};
+use super::spec::{self, Facts};
+use super::{Container, ContainerError, create, files};
+use crate::app::App;
+use crate::containerd::SNAPSHOTTER;
+use crate::sys;
+use crate::sys::inside::Inside;
+
+/// Starts the process; answers its pid. What was made before a failure is released again.
+pub(super) async fn start(app: &Arc<App>, container: &Container) -> Result<u32, ContainerError> {
+    let started = steps(app, container).await;
+    if started.is_err() {
+        release(app, container).await;
+    }
+    started
+}
+
+async fn steps(app: &Arc<App>, container: &Container) -> Result<u32, ContainerError> {
+    let paths = &container.paths;
+    if !app.containerd.shim_writes_logs() {
+        return Err(ContainerError::NotImplemented(
+            "the containerd below does not announce the log scheme json-file; starting containers over a stock shim is not supported yet".to_owned(),
+        ));
+    }
+    let record = container.record().clone();
+    let (mounted, attached) = tokio::join!(
+        rootfs::mount(app, &record.id, &paths.rootfs),
+        attach_networks(app, &record, paths),
+    );
+    mounted?;
+    if let Some(attached) = attached? {
+        container.record().attached = Some(attached.into());
+        for name in record.networks.keys() {
+            let attributes = std::collections::BTreeMap::from([
+                ("container".to_owned(), record.id.clone()),
+                ("name".to_owned(), name.clone()),
+                ("type".to_owned(), "bridge".to_owned()),
+            ]);
+            let id = record.networks.get(name).map(|net| net.network_id.clone());
+            app.events.publish("network", "connect", &id.unwrap_or_default(), attributes);
+        }
+    }
+    let mounts = mount_volumes(app, &record, &paths.rootfs).await?;
+    let record = container.record().clone();
+    let joined_pid = |mode: &str| -> Result<Option<u32>, ContainerError> {
+        let Some(name) = mode.strip_prefix("container:") else { return Ok(None) };
+        let other = app.containers.get(name)?;
+        let other = other.record();
+        if !other.state.phase.has_process() {
+            return Err(ContainerError::Conflict(format!(
+                "cannot join namespace of a non running container: container /{} is {}",
+                other.name,
+                other.state.phase.as_str()
+            )));
+        }
+        Ok(Some(other.state.pid))
+    };
+    let host = &record.host_config;
+    let netns = match joined_pid(&host.network_mode)? {
+        Some(pid) => Some(PathBuf::from(format!("/proc/{pid}/ns/net"))),
+        None => (!record.networks.is_empty()).then(|| paths.netns.clone()),
+    };
+    let ipc_pid = joined_pid(&host.ipc_mode)?;
+    let pid_pid = joined_pid(&host.pid_mode)?;
+    let shared_files = match host.network_mode.strip_prefix("container:") {
+        Some(name) => Some(app.containers.get(name)?.paths.dir.clone()),
+        None => None,
+    };
+    let shm = match host.ipc_mode.as_str() {
+        "shareable" => Some(paths.shm.clone()),
+        mode => match mode.strip_prefix("container:") {
+            Some(name) => Some(app.containers.get(name)?.paths.shm.clone()),
+            None => None,
+        },
+    };
+    let (config, own_paths) = (Arc::clone(&app.config), paths.clone());
+    let spec = blocking(move || {
+        prepare_files(
+            &record, &config, &own_paths, mounts, netns, shm, shared_files, ipc_pid, pid_pid,
+        )
+    })
+    .await?;
+    launch(app, container, spec).await
+}
+
+/// Everything on disk, then the specification's text. Blocking.
+#[expect(clippy::too_many_arguments, reason = "one call, one thread")]
+fn prepare_files(
+    record: &Record,
+    config: &crate::config::Config,
+    paths: &Paths,
+    mounts: Vec<(Mounted, PathBuf)>,
+    netns: Option<PathBuf>,
+    shm: Option<PathBuf>,
+    shared_files: Option<PathBuf>,
+    ipc_pid: Option<u32>,
+    pid_pid: Option<u32>,
+) -> Result<Vec<u8>, ContainerError> {
+    if shared_files.is_none() {
+        files::write(&paths.dir, record, &config.network)?;
+    }
+    std::fs::create_dir_all(&paths.run)
+        .map_err(ContainerError::io(format!("create {}", paths.run.display())))?;
+    if record.config.open_stdin {
+        make_fifo(&paths.run.join("stdin"))?;
+    }
+    if record.host_config.ipc_mode == "shareable" && !sys::mount::is_mounted(&paths.shm) {
+        std::fs::create_dir_all(&paths.shm)
+            .map_err(ContainerError::io(format!("create {}", paths.shm.display())))?;
+        sys::mount::shm(&paths.shm, record.host_config.shm_size)
+            .map_err(ContainerError::kernel("mount shm"))?;
+    }
+    let inside = Inside::open(&paths.rootfs)
+        .map_err(ContainerError::io(format!("open {}", paths.rootfs.display())))?;
+    if !record.config.working_dir.is_empty() {
+        inside.make_dirs(&record.config.working_dir, 0o755).map_err(ContainerError::io(
+            format!("create working directory {}", record.config.working_dir),
+        ))?;
+    }
+    let groups = record.host_config.group_add.clone().unwrap_or_default();
+    let user = spec::user::resolve(&inside, &record.config.user, &groups)?;
+    for (mounted, source) in &mounts {
+        if mounted.kind == "bind" && !source.exists() {
+            if !mounted.create_source {
+                return Err(ContainerError::Invalid(format!(
+                    "invalid mount config for type \"bind\": bind source path does not exist: {}",
+                    source.display()
+                )));
+            }
+            std::fs::create_dir_all(source).map_err(ContainerError::io(format!(
+                "error while creating mount source path '{}'",
+                source.display()
+            )))?;
+        }
+    }
+    let facts = Facts {
+        rootfs: &paths.rootfs,
+        files: shared_files.as_deref().unwrap_or(&paths.dir),
+        netns,
+        shm,
+        mounts,
+        user,
+        ipc_pid,
+        pid_pid,
+    };
+    let spec = spec::build(record, config, &facts)?;
+    Ok(serde_json::to_vec(&spec).unwrap_or_default())
+}
+
+async fn attach_networks(
+    app: &App,
+    record: &Record,
+    paths: &Paths,
+) -> Result<Option<crate::network::Attached>, ContainerError> {
+    if record.networks.is_empty() {
+        return Ok(None);
+    }
+    let netns = paths.netns.clone();
+    blocking(move || {
+        // One left over from an earlier life would be the wrong one.
+        sys::netns::remove(&netns)?;
+        Ok(sys::netns::create(&netns)?)
+    })
+    .await?;
+    match app.networks.attach(&create::container_net(record), &paths.netns).await {
+        Ok(attached) => Ok(Some(attached)),
+        Err(error) => {
+            let netns = paths.netns.clone();
+            drop(blocking(move || Ok(sys::netns::remove(&netns)?)).await);
+            Err(error.into())
+        }
+    }
+}
+
+async fn mount_volumes(
+    app: &App,
+    record: &Record,
+    rootfs: &Path,
+) -> Result<Vec<(Mounted, PathBuf)>, ContainerError> {
+    let mut mounts = Vec::new();
+    for mount in &record.mounts {
+        let source = if mount.kind == "volume" {
+            let dir = app.volumes.mount(&mount.name, &record.id).await?;
+            if !mount.no_copy && !record.populated && mount.subpath.is_empty() {
+                app.volumes.copy_up(&mount.name, rootfs, &mount.destination).await?;
+            }
+            if mount.subpath.is_empty() {
+                dir
+            } else {
+                dir.join(mount.subpath.trim_start_matches('/'))
+            }
+        } else {
+            PathBuf::from(&mount.source)
+        };
+        mounts.push((mount.clone(), source));
+    }
+    Ok(mounts)
+}
+
+/// The calls to containerd, in order; a client that attached first is connected before Start.
+async fn launch(
+    app: &Arc<App>,
+    container: &Container,
+    spec: Vec<u8>,
+) -> Result<u32, ContainerError> {
+    let record = container.record().clone();
+    let id = record.id.clone();
+    let runtime = runtime(app, &record);
+    let request = containers_api::CreateContainerRequest {
+        container: Some(containers_api::Container {
+            id: id.clone(),
+            labels: HashMap::from([
+                ("dockerd-rs.engine".to_owned(), app.id.clone()),
+                ("com.docker/engine.bundle.path".to_owned(), String::new()),
+            ]),
+            image: String::new(),
+            runtime: Some(runtime),
+            spec: Some(proto::any::pack_json(proto::any::TYPE_SPEC, spec)),
+            snapshotter: SNAPSHOTTER.to_owned(),
+            snapshot_key: id.clone(),
+            ..containers_api::Container::default()
+        }),
+    };
+    let mut containers = app.containerd.containers();
+    match containers.create(request.clone()).await {
+        Err(status) if status.code() == tonic::Code::AlreadyExists => {
+            // Left over from an engine that died; nothing of it runs, or we would know.
+            delete_below(app, &id).await;
+            containers.create(request).await
+        }
+        other => other,
+    }
+    .map_err(ContainerError::containerd("create container record"))?;
+    let output = output_uri(container, &record);
+    let task = tasks_api::CreateTaskRequest {
+        container_id: id.clone(),
+        stdin: if record.config.open_stdin {
+            container.paths.run.join("stdin").to_string_lossy().into_owned()
+        } else {
+            String::new()
+        },
+        stderr: if record.config.tty { String::new() } else { output.clone() },
+        stdout: output,
+        terminal: record.config.tty,
+        ..tasks_api::CreateTaskRequest::default()
+    };
+    let mut tasks = app.containerd.tasks();
+    let created = tasks
+        .create(task)
+        .await
+        .map_err(|status| start_error(&record, "failed to create task for container", &status))?
+        .into_inner();
+    connect_waiting(container).await;
+    tasks
+        .start(tasks_api::StartRequest { container_id: id, exec_id: String::new() })
+        .await
+        .map_err(|status| start_error(&record, "failed to start task", &status))?;
+    Ok(created.pid)
+}
+
+/// Hands the live output to those who attached before the start.
+async fn connect_waiting(container: &Container) {
+    let waiting = std::mem::take(
+        &mut *container.waiting.lock().unwrap_or_else(PoisonError::into_inner),
+    );
+    for client in waiting.into_iter().filter(|client| !client.is_closed()) {
+        match UnixStream::connect(&container.paths.attach).await {
+            Ok(stream) => drop(client.send(stream)),
+            Err(error) => tracing::warn!(container = container.id, "attach: {error}"),
+        }
+    }
+}
+
+fn output_uri(container: &Container, record: &Record) -> String {
+    let mut uri = container_log::uri::LogUri::new(container.paths.log(&record.id));
+    uri.attach = Some(container.paths.attach.clone());
+    let log = &record.host_config.log_config;
+    uri.discard = log.kind == "none";
+    let option = |key: &str| log.config.get(key).map(String::as_str);
+    uri.rotation.max_size = option("max-size")
+        .and_then(|text| crate::config::parse_size(text).ok())
+        .and_then(|size| u64::try_from(size).ok());
+    if let Some(files) = option("max-file").and_then(|text| text.parse().ok()) {
+        uri.rotation.max_files = files;
+    }
+    uri.rotation.compress = option("compress") == Some("true");
+    let attrs = super::logs::attributes(record);
+    if !attrs.is_empty() {
+        uri.attrs = serde_json::to_string(&attrs).unwrap_or_default();
+    }
+    uri.to_string()
+}
+
+fn runtime(app: &App, record: &Record) -> containers_api::container::Runtime {
+    let name = record.host_config.runtime.as_deref().unwrap_or_default();
+    let (name, binary) = match name {
+        name if name.starts_with("io.containerd.") => (name.to_owned(), String::new()),
+        name => (
+            "io.containerd.runc.v2".to_owned(),
+            app.config.runtimes.get(name).cloned().unwrap_or_default(),
+        ),
+    };
+    let options = proto::containerd::runc::v1::Options {
+        binary_name: binary,
+        systemd_cgroup: app.config.systemd_cgroup,
+        ..proto::containerd::runc::v1::Options::default()
+    };
+    containers_api::container::Runtime { name, options: Some(proto::any::pack(&options)) }
+}
+
+/// Compat: the client decides between 126 and 127 by the words; the record keeps the code.
+fn start_error(record: &Record, step: &str, status: &tonic::Status) -> ContainerError {
+    let text = status.message();
+    let has = |part: &str| text.contains(part);
+    let mut message = format!("{step}: {text}");
+    if !message.ends_with(": unknown") {
+        message.push_str(": unknown");
+    }
+    let about_command = has(&record.path) || has("exec");
+    if about_command && (has("executable file not found") || has("no such file or directory")) {
+        return ContainerError::Start { message, exit_code: 127, invalid: true };
+    }
+    if about_command && (has("permission denied") || has("is a directory")) {
+        return ContainerError::Start { message, exit_code: 126, invalid: true };
+    }
+    if has("not a directory") {
+        message.push_str(": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type");
+        return ContainerError::Start { message, exit_code: 127, invalid: true };
+    }
+    ContainerError::Start { message, exit_code: 128, invalid: false }
+}
+
+/// Makes a fifo, unless it is there. Blocking.
+pub(crate) fn make_fifo(path: &Path) -> Result<(), ContainerError> {
+    match nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o600)) {
+        Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
+        Err(error) => Err(ContainerError::kernel(format!("mkfifo {}", path.display()))(error)),
+    }
+}
+
+/// Deletes task and record below; absence is fine.
+pub(super) async fn delete_below(app: &App, id: &str) {
+    let gone = |code: tonic::Code| code == tonic::Code::NotFound;
+    let task = tasks_api::DeleteTaskRequest { container_id: id.to_owned() };
+    if let Err(status) = app.containerd.tasks().delete(task).await
+        && !gone(status.code())
+    {
+        tracing::warn!(container = id, "delete task: {}", status.message());
+    }
+    let record = containers_api::DeleteContainerRequest { id: id.to_owned() };
+    if let Err(status) = app.containerd.containers().delete(record).await
+        && !gone(status.code())
+    {
+        tracing::warn!(container = id, "delete container record: {}", status.message());
+    }
+}
+
+/// Releases everything a run held. Runs to the end; what fails is logged.
+pub(super) async fn release(app: &App, container: &Container) {
+    let record = container.record().clone();
+    let id = &record.id;
+    delete_below(app, id).await;
+    if let Err(error) = rootfs::unmount(&container.paths.rootfs).await {
+        tracing::warn!(container = id, "{error}");
+    }
+    if !record.networks.is_empty() {
+        if let Err(error) = app.networks.detach(id).await {
+            tracing::warn!(container = id, "detach networks: {error}");
+        }
+        let netns = container.paths.netns.clone();
+        if let Err(error) = blocking(move || Ok(sys::netns::remove(&netns)?)).await {
+            tracing::warn!(container = id, "{error}");
+        }
+        if record.attached.is_some() {
+            for (name, network) in &record.networks {
+                let attributes = std::collections::BTreeMap::from([
+                    ("container".to_owned(), id.clone()),
+                    ("name".to_owned(), name.clone()),
+                    ("type".to_owned(), "bridge".to_owned()),
+                ]);
+                app.events.publish("network", "disconnect", &network.network_id, attributes);
+            }
+        }
+    }
+    for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
+        app.volumes.unmount(&mount.name, id).await;
+    }
+    let paths = container.paths.clone();
+    let cleaned = blocking(move || {
+        if paths.shm.exists() {
+            sys::mount::unmount(&paths.shm).map_err(ContainerError::kernel("unmount shm"))?;
+            drop(std::fs::remove_dir(&paths.shm));
+        }
+        drop(std::fs::remove_dir_all(&paths.run));
+        drop(std::fs::remove_file(&paths.attach));
+        Ok(())
+    })
+    .await;
+    if let Err(error) = cleaned {
+        tracing::warn!(container = id, "{error}");
+    }
+    container.record().attached = None;
+}
