@@ -164,8 +164,7 @@ async fn list(app: &App, call: &Call) -> Result<Reply, ApiError> {
 async fn sizes(app: &App, container: &Container) -> (i64, i64) {
     use proto::containerd::services::snapshots::v1::UsageRequest;
     let usage = async |key: String| {
-        let request =
-            UsageRequest { snapshotter: crate::containerd::SNAPSHOTTER.to_owned(), key };
+        let request = UsageRequest { snapshotter: crate::containerd::SNAPSHOTTER.to_owned(), key };
         app.containerd.snapshots().usage(request).await.map_or(0, |usage| usage.into_inner().size)
     };
     let chain = container.record().chain_id.clone();
@@ -277,9 +276,7 @@ async fn logs(container: &Arc<Container>, call: &Call) -> Result<Reply, ApiError
     let query = &call.query;
     let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
     if !stdout && !stderr {
-        return Err(ApiError::invalid(
-            "Bad parameters: you must choose at least one stream",
-        ));
+        return Err(ApiError::invalid("Bad parameters: you must choose at least one stream"));
     }
     let time = |key: &str| -> Result<Option<Timestamp>, ApiError> {
         match query.get(key) {
@@ -288,9 +285,7 @@ async fn logs(container: &Arc<Container>, call: &Call) -> Result<Reply, ApiError
                 .map(|(seconds, nanos)| {
                     Some(Timestamp::new(seconds, u32::try_from(nanos).unwrap_or_default()))
                 })
-                .ok_or_else(|| {
-                    ApiError::invalid(format!("invalid value for \"{key}\": {text}"))
-                }),
+                .ok_or_else(|| ApiError::invalid(format!("invalid value for \"{key}\": {text}"))),
         }
     };
     let tty = container.record().config.tty;
@@ -374,17 +369,9 @@ async fn attach_stream(
             drop(writer.shutdown().await);
             return;
         };
-        let end = attach::session(
-            Arc::clone(&app),
-            output,
-            input,
-            wanted,
-            tty,
-            joined,
-            reader,
-            writer,
-        )
-        .await;
+        let end =
+            attach::session(Arc::clone(&app), output, input, wanted, tty, joined, reader, writer)
+                .await;
         if end == attach::End::Detached {
             container.event(&app, "detach", &[]);
         }
@@ -417,11 +404,7 @@ async fn resize(app: &App, container: &Container, call: &Call) -> Result<Reply, 
         height,
     };
     app.containerd.tasks().resize_pty(request).await?;
-    container.event(
-        app,
-        "resize",
-        &[("height", height.to_string()), ("width", width.to_string())],
-    );
+    container.event(app, "resize", &[("height", height.to_string()), ("width", width.to_string())]);
     Ok(super::status(StatusCode::OK))
 }
 
@@ -440,13 +423,23 @@ async fn update(
         host.restart_policy = request.restart_policy;
     }
     let new = request.resources;
+    let none = docker_api::container::Resources::default();
     let own = &mut host.resources;
     macro_rules! take {
-        ($($field:ident),*) => { $( if new.$field != Default::default() { own.$field = new.$field; } )* };
+        ($($field:ident),*) => { $( if new.$field != none.$field { own.$field = new.$field; } )* };
     }
     take!(
-        cpu_shares, memory, nano_cpus, blkio_weight, cpu_period, cpu_quota, cpuset_cpus,
-        cpuset_mems, memory_reservation, memory_swap, pids_limit
+        cpu_shares,
+        memory,
+        nano_cpus,
+        blkio_weight,
+        cpu_period,
+        cpu_quota,
+        cpuset_cpus,
+        cpuset_mems,
+        memory_reservation,
+        memory_swap,
+        pids_limit
     );
     if container.phase().has_process() {
         let limits = spec::limits(&host)?;

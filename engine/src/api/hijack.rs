@@ -18,7 +18,11 @@ pub(crate) type Reader = Pin<Box<dyn AsyncRead + Send>>;
 pub(crate) type Writer = Pin<Box<dyn AsyncWrite + Send>>;
 
 /// Answers, and runs `work` on the raw stream once the answer is out.
-pub(crate) fn hijack<F, Fut>(request: Request<Incoming>, content_type: &'static str, work: F) -> Reply
+pub(crate) fn hijack<F, Fut>(
+    request: Request<Incoming>,
+    content_type: &'static str,
+    work: F,
+) -> Reply
 where
     F: FnOnce(Reader, Writer) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
@@ -47,9 +51,7 @@ where
     }
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let (_, body) = request.into_parts();
-    let input = body
-        .into_data_stream()
-        .map(|chunk| chunk.map_err(std::io::Error::other));
+    let input = body.into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other));
     tokio::spawn(work(Box::pin(StreamReader::new(input)), Box::pin(ours)));
     let output = ReaderStream::with_capacity(theirs, 32 << 10)
         .filter_map(|chunk| async move { chunk.ok() as Option<Bytes> });

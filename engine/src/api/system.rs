@@ -148,18 +148,14 @@ async fn info(app: &App) -> Info {
         .config
         .runtimes
         .iter()
-        .map(|(name, path)| {
-            (name.clone(), Runtime { path: path.clone(), runtime_args: None })
-        })
+        .map(|(name, path)| (name.clone(), Runtime { path: path.clone(), runtime_args: None }))
         .collect();
-    runtimes.entry("runc".to_owned()).or_insert_with(|| Runtime {
-        path: "runc-rs".to_owned(),
-        runtime_args: None,
-    });
-    runtimes.entry("io.containerd.runc.v2".to_owned()).or_insert_with(|| Runtime {
-        path: "runc-rs".to_owned(),
-        runtime_args: None,
-    });
+    runtimes
+        .entry("runc".to_owned())
+        .or_insert_with(|| Runtime { path: "runc-rs".to_owned(), runtime_args: None });
+    runtimes
+        .entry("io.containerd.runc.v2".to_owned())
+        .or_insert_with(|| Runtime { path: "runc-rs".to_owned(), runtime_args: None });
     let mut security = vec!["name=seccomp,profile=builtin".to_owned()];
     if cgroup2 {
         security.push("name=cgroupns".to_owned());
@@ -178,10 +174,7 @@ async fn info(app: &App) -> Info {
         containers_stopped: count(|phase| !phase.is_running()),
         images: i64::try_from(app.images.count().await).unwrap_or_default(),
         driver: crate::containerd::SNAPSHOTTER.to_owned(),
-        driver_status: vec![[
-            "driver-type".to_owned(),
-            "io.containerd.snapshotter.v1".to_owned(),
-        ]],
+        driver_status: vec![["driver-type".to_owned(), "io.containerd.snapshotter.v1".to_owned()]],
         plugins: InfoPlugins {
             volume: vec!["local".to_owned()],
             network: ["bridge", "host", "null"].map(str::to_owned).to_vec(),
@@ -248,8 +241,20 @@ async fn info(app: &App) -> Info {
 }
 
 const EVENT_KEYS: &[&str] = &[
-    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin",
-    "scope", "secret", "service", "type", "volume",
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
 ];
 
 fn events(app: &Arc<App>, call: &Call) -> Result<Reply, ApiError> {
@@ -263,9 +268,7 @@ fn events(app: &Arc<App>, call: &Call) -> Result<Reply, ApiError> {
                 .map(|(seconds, nanos)| {
                     Some(i128::from(seconds) * 1_000_000_000 + i128::from(nanos))
                 })
-                .ok_or_else(|| {
-                    ApiError::invalid(format!("invalid value for \"{key}\": {text}"))
-                }),
+                .ok_or_else(|| ApiError::invalid(format!("invalid value for \"{key}\": {text}"))),
         }
     };
     let (since, until) = (time("since")?, time("until")?);

@@ -91,9 +91,8 @@ where
     let Some(stream) = output.stream().await else { return End::Output };
     let (detached, mut when_detached) = oneshot::channel::<()>();
     let feeder = input.map(|input| tokio::spawn(feed(app, input, reader, detached)));
-    let mut copied = std::pin::pin!(copy_output(stream, wanted, tty, skip, &mut writer));
     let end = tokio::select! {
-        () = &mut copied => End::Output,
+        () = copy_output(stream, wanted, tty, skip, &mut writer) => End::Output,
         Ok(()) = &mut when_detached => End::Detached,
     };
     if let Some(feeder) = feeder {

@@ -25,7 +25,9 @@ pub(crate) async fn create(
     let networking = request.networking_config.unwrap_or_default();
     if config.image.is_empty() {
         // Compat: dockerd's words.
-        return Err(ContainerError::Invalid("no image specified".to_owned()).into_empty_image(&config));
+        return Err(
+            ContainerError::Invalid("no image specified".to_owned()).into_empty_image(&config)
+        );
     }
     let image = match app.images.resolve(&config.image).await {
         Err(ImageError::NotFound(_)) => {
@@ -107,7 +109,10 @@ impl ContainerError {
 }
 
 /// What must be undone when it fails.
-async fn finish(app: &Arc<App>, mut record: Record) -> Result<Arc<Container>, (String, ContainerError)> {
+async fn finish(
+    app: &Arc<App>,
+    mut record: Record,
+) -> Result<Arc<Container>, (String, ContainerError)> {
     let name = record.name.clone();
     let id = record.id.clone();
     let paths = super::Paths::new(&app.config.data_root, &app.config.exec_root, &id);
@@ -134,11 +139,8 @@ async fn finish(app: &Arc<App>, mut record: Record) -> Result<Arc<Container>, (S
         }
         sys::dirs::make(&paths.dir, 0o710)
             .map_err(|error| ContainerError::Invalid(format!("{error:#}")))?;
-        let durability = if record.host_config.auto_remove {
-            Durability::Written
-        } else {
-            Durability::Synced
-        };
+        let durability =
+            if record.host_config.auto_remove { Durability::Written } else { Durability::Synced };
         store::write(&paths.record(), &record, durability)?;
         Ok(())
     }
@@ -195,8 +197,7 @@ pub(crate) fn rename(app: &App, container: &Container, name: &str) -> Result<(),
         return Err(ContainerError::BadName(name.to_owned()));
     }
     app.containers.reserve(name, &container.id)?;
-    if let Err(error) =
-        container.change(Durability::Synced, |record| record.name = name.to_owned())
+    if let Err(error) = container.change(Durability::Synced, |record| record.name = name.to_owned())
     {
         app.containers.release(name, &container.id);
         return Err(error);
@@ -213,9 +214,9 @@ pub(crate) fn container_net(record: &Record) -> ContainerNet {
         record.config.exposed_ports.iter().flatten().map(|(port, _)| port.clone()).collect();
     if record.host_config.publish_all_ports {
         for port in &exposed {
-            bindings.entry(port.clone()).or_insert_with(|| {
-                Some(vec![docker_api::network::PortBinding::default()])
-            });
+            bindings
+                .entry(port.clone())
+                .or_insert_with(|| Some(vec![docker_api::network::PortBinding::default()]));
         }
     }
     ContainerNet {
@@ -368,7 +369,18 @@ fn check(app: &App, config: &Config, host: &HostConfig) -> Result<(), ContainerE
         return invalid(format!("logger: no log driver named '{driver}' is registered"));
     }
     for key in host.log_config.config.keys() {
-        let known = ["max-size", "max-file", "compress", "labels", "env", "labels-regex", "env-regex", "tag", "mode", "max-buffer-size"];
+        let known = [
+            "max-size",
+            "max-file",
+            "compress",
+            "labels",
+            "env",
+            "labels-regex",
+            "env-regex",
+            "tag",
+            "mode",
+            "max-buffer-size",
+        ];
         if driver == "json-file" && !known.contains(&key.as_str()) {
             return invalid(format!("unknown log opt '{key}' for json-file log driver"));
         }
@@ -400,7 +412,11 @@ fn check(app: &App, config: &Config, host: &HostConfig) -> Result<(), ContainerE
     Ok(())
 }
 
-fn defaults(app: &App, host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), ContainerError> {
+fn defaults(
+    app: &App,
+    host: &mut HostConfig,
+    warnings: &mut Vec<String>,
+) -> Result<(), ContainerError> {
     let cgroup2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     if matches!(host.network_mode.as_str(), "" | "default") {
         host.network_mode = "bridge".to_owned();

@@ -16,15 +16,36 @@ type Reply = oneshot::Sender<Result<(), ContainerError>>;
 /// What an owner can be asked.
 #[derive(Debug)]
 pub(super) enum Command {
-    Start { by_policy: bool, reply: Option<Reply> },
+    Start {
+        by_policy: bool,
+        reply: Option<Reply>,
+    },
     /// Signal with the intent that it ends: policies hold still.
-    Stop { signal: i32, reply: Reply },
-    Kill { signal: i32, reply: Reply },
-    Pause { reply: Reply },
-    Unpause { reply: Reply },
-    Remove { force: bool, volumes: bool, reply: Reply },
+    Stop {
+        signal: i32,
+        reply: Reply,
+    },
+    Kill {
+        signal: i32,
+        reply: Reply,
+    },
+    Pause {
+        reply: Reply,
+    },
+    Unpause {
+        reply: Reply,
+    },
+    Remove {
+        force: bool,
+        volumes: bool,
+        reply: Reply,
+    },
     /// The process has ended.
-    Exited { code: i64, at: String, oom: bool },
+    Exited {
+        code: i64,
+        at: String,
+        oom: bool,
+    },
 }
 
 struct Owner {
@@ -163,8 +184,11 @@ impl Owner {
                     _ => 128,
                 };
                 self.container.change(Durability::Written, |record| {
-                    record.state.phase =
-                        if record.state.phase == Phase::Created { Phase::Created } else { Phase::Exited };
+                    record.state.phase = if record.state.phase == Phase::Created {
+                        Phase::Created
+                    } else {
+                        Phase::Exited
+                    };
                     record.state.exit_code = code;
                     record.state.error = error.to_string();
                     record.state.pid = 0;
@@ -411,10 +435,8 @@ impl Owner {
 pub(super) fn watch_exit(app: &Arc<App>, container: &Arc<Container>) {
     let (app, container) = (Arc::clone(app), Arc::clone(container));
     tokio::spawn(async move {
-        let request = tasks_api::WaitRequest {
-            container_id: container.id.clone(),
-            exec_id: String::new(),
-        };
+        let request =
+            tasks_api::WaitRequest { container_id: container.id.clone(), exec_id: String::new() };
         loop {
             let command = match app.containerd.tasks().wait(request.clone()).await {
                 Ok(answer) => {

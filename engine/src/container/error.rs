@@ -17,9 +17,7 @@ pub(crate) enum ContainerError {
         "Conflict. The container name \"/{name}\" is already in use by container \"{by}\". You have to remove (or rename) that container to be able to reuse that name."
     )]
     NameTaken { name: String, by: String },
-    #[error(
-        "Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-    )]
+    #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
     BadName(String),
     #[error("{0}")]
     Invalid(String),

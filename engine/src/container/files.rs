@@ -72,9 +72,7 @@ fn resolv_conf(record: &Record, defaults: &NetworkConfig, host: &str) -> String 
             .flat_map(|rest| rest.split_whitespace().map(str::to_owned))
             .collect()
     };
-    if let Some(nameserver) =
-        record.attached.as_ref().and_then(|attached| attached.nameserver)
-    {
+    if let Some(nameserver) = record.attached.as_ref().and_then(|attached| attached.nameserver) {
         servers = vec![nameserver.to_string()];
         if !options.iter().any(|option| option.starts_with("ndots:")) {
             options.push("ndots:0".to_owned());
@@ -136,10 +134,7 @@ mod tests {
     fn loopback_servers_of_the_host_are_left_out() {
         let record = Record::default();
         let host = "nameserver 127.0.0.53\nnameserver 10.0.0.1\nsearch a b\n";
-        assert_eq!(
-            resolv_conf(&record, &defaults(), host),
-            "nameserver 10.0.0.1\nsearch a b\n"
-        );
+        assert_eq!(resolv_conf(&record, &defaults(), host), "nameserver 10.0.0.1\nsearch a b\n");
         assert!(resolv_conf(&record, &defaults(), "").starts_with("nameserver 8.8.8.8\n"));
     }
 

@@ -7,8 +7,7 @@ use docker_api::container::{Config, HostConfig, Mount};
 use super::ContainerError;
 use super::record::Mounted;
 
-const PROPAGATIONS: &[&str] =
-    &["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+const PROPAGATIONS: &[&str] = &["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 
 /// The mounts of a new container, by destination; volumes still without a name are anonymous.
 /// `inherited` are those of the containers of `--volumes-from`.
@@ -27,7 +26,9 @@ pub(super) fn collect(
         match given.insert(destination.clone(), mount) {
             None => Ok(()),
             // Compat: dockerd's words.
-            Some(_) => Err(ContainerError::Invalid(format!("Duplicate mount point: {destination}"))),
+            Some(_) => {
+                Err(ContainerError::Invalid(format!("Duplicate mount point: {destination}")))
+            }
         }
     };
     for bind in host.binds.iter().flatten() {
@@ -66,8 +67,7 @@ pub(super) fn collect(
 
 /// `src:dst[:mode]` or `dst`.
 fn parse_bind(text: &str) -> Result<Mounted, ContainerError> {
-    let invalid =
-        || ContainerError::Invalid(format!("invalid volume specification: '{text}'"));
+    let invalid = || ContainerError::Invalid(format!("invalid volume specification: '{text}'"));
     let parts: Vec<&str> = text.split(':').collect();
     let (source, destination, mode) = match parts[..] {
         [destination] => ("", destination, ""),
@@ -166,10 +166,7 @@ fn parse_mount(mount: &Mount) -> Result<Mounted, ContainerError> {
             result.non_recursive = options.non_recursive;
             result.create_source = options.create_mountpoint;
             if !result.create_source && !std::path::Path::new(&mount.source).exists() {
-                return Err(invalid(&format!(
-                    "bind source path does not exist: {}",
-                    mount.source
-                )));
+                return Err(invalid(&format!("bind source path does not exist: {}", mount.source)));
             }
         }
         "volume" => {

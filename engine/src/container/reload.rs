@@ -96,8 +96,7 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
             (_, phase) => {
                 if unclean {
                     start::release(app, &container).await;
-                    container
-                        .change(Durability::Written, |record| record.state.unclean = false)?;
+                    container.change(Durability::Written, |record| record.state.unclean = false)?;
                     container.announce(|snapshot| snapshot.clean = true);
                 }
                 if auto_remove && phase == Phase::Exited {
@@ -112,11 +111,8 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
     }
     for (container, remove) in again {
         tokio::spawn(async move {
-            let result = if remove {
-                container.remove(true, true).await
-            } else {
-                container.start().await
-            };
+            let result =
+                if remove { container.remove(true, true).await } else { container.start().await };
             if let Err(error) = result {
                 tracing::warn!(container = container.id, "after the restart: {error}");
             }

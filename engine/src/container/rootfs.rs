@@ -47,8 +47,7 @@ pub(crate) async fn prepare(app: &App, id: &str, chain_id: &str) -> Result<(), C
 
 /// Removes the container's snapshot; absence is fine.
 pub(crate) async fn remove(app: &App, id: &str) -> Result<(), ContainerError> {
-    let request =
-        RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: id.to_owned() };
+    let request = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: id.to_owned() };
     match app.containerd.snapshots().remove(request).await {
         Ok(_) => Ok(()),
         Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
@@ -122,8 +121,7 @@ async fn mount_all(mounts: Vec<Mount>, target: &Path) -> Result<(), ContainerErr
 
 async fn make_init(app: &App, chain_id: &str) -> Result<(), ContainerError> {
     let name = init_name(chain_id);
-    let stat =
-        StatSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: name.clone() };
+    let stat = StatSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: name.clone() };
     if app.containerd.snapshots().stat(stat).await.is_ok() {
         return Ok(());
     }

@@ -87,7 +87,15 @@ async fn steps(app: &Arc<App>, container: &Container) -> Result<u32, ContainerEr
     let (config, own_paths) = (Arc::clone(&app.config), paths.clone());
     let spec = blocking(move || {
         prepare_files(
-            &record, &config, &own_paths, mounts, netns, shm, shared_files, ipc_pid, pid_pid,
+            &record,
+            &config,
+            &own_paths,
+            mounts,
+            netns,
+            shm,
+            shared_files,
+            ipc_pid,
+            pid_pid,
         )
     })
     .await?;
@@ -271,9 +279,8 @@ async fn launch(
 
 /// Hands the live output to those who attached before the start.
 async fn connect_waiting(container: &Container) {
-    let waiting = std::mem::take(
-        &mut *container.waiting.lock().unwrap_or_else(PoisonError::into_inner),
-    );
+    let waiting =
+        std::mem::take(&mut *container.waiting.lock().unwrap_or_else(PoisonError::into_inner));
     for client in waiting.into_iter().filter(|client| !client.is_closed()) {
         match UnixStream::connect(&container.paths.attach).await {
             Ok(stream) => drop(client.send(stream)),

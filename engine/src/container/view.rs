@@ -46,10 +46,7 @@ pub(crate) fn inspect(app: &App, container: &Container) -> ContainerInspect {
         platform: "linux".to_owned(),
         exec_ids: (!execs.is_empty()).then_some(execs),
         host_config: record.host_config.clone(),
-        graph_driver: DriverData {
-            data: None,
-            name: crate::containerd::SNAPSHOTTER.to_owned(),
-        },
+        graph_driver: DriverData { data: None, name: crate::containerd::SNAPSHOTTER.to_owned() },
         mounts: mounts(&record),
         config: record.config.clone(),
         network_settings: network_settings(container, &record),
@@ -267,15 +264,27 @@ struct Selection<'a> {
 }
 
 const KEYS: &[&str] = &[
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label",
-    "name", "network", "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 
 impl<'a> Selection<'a> {
     fn new(app: &App, filters: &'a Filters) -> Result<Self, ContainerError> {
-        let invalid = |error: docker_api::filters::FilterError| {
-            ContainerError::Invalid(error.to_string())
-        };
+        let invalid =
+            |error: docker_api::filters::FilterError| ContainerError::Invalid(error.to_string());
         filters.only(KEYS).map_err(invalid)?;
         for status in filters.get("status") {
             let known =
@@ -323,8 +332,7 @@ impl<'a> Selection<'a> {
                 }))
             && filters.exact("status", record.state.phase.as_str())
             && filters.any("exited", |code| {
-                record.state.phase == Phase::Exited
-                    && code.parse() == Ok(record.state.exit_code)
+                record.state.phase == Phase::Exited && code.parse() == Ok(record.state.exit_code)
             })
             && filters.labels("label", &labels)
             && filters.any("ancestor", |image| {

@@ -69,9 +69,7 @@ impl Inside {
         match self.resolve(Path::new(path), flags, Mode::from_raw_mode(mode)) {
             // A symlink or a directory there stays as it is.
             Ok(_) => Ok(()),
-            Err(error)
-                if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EISDIR)) =>
-            {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EISDIR)) => {
                 Ok(())
             }
             Err(error) => Err(error),

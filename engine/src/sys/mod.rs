@@ -2,9 +2,9 @@
 #![allow(unsafe_code, reason = "system calls without a safe wrapper live here")]
 
 pub(crate) mod dirs;
-pub(crate) mod netns;
 pub(crate) mod inside;
 pub(crate) mod mount;
+pub(crate) mod netns;
 pub(crate) mod pidfile;
 pub(crate) mod signal;
 pub(crate) mod spawn;

@@ -21,9 +21,8 @@ pub(super) fn resources(host: &HostConfig) -> Result<Value, ContainerError> {
         for (major, minor) in [(1, 5), (1, 3), (1, 9), (1, 8), (5, 0), (5, 1)] {
             devices.push(allow("c", major, minor));
         }
-        devices.push(
-            json!({"allow": false, "type": "c", "major": 10, "minor": 229, "access": "rwm"}),
-        );
+        devices
+            .push(json!({"allow": false, "type": "c", "major": 10, "minor": 229, "access": "rwm"}));
         for device in host.resources.devices.iter().flatten() {
             for node in nodes(&device.path_on_host, &device.path_in_container)? {
                 let access = match device.cgroup_permissions.as_str() {
@@ -146,8 +145,22 @@ pub(super) fn rlimits(host: &HostConfig, config: &Config) -> Result<Vec<Value>, 
     all.into_iter()
         .map(|(name, soft, hard)| {
             const NAMES: &[&str] = &[
-                "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice",
-                "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+                "as",
+                "core",
+                "cpu",
+                "data",
+                "fsize",
+                "locks",
+                "memlock",
+                "msgqueue",
+                "nice",
+                "nofile",
+                "nproc",
+                "rss",
+                "rtprio",
+                "rttime",
+                "sigpending",
+                "stack",
             ];
             if !NAMES.contains(&name.as_str()) {
                 return Err(ContainerError::Invalid(format!("invalid ulimit type: {name}")));

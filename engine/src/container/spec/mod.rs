@@ -283,10 +283,8 @@ fn environment_with(record: &Record, more: &[String], tty: bool) -> Vec<String> 
 }
 
 fn security(host: &HostConfig, config: &Config) -> Result<Security, ContainerError> {
-    let mut security = Security {
-        no_new_privileges: config.no_new_privileges,
-        ..Security::default()
-    };
+    let mut security =
+        Security { no_new_privileges: config.no_new_privileges, ..Security::default() };
     for option in host.security_opt.iter().flatten() {
         let (key, value) = match option.split_once(['=', ':']) {
             Some((key, value)) => (key, value),

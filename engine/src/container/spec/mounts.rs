@@ -29,12 +29,9 @@ pub(super) fn all(record: &Record, facts: &Facts<'_>) -> Vec<Value> {
         "none" => {}
         "host" => list.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate"])),
         _ => match &facts.shm {
-            Some(shm) => list.push(mount(
-                "/dev/shm",
-                "bind",
-                &shm.to_string_lossy(),
-                &["rbind", "rprivate"],
-            )),
+            Some(shm) => {
+                list.push(mount("/dev/shm", "bind", &shm.to_string_lossy(), &["rbind", "rprivate"]))
+            }
             None => {
                 let size = format!("size={}", host.shm_size);
                 list.push(mount(
@@ -51,9 +48,11 @@ pub(super) fn all(record: &Record, facts: &Facts<'_>) -> Vec<Value> {
         !facts.mounts.iter().any(|(own, _)| entry["destination"] == own.destination.as_str())
     });
     let mut own: Vec<(String, Value)> = Vec::new();
-    for (name, target) in
-        [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
-    {
+    for (name, target) in [
+        ("resolv.conf", "/etc/resolv.conf"),
+        ("hostname", "/etc/hostname"),
+        ("hosts", "/etc/hosts"),
+    ] {
         if facts.mounts.iter().any(|(own, _)| own.destination == target) {
             continue;
         }

@@ -68,7 +68,10 @@ quotactl quotactl_fd setdomainname sethostname setns syslog umount umount2 unsha
     ("CAP_SYS_CHROOT", "chroot"),
     ("CAP_SYS_MODULE", "delete_module finit_module init_module"),
     ("CAP_SYS_PACCT", "acct"),
-    ("CAP_SYS_PTRACE", "kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace"),
+    (
+        "CAP_SYS_PTRACE",
+        "kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace",
+    ),
     ("CAP_SYS_RAWIO", "ioperm iopl"),
     ("CAP_SYS_TIME", "clock_settime clock_settime64 settimeofday stime"),
     ("CAP_SYS_TTY_CONFIG", "vhangup"),
@@ -94,10 +97,7 @@ pub(crate) fn default_profile(capabilities: &[String]) -> Value {
         json!({"names": [name], "action": "SCMP_ACT_ALLOW",
             "args": [{"index": index, "value": value, "valueTwo": value_two, "op": op}]})
     };
-    let mut rules = vec![
-        allow(words(ALLOWED)),
-        argument("socket", 0, "SCMP_CMP_NE", AF_VSOCK, 0),
-    ];
+    let mut rules = vec![allow(words(ALLOWED)), argument("socket", 0, "SCMP_CMP_NE", AF_VSOCK, 0)];
     for value in PERSONALITIES {
         rules.push(argument("personality", 0, "SCMP_CMP_EQ", value, 0));
     }
@@ -134,13 +134,16 @@ pub(crate) fn custom_profile(text: &str, capabilities: &[String]) -> Result<Valu
     let invalid = |reason: String| {
         ContainerError::Invalid(format!("Decoding seccomp profile failed: {reason}"))
     };
-    let profile: Value =
-        serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
+    let profile: Value = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
     let Value::Object(mut profile) = profile else {
         return Err(invalid("not an object".to_owned()));
     };
     if let Some(Value::Array(maps)) = profile.remove("archMap") {
-        let own = if std::env::consts::ARCH == "aarch64" { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" };
+        let own = if std::env::consts::ARCH == "aarch64" {
+            "SCMP_ARCH_AARCH64"
+        } else {
+            "SCMP_ARCH_X86_64"
+        };
         for map in maps {
             if map["architecture"] == own {
                 let mut list = vec![json!(own)];
@@ -167,10 +170,14 @@ pub(crate) fn custom_profile(text: &str, capabilities: &[String]) -> Result<Valu
         }
     };
     let mut rules = Vec::new();
-    for rule in profile.remove("syscalls").and_then(|rules| match rules {
-        Value::Array(rules) => Some(rules),
-        _ => None,
-    }).unwrap_or_default() {
+    for rule in profile
+        .remove("syscalls")
+        .and_then(|rules| match rules {
+            Value::Array(rules) => Some(rules),
+            _ => None,
+        })
+        .unwrap_or_default()
+    {
         let Value::Object(mut rule) = rule else { continue };
         let includes = rule.remove("includes").unwrap_or_default();
         let excludes = rule.remove("excludes").unwrap_or_default();

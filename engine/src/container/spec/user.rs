@@ -12,22 +12,13 @@ pub(crate) struct User {
 }
 
 /// Resolves `user[:group]` and `--group-add` inside `root`.
-pub(crate) fn resolve(
-    root: &Inside,
-    user: &str,
-    extra: &[String],
-) -> Result<User, ContainerError> {
+pub(crate) fn resolve(root: &Inside, user: &str, extra: &[String]) -> Result<User, ContainerError> {
     let passwd = root.read("/etc/passwd").unwrap_or_default();
     let group = root.read("/etc/group").unwrap_or_default();
     lookup(&passwd, &group, user, extra)
 }
 
-fn lookup(
-    passwd: &str,
-    group: &str,
-    user: &str,
-    extra: &[String],
-) -> Result<User, ContainerError> {
+fn lookup(passwd: &str, group: &str, user: &str, extra: &[String]) -> Result<User, ContainerError> {
     let (name, group_name) = match user.split_once(':') {
         Some((name, group)) => (name, Some(group)),
         None => (user, None),
@@ -36,9 +27,8 @@ fn lookup(
     let number = name.parse::<u32>().ok();
     let mut result = User::default();
     let mut login = None;
-    let entry = fields(passwd, 4).find(|entry| {
-        entry[0] == name || (number.is_some() && entry[2].parse().ok() == number)
-    });
+    let entry = fields(passwd, 4)
+        .find(|entry| entry[0] == name || (number.is_some() && entry[2].parse().ok() == number));
     match entry {
         Some(entry) => {
             result.uid = entry[2].parse().unwrap_or_default();
