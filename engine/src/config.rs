@@ -50,7 +50,7 @@ pub(crate) struct Config {
 /// What the default networks look like.
 #[derive(Clone, Debug)]
 pub(crate) struct NetworkConfig {
-    /// Name of the bridge; `none` disables the default network.
+    /// A bridge of the administrator's; empty is our own docker0, `none` no default network.
     pub(crate) bridge: String,
     pub(crate) bip: Option<String>,
     pub(crate) fixed_cidr: Option<String>,
@@ -164,7 +164,7 @@ struct Flags {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     init: bool,
     /// Attach containers to a network bridge
-    #[arg(long, short = 'b', default_value = "docker0")]
+    #[arg(long, short = 'b', default_value = "")]
     bridge: String,
     /// Specify network bridge IP
     #[arg(long)]
