@@ -254,6 +254,22 @@ impl Drop for Daemon {
                 .status()
                 .ok();
         }
+        remove_cgroups(&self.namespace);
+    }
+}
+
+/// Removes the empty cgroups above the containers, which no runtime takes for its own.
+fn remove_cgroups(name: &str) {
+    let top = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([top.to_owned()]) {
+        let parent = hierarchy.join(name);
+        for child in fs::read_dir(&parent).into_iter().flatten().flatten() {
+            if child.path().is_dir() {
+                fs::remove_dir(child.path()).ok();
+            }
+        }
+        fs::remove_dir(parent).ok();
     }
 }
 
