@@ -40,15 +40,16 @@ impl Images {
         let users = users(&image.target.to_string());
         let plan = plan(&image, &names, by_name, force, &users).map_err(ImageError::Conflict)?;
         let mut answer = Vec::new();
-        let gone = match plan {
-            Plan::Remove(gone) => gone,
+        let (gone, last) = match plan {
+            Plan::Remove(gone) => {
+                let last = gone.len() == names.len();
+                (gone, last)
+            }
             Plan::Detach(name) => {
                 self.name(&image, &format!("{DANGLING}@{}", image.target)).await?;
-                vec![name]
+                (vec![name], false)
             }
         };
-        let everything =
-            gone.len() == names.len() && gone.iter().all(|name| !is_dangling_of(name, &names));
         for name in &gone {
             self.unname(name).await?;
             let shown = names.iter().find(|other| other.name == *name).and_then(Named::reference);
@@ -57,8 +58,7 @@ impl Images {
                 self.tell("untag", &image.target.to_string(), &image.target.to_string());
             }
         }
-        let left = self.catalog.list().await?;
-        if everything || !left.iter().any(|other| other.target == image.target) {
+        if last {
             let id = image.target.to_string();
             self.catalog.forget(&image.target);
             self.tell("delete", &id, &id);
@@ -118,10 +118,6 @@ impl Images {
 fn names_it(wanted: &str, image: &Named) -> bool {
     let Ok(reference) = Reference::parse(wanted) else { return false };
     reference.digest().is_some() || reference.with_default_tag().to_string() == image.name
-}
-
-fn is_dangling_of(name: &str, names: &[Named]) -> bool {
-    names.len() == 1 && name.starts_with(DANGLING)
 }
 
 fn plan(

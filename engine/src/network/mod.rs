@@ -93,7 +93,11 @@ impl Networks {
         wanted_ports(request)?;
         let mut endpoints = BTreeMap::new();
         for (name, settings) in &request.networks {
-            let (name, id) = self.board.find(name)?;
+            // Compat: dockerd learns at start that a network is missing; a 404 here would mean the image.
+            let (name, id) = match self.board.find(name) {
+                Err(NetworkError::NotFound(_)) => (name.clone(), String::new()),
+                found => found?,
+            };
             switchboard::check_settings(settings)?;
             endpoints.insert(name, EndpointSettings { network_id: id, ..settings.clone() });
         }
@@ -158,12 +162,6 @@ impl Networks {
     pub(crate) async fn shutdown(&self) -> Result<(), NetworkError> {
         let board = Arc::clone(&self.board);
         blocking(move || board.shutdown()).await
-    }
-
-    /// The container is called otherwise from now on.
-    pub(crate) async fn rename(&self, container: &str, name: &str) -> Result<(), NetworkError> {
-        let (board, id, name) = (Arc::clone(&self.board), container.to_owned(), name.to_owned());
-        blocking(move || board.rename(&id, &name)).await
     }
 
     /// `GET /networks`.

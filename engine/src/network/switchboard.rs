@@ -415,16 +415,6 @@ impl Switchboard {
         self.lock().attachments.get(container).cloned()
     }
 
-    /// `docker rename` of a running container.
-    pub(crate) fn rename(&self, container: &str, name: &str) -> Result<(), NetworkError> {
-        let mut state = self.lock();
-        let Some(attachment) = state.attachments.get_mut(container) else {
-            return Ok(());
-        };
-        name.clone_into(&mut attachment.container_name);
-        Ok(state::write(&self.record(container), attachment, Durability::Written)?)
-    }
-
     /// Name and id of a network by name, id, or unique id prefix.
     pub(crate) fn find(&self, wanted: &str) -> Result<(String, String), NetworkError> {
         let wanted = if wanted.is_empty() || wanted == "default" { "bridge" } else { wanted };

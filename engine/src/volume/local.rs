@@ -295,15 +295,6 @@ impl Local {
         self.root.join(name).join("_data")
     }
 
-    /// Bytes on disk and number of users, for `system df`.
-    pub(crate) fn usage(&self, name: &str) -> Option<api::UsageData> {
-        let users = self.lock().get(name)?.users.len();
-        Some(api::UsageData {
-            ref_count: i64::try_from(users).unwrap_or(i64::MAX),
-            size: i64::try_from(size_of(&self.data(name))).unwrap_or(i64::MAX),
-        })
-    }
-
     fn view(&self, name: &str, entry: &Entry) -> api::Volume {
         api::Volume {
             created_at: entry.record.created.clone(),

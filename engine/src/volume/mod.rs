@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use docker_api::StringMap;
 use docker_api::filters::Filters;
-use docker_api::volume::{UsageData, Volume, VolumeCreateRequest, VolumesPruned};
+use docker_api::volume::{Volume, VolumeCreateRequest, VolumesPruned};
 use proto::errdefs::Kind;
 
 use crate::api::error::Classified;
@@ -120,12 +120,6 @@ impl Volumes {
         let reclaimed = ("reclaimed".to_owned(), pruned.space_reclaimed.to_string());
         self.events.publish("volume", "prune", "", StringMap::from([reclaimed]));
         Ok(pruned)
-    }
-
-    /// Bytes on disk and number of users, for `system df`.
-    pub(crate) async fn usage(&self, name: &str) -> Option<UsageData> {
-        let name = name.to_owned();
-        self.run(move |local| Ok(local.usage(&name))).await.ok().flatten()
     }
 
     fn tell(&self, action: &str, name: &str) {
