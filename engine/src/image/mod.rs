@@ -58,8 +58,6 @@ pub(crate) struct Image {
     pub(crate) config: ImageConfig,
     /// Key of the committed snapshot the container's starts from; empty for an image without layers.
     pub(crate) chain_id: String,
-    pub(crate) os: String,
-    pub(crate) architecture: String,
 }
 
 /// Where progress lines go; the receiver may leave at any time.
@@ -189,8 +187,6 @@ impl Images {
             id: named.target.to_string(),
             config: content.container.clone(),
             chain_id: content.chain.last().map(Digest::to_string).unwrap_or_default(),
-            os: content.config.platform.os.clone(),
-            architecture: content.config.platform.architecture.clone(),
         }))
     }
 
