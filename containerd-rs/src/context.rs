@@ -37,6 +37,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    #[cfg(test)]
     pub(crate) fn new(namespace: Namespace) -> Self {
         Self { namespace, lease: None }
     }

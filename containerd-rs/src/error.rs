@@ -8,14 +8,19 @@ use proto::errdefs::Kind;
 
 /// What a noun answers when it cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum StoreError {
     // Compat: containerd prints `image "x": not found`; docker and ctr match "not found".
     #[error("{what} \"{name}\": not found")]
     NotFound { what: &'static str, name: String },
     #[error("{what} \"{name}\": already exists")]
     AlreadyExists { what: &'static str, name: String },
-    // Compat: blobs are named without a noun: `content sha256:…: not found`.
-    #[error("content {digest}: not found")]
+    // Compat: containerd's metadata names the snapshot without quotes.
+    #[error("{what} {name} does not exist: not found")]
+    SnapshotGone { what: &'static str, name: String },
+    #[error("container \"{id}\" in namespace \"{namespace}\": not found")]
+    ContainerGone { id: String, namespace: String },
+    // Compat: a missing blob is a digest, an existing one is content.
+    #[error("content digest {digest}: not found")]
     BlobNotFound { digest: String },
     #[error("content {digest}: already exists")]
     BlobExists { digest: String },
@@ -23,8 +28,6 @@ pub(crate) enum Error {
     Invalid { reason: String },
     #[error("{reason}: failed precondition")]
     Precondition { reason: String },
-    #[error("{reason}: out of range")]
-    OutOfRange { reason: String },
     #[error("{reason}: unavailable")]
     Unavailable { reason: String },
     #[error("{reason}: not implemented")]
@@ -48,9 +51,12 @@ pub(crate) enum Error {
     Closed,
 }
 
+/// Inside this crate, where the module says which one is meant.
+pub(crate) use self::StoreError as Error;
+
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-impl Error {
+impl StoreError {
     pub(crate) fn not_found(what: &'static str, name: impl Into<String>) -> Self {
         Self::NotFound { what, name: name.into() }
     }
@@ -82,11 +88,14 @@ impl Error {
     /// The failure class; `grpc/` turns it into a status code.
     pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::NotFound { .. } | Self::BlobNotFound { .. } | Self::LeaseGone => Kind::NotFound,
+            Self::NotFound { .. }
+            | Self::SnapshotGone { .. }
+            | Self::ContainerGone { .. }
+            | Self::BlobNotFound { .. }
+            | Self::LeaseGone => Kind::NotFound,
             Self::AlreadyExists { .. } | Self::BlobExists { .. } => Kind::AlreadyExists,
             Self::Invalid { .. } | Self::Identifier(_) => Kind::InvalidArgument,
             Self::Precondition { .. } | Self::NamespaceRequired => Kind::FailedPrecondition,
-            Self::OutOfRange { .. } => Kind::OutOfRange,
             Self::Unavailable { .. } | Self::Closed => Kind::Unavailable,
             Self::Unimplemented { .. } => Kind::Unimplemented,
             Self::Layer { .. } => Kind::Unknown,

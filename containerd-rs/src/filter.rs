@@ -42,6 +42,7 @@ impl Filters {
         filters.iter().map(|filter| parse(filter.as_ref())).collect::<Result<_>>().map(Self)
     }
 
+    #[cfg(test)]
     pub(crate) fn all() -> Self {
         Self::default()
     }
@@ -98,9 +99,13 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    fn error(&self, expected: &str) -> Error {
-        let at = self.filter.len() - self.rest.len();
-        Error::invalid(format!("filters: parse error at {at} of [{}]: {expected}", self.filter))
+    /// Compat: containerd shows the place as `[before >|here|< after]`.
+    fn error(&self, what: &str) -> Error {
+        let (before, rest) = self.filter.split_at(self.filter.len() - self.rest.len());
+        let mut rest = rest.chars();
+        let here = rest.next().map(String::from).unwrap_or_default();
+        let after = rest.as_str();
+        Error::invalid(format!("filters: parse error: [{before} >|{here}|< {after}]: {what}"))
     }
 
     fn skip(&mut self, bytes: usize) {
@@ -113,16 +118,18 @@ impl Parser<'_> {
             self.skip(1);
             path.push(self.field()?);
         }
-        let operator = match self.rest.get(..2) {
-            Some("==") => {
+        let end = self.rest.find(|c| !OPERATOR.contains(&c)).unwrap_or(self.rest.len());
+        let operator = match &self.rest[..end] {
+            "" => Operator::Present,
+            "==" => {
                 self.skip(2);
                 Operator::Equal(self.value(false)?)
             }
-            Some("!=") => {
+            "!=" => {
                 self.skip(2);
                 Operator::NotEqual(self.value(false)?)
             }
-            Some("~=") => {
+            "~=" => {
                 self.skip(2);
                 let pattern = self.value(true)?;
                 let pattern =
@@ -131,7 +138,7 @@ impl Parser<'_> {
                     )?;
                 Operator::Matches(pattern)
             }
-            _ => Operator::Present,
+            other => return Err(self.error(&format!("unsupported operator {other:?}"))),
         };
         Ok(Selector { path, operator })
     }
@@ -205,6 +212,8 @@ impl Parser<'_> {
     }
 }
 
+/// What operators are made of; a run of these is one operator.
+const OPERATOR: [char; 5] = ['=', '!', '~', '<', '>'];
 /// Memory a client's pattern may take when compiled.
 const REGEX_LIMIT: usize = 1 << 20;
 
@@ -262,7 +271,17 @@ mod tests {
 
     #[test]
     fn malformed_filters_are_refused() {
-        for bad in ["==x", "name==", "name~=(", r#"name=="x"#, "name,,", "name==a\"b\"", "a."] {
+        for bad in [
+            "==x",
+            "name==",
+            "name===",
+            "name<x",
+            "name~=(",
+            r#"name=="x"#,
+            "name,,",
+            "name==a\"b\"",
+            "a.",
+        ] {
             assert!(Filters::parse(&[bad]).is_err(), "{bad}");
         }
     }

@@ -153,6 +153,7 @@ impl Content {
     }
 
     /// The whole of a small blob, at most `limit` bytes.
+    #[allow(dead_code, reason = "the transfer service reads documents with it")]
     pub(crate) fn read_all(
         &self,
         namespace: &Namespace,
@@ -162,9 +163,10 @@ impl Content {
         use std::io::Read as _;
         let reader = self.reader(namespace, digest)?;
         if reader.size > limit {
-            return Err(Error::OutOfRange {
-                reason: format!("content {digest} has {} bytes, more than {limit}", reader.size),
-            });
+            return Err(Error::precondition(format!(
+                "content {digest} has {} bytes, more than {limit}",
+                reader.size
+            )));
         }
         let mut bytes = Vec::new();
         let path = self.path(digest);

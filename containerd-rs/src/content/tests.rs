@@ -28,8 +28,8 @@ async fn store_hello(bench: &Bench, context: &Context) -> Result<String> {
 async fn a_committed_blob_can_be_read_and_is_known_afterwards() {
     let bench = bench();
     assert_eq!(store_hello(&bench, &bench.context).await.unwrap(), HELLO);
-    let bytes = bench.content.read_all(&bench.context.namespace, HELLO, 100).unwrap();
-    assert_eq!(bytes, b"hello");
+    let reader = bench.content.reader(&bench.context.namespace, HELLO).unwrap();
+    assert_eq!(std::io::read_to_string(reader.file).unwrap(), "hello");
     let again = store_hello(&bench, &bench.context).await.unwrap_err();
     assert_eq!(again.to_string(), format!("content {HELLO}: already exists"));
 }

@@ -60,19 +60,19 @@ impl Events {
         self.announce(namespace, "/content/delete", &event);
     }
 
-    pub(crate) fn namespace_create(&self, namespace: &Namespace, labels: &Labels) {
-        let event = wire::NamespaceCreate { name: namespace.to_string(), labels: map(labels) };
-        self.announce(namespace, "/namespaces/create", &event);
+    pub(crate) fn namespace_create(&self, caller: &Namespace, name: &Namespace, labels: &Labels) {
+        let event = wire::NamespaceCreate { name: name.to_string(), labels: map(labels) };
+        self.announce(caller, "/namespaces/create", &event);
     }
 
-    pub(crate) fn namespace_update(&self, namespace: &Namespace, labels: &Labels) {
-        let event = wire::NamespaceUpdate { name: namespace.to_string(), labels: map(labels) };
-        self.announce(namespace, "/namespaces/update", &event);
+    pub(crate) fn namespace_update(&self, caller: &Namespace, name: &Namespace, labels: &Labels) {
+        let event = wire::NamespaceUpdate { name: name.to_string(), labels: map(labels) };
+        self.announce(caller, "/namespaces/update", &event);
     }
 
-    pub(crate) fn namespace_delete(&self, namespace: &Namespace) {
-        let event = wire::NamespaceDelete { name: namespace.to_string() };
-        self.announce(namespace, "/namespaces/delete", &event);
+    pub(crate) fn namespace_delete(&self, name: &Namespace) {
+        let event = wire::NamespaceDelete { name: name.to_string() };
+        self.announce(name, "/namespaces/delete", &event);
     }
 
     pub(crate) fn snapshot_prepare(

@@ -8,7 +8,7 @@ use proto::containerd::services::namespaces::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::wire::{Answer, from_labels, labels, mask, required, to_status};
+use super::wire::{Answer, context, from_labels, labels, mask, required, to_status};
 use crate::app::App;
 use crate::context::Namespace;
 use crate::store::record::Labels;
@@ -36,10 +36,12 @@ impl Namespaces for NamespacesService {
         &self,
         request: Request<CreateNamespaceRequest>,
     ) -> Answer<CreateNamespaceResponse> {
+        let caller = caller(&request);
         let wire = required(request.into_inner().namespace, "namespace")?;
         let name = parse(&wire.name)?;
+        let caller = caller.unwrap_or_else(|| name.clone());
         let new = from_labels(wire.labels);
-        let made = self.0.namespaces.create(&name, new).await.map_err(to_status)?;
+        let made = self.0.namespaces.create(&caller, &name, new).await.map_err(to_status)?;
         Ok(Response::new(CreateNamespaceResponse { namespace: Some(to_wire(&name, made)) }))
     }
 
@@ -47,11 +49,14 @@ impl Namespaces for NamespacesService {
         &self,
         request: Request<UpdateNamespaceRequest>,
     ) -> Answer<UpdateNamespaceResponse> {
+        let caller = caller(&request);
         let request = request.into_inner();
         let wire = required(request.namespace, "namespace")?;
         let name = parse(&wire.name)?;
+        let caller = caller.unwrap_or_else(|| name.clone());
         let (new, paths) = (from_labels(wire.labels), mask(request.update_mask));
-        let found = self.0.namespaces.update(&name, new, paths).await.map_err(to_status)?;
+        let found =
+            self.0.namespaces.update(&caller, &name, new, paths).await.map_err(to_status)?;
         Ok(Response::new(UpdateNamespaceResponse { namespace: Some(to_wire(&name, found)) }))
     }
 
@@ -60,6 +65,11 @@ impl Namespaces for NamespacesService {
         self.0.namespaces.delete(&name).await.map_err(to_status)?;
         Ok(Response::new(()))
     }
+}
+
+/// The namespace header; this service works without it.
+fn caller<T>(request: &Request<T>) -> Option<Namespace> {
+    context(request).ok().map(|context| context.namespace)
 }
 
 fn parse(name: &str) -> Result<Namespace, Status> {

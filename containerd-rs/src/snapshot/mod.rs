@@ -12,7 +12,7 @@ mod overlay;
 mod tree;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -216,7 +216,9 @@ impl Snapshots {
         drop_empty(&mut labels);
         let active = self.stat(&context.namespace, snapshotter, key)?;
         if active.kind != Kind::Active {
-            return Err(Error::precondition(format!("snapshot {key} is not active")));
+            return Err(Error::precondition(format!(
+                "failed to commit snapshot: snapshot \"{key}\" is not active"
+            )));
         }
         let id = active.id;
         let usage = blocking(move || trees.usage(id)).await?;
@@ -229,7 +231,7 @@ impl Snapshots {
                 let space = &scope.namespace;
                 let found: Option<Info> = transaction.record(&at(space, &by, &from))?;
                 let found = found.filter(|found| found.id == id && found.kind == Kind::Active);
-                let mut info = found.ok_or_else(|| Error::not_found("snapshot", &from))?;
+                let mut info = found.ok_or_else(|| gone("snapshot", &from))?;
                 if transaction.exists(&at(space, &by, &to))? {
                     return Err(Error::already_exists("snapshot", to));
                 }
@@ -278,7 +280,7 @@ impl Snapshots {
         if info.kind == Kind::Committed {
             // Compat: a committed snapshot cannot be mounted itself.
             return Err(Error::precondition(format!(
-                "failed to get active mount: snapshot {key} is committed"
+                "failed to get active mount: requested snapshot {key} not active or view"
             )));
         }
         let parents = chain(&snapshot, namespace, snapshotter, &info.parent)?;
@@ -487,17 +489,19 @@ pub(crate) fn forget(
 
 fn load(reader: &impl Reader, namespace: &Namespace, by: &str, name: &str) -> Result<Info> {
     let found = reader.record(&at(namespace, by, name))?;
-    found.ok_or_else(|| Error::not_found("snapshot", name))
+    found.ok_or_else(|| gone("snapshot", name))
 }
 
 fn committed(reader: &impl Reader, namespace: &Namespace, by: &str, name: &str) -> Result<Info> {
     let info = match load(reader, namespace, by, name) {
         // Compat: the parent is named as such.
-        Err(Error::NotFound { .. }) => return Err(Error::not_found("parent snapshot", name)),
+        Err(Error::SnapshotGone { .. }) => return Err(gone("parent snapshot", name)),
         other => other?,
     };
     if info.kind != Kind::Committed {
-        return Err(Error::invalid(format!("parent \"{name}\" is not committed snapshot")));
+        return Err(Error::invalid(format!(
+            "failed to create snapshot: parent \"{name}\" is not committed snapshot"
+        )));
     }
     Ok(info)
 }
@@ -512,6 +516,20 @@ fn chain(reader: &impl Reader, namespace: &Namespace, by: &str, name: &str) -> R
         next = info.parent;
     }
     Ok(ids)
+}
+
+fn gone(what: &'static str, name: &str) -> Error {
+    Error::SnapshotGone { what, name: name.to_owned() }
+}
+
+/// The snapshotters that a namespace has snapshots of.
+pub(crate) fn used(reader: &impl Reader, namespace: &Namespace) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    reader.scan(&prefix(SNAPSHOT_IN, &[namespace.as_str()]), &mut |key, _| {
+        names.extend(fields(key).into_iter().nth(2));
+        Ok(true)
+    })?;
+    Ok(names)
 }
 
 fn at(namespace: &Namespace, snapshotter: &str, name: &str) -> Vec<u8> {
@@ -532,7 +550,7 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Closed)?
 }
 
-pub(crate) const SNAPSHOT_IN: &str = "snapshot";
+const SNAPSHOT_IN: &str = "snapshot";
 const CHILD: &str = "snapchild";
 
 #[cfg(test)]

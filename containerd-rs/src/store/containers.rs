@@ -23,7 +23,7 @@ impl Containers {
 
     pub(crate) fn get(&self, namespace: &Namespace, id: &str) -> Result<Container> {
         let found = self.store.snapshot()?.record(&at(namespace, id))?;
-        found.ok_or_else(|| Error::not_found("container", id))
+        found.ok_or_else(|| gone(namespace, id))
     }
 
     pub(crate) fn list(&self, namespace: &Namespace, filters: &Filters) -> Result<Vec<Container>> {
@@ -38,7 +38,12 @@ impl Containers {
         context: &Context,
         mut container: Container,
     ) -> Result<Container> {
-        check(&container)?;
+        check(&container).map_err(|error| match error {
+            Error::Invalid { reason } => {
+                Error::invalid(format!("create container failed validation: {reason}"))
+            }
+            other => other,
+        })?;
         drop_empty(&mut container.labels);
         container.created_at = Timestamp::now();
         container.updated_at = container.created_at;
@@ -107,7 +112,7 @@ impl Containers {
             .write(move |transaction| {
                 let at = at(&namespace, &container);
                 if !transaction.exists(&at)? {
-                    return Err(Error::not_found("container", container));
+                    return Err(gone(&namespace, &container));
                 }
                 transaction.remove(&at);
                 Ok(())
@@ -161,8 +166,12 @@ impl Fields for Container {
 }
 
 fn check(container: &Container) -> Result<()> {
-    proto::namespace::check(&container.id)
-        .map_err(|error| Error::invalid(format!("container.ID validation error: {error}")))?;
+    if let Err(error) = proto::namespace::check(&container.id) {
+        // The text of the identifier ends in its class, ours adds it again.
+        let text = error.to_string();
+        let text = text.strip_suffix(": invalid argument").unwrap_or(&text);
+        return Err(Error::invalid(format!("container.ID: {text}")));
+    }
     for (name, value) in &container.extensions {
         if name.is_empty() || value.type_url.is_empty() {
             return Err(Error::invalid(format!(
@@ -181,6 +190,10 @@ fn check(container: &Container) -> Result<()> {
         return Err(Error::invalid("container.Snapshotter must be set if snapshotKey is set"));
     }
     Ok(())
+}
+
+fn gone(namespace: &Namespace, id: &str) -> Error {
+    Error::ContainerGone { id: id.to_owned(), namespace: namespace.to_string() }
 }
 
 fn at(namespace: &Namespace, id: &str) -> Vec<u8> {

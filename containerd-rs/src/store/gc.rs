@@ -150,11 +150,7 @@ impl Collector {
                 self.0.events.image_delete(&namespace, name);
             }
         }
-        for (namespace, digest) in &dead.content {
-            if let Ok(namespace) = Namespace::parse(namespace) {
-                self.0.events.content_delete(&namespace, digest);
-            }
-        }
+        // Compat: collected content is not announced.
         let (blobs, snapshots) = (dead.content.len(), dead.snapshots.len());
         let trees = dead.snapshots.into_iter().filter_map(|(namespace, by, info)| {
             Namespace::parse(&namespace).ok().map(|namespace| (namespace, by, info))

@@ -48,11 +48,7 @@ pub(crate) trait Reader {
 
     /// Calls `visit` with every key and value that starts with `prefix`, in order; stops early
     /// when it answers false.
-    fn scan(
-        &self,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>,
-    ) -> Result<()>;
+    fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()>;
 
     fn record<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>>
     where
@@ -95,6 +91,9 @@ pub(crate) trait Reader {
         Ok(all)
     }
 }
+
+/// What a scan calls; false ends it.
+pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool> + 'a;
 
 /// A consistent view of the committed metadata.
 pub(crate) struct Snapshot {
@@ -141,18 +140,6 @@ impl Store {
         let (answer, done) = oneshot::channel();
         self.enqueue(change, answer).await?;
         done.await.map_err(|_| Error::Closed)?
-    }
-
-    /// [`Store::write`] for callers on a blocking thread.
-    pub(crate) fn write_blocking<T, F>(&self, change: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: FnOnce(&mut Transaction<'_>) -> Result<T> + Send + 'static,
-    {
-        let (answer, done) = oneshot::channel();
-        let queue = self.shared.queue.as_ref().ok_or(Error::Closed)?;
-        queue.send(job(change, answer)).map_err(|_| Error::Closed)?;
-        done.blocking_recv().map_err(|_| Error::Closed)?
     }
 
     async fn enqueue<T, F>(&self, change: F, answer: oneshot::Sender<Result<T>>) -> Result<()>
@@ -209,11 +196,7 @@ impl Reader for Snapshot {
         Ok(found.map(|value| value.value().to_vec()))
     }
 
-    fn scan(
-        &self,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>,
-    ) -> Result<()> {
+    fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()> {
         let Some(table) = &self.table else { return Ok(()) };
         for entry in table.range(prefix..).map_err(|error| database("scan", error))? {
             let (key, value) = entry.map_err(|error| database("scan", error))?;
@@ -268,11 +251,7 @@ impl Reader for Transaction<'_> {
         Ok(found.map(|value| value.value().to_vec()))
     }
 
-    fn scan(
-        &self,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>,
-    ) -> Result<()> {
+    fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()> {
         let mut merged: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
         for entry in self.table.range(prefix..).map_err(|error| database("scan", error))? {
             let (key, value) = entry.map_err(|error| database("scan", error))?;

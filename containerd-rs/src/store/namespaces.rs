@@ -5,6 +5,7 @@
 use crate::context::Namespace;
 use crate::error::{Error, Result};
 use crate::events::Events;
+use crate::snapshot;
 use crate::store::labels::{apply_path, check_labels, drop_empty};
 use crate::store::record::Labels;
 use crate::store::{Reader, Store, Transaction, containers, fields, images, key, prefix};
@@ -37,7 +38,14 @@ impl Namespaces {
         Ok(all)
     }
 
-    pub(crate) async fn create(&self, name: &Namespace, mut labels: Labels) -> Result<Labels> {
+    /// Compat: creation and update are announced in the namespace of the `caller`, removal in the
+    /// one that is removed.
+    pub(crate) async fn create(
+        &self,
+        caller: &Namespace,
+        name: &Namespace,
+        mut labels: Labels,
+    ) -> Result<Labels> {
         check_labels(&labels)?;
         drop_empty(&mut labels);
         let new = name.clone();
@@ -51,19 +59,20 @@ impl Namespaces {
                 Ok(labels)
             })
             .await?;
-        self.events.namespace_create(name, &labels);
+        self.events.namespace_create(caller, name, &labels);
         Ok(labels)
     }
 
     /// Without a mask all labels are replaced.
     pub(crate) async fn update(
         &self,
+        caller: &Namespace,
         name: &Namespace,
         new: Labels,
         mask: Vec<String>,
     ) -> Result<Labels> {
         check_labels(&new)?;
-        let target = name;
+        let (target, announced) = (name, new.clone());
         let name = name.clone();
         let labels = self
             .store
@@ -87,7 +96,7 @@ impl Namespaces {
                 Ok(labels)
             })
             .await?;
-        self.events.namespace_update(target, &labels);
+        self.events.namespace_update(caller, target, &announced);
         Ok(labels)
     }
 
@@ -101,8 +110,11 @@ impl Namespaces {
                 let mut held = Vec::new();
                 for (what, table) in HELD {
                     if transaction.any(&prefix(table, &[name.as_str()]))? {
-                        held.push(*what);
+                        held.push((*what).to_owned());
                     }
+                }
+                for by in snapshot::used(transaction, &name)? {
+                    held.push(format!("snapshots on \"{by}\" snapshotter"));
                 }
                 if !held.is_empty() {
                     return Err(Error::precondition(format!(
@@ -137,6 +149,5 @@ const HELD: &[(&str, &str)] = &[
     ("images", images::IMAGE),
     ("blobs", crate::content::BLOB),
     ("containers", containers::CONTAINER),
-    ("snapshots", crate::snapshot::SNAPSHOT_IN),
     ("leases", crate::lease::LEASE),
 ];
