@@ -16,7 +16,7 @@ use crate::table::{End, Table, parse_labels, plain_labels, timestamp};
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// create container
-    Create(Run),
+    Create(Box<Run>),
     /// delete one or more existing containers
     #[command(visible_aliases = ["del", "rm", "remove"])]
     Delete {

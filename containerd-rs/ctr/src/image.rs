@@ -221,17 +221,19 @@ async fn do_import(client: &Client, arguments: Import, out: &mut dyn Write) -> R
         arguments.platform.as_deref().map_or_else(|| Ok(own_platform()), parse_platform)?;
     let snapshotter = snapshotter(arguments.snapshotter);
     let unpack = types::UnpackConfiguration { platform: Some(platform.clone()), snapshotter };
-    let base = arguments.base_name.unwrap_or_default();
+    // Compat: ctr's way to keep the names in the archive: a prefix that only stands in for
+    // missing ones, or one that they must have.
+    let today = || jiff::Timestamp::now().strftime("import-%Y-%m-%d").to_string();
     let reference = types::ImageReference {
-        is_prefix: !base.is_empty(),
-        name: base,
-        allow_overwrite: true,
+        allow_overwrite: arguments.base_name.is_none(),
+        name: arguments.base_name.unwrap_or_else(today),
+        is_prefix: true,
         add_digest: arguments.digests,
         skip_named_digest: arguments.digests,
     };
     let store = types::ImageStore {
         platforms: arguments.platform.iter().map(|_| platform.clone()).collect(),
-        extra_references: (!reference.name.is_empty()).then_some(reference).into_iter().collect(),
+        extra_references: vec![reference],
         unpacks: (!arguments.no_unpack).then_some(unpack).into_iter().collect(),
         ..types::ImageStore::default()
     };

@@ -54,7 +54,7 @@ enum Command {
     #[command(subcommand, visible_aliases = ["image", "i"])]
     Images(image::Command),
     /// run a container
-    Run(run::Run),
+    Run(Box<run::Run>),
     /// manage tasks
     #[command(subcommand, visible_aliases = ["t", "task"])]
     Tasks(task::Command),
@@ -134,7 +134,7 @@ async fn dispatch(command: Command, client: &Client, out: &mut dyn Write) -> Res
     match command {
         Command::Version => version(client, out).await?,
         Command::Images(command) => image::execute(command, client, out).await?,
-        Command::Run(command) => return run::execute(command, client, out).await,
+        Command::Run(command) => return run::execute(*command, client, out).await,
         Command::Tasks(command) => return task::execute(command, client, out).await,
         Command::Containers(command) => container::execute(command, client, out).await?,
         Command::Content(command) => content::execute(command, client, out).await?,

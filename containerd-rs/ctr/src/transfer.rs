@@ -104,7 +104,7 @@ async fn send(mut stream: Stream, mut archive: Box<dyn Read + Send>) -> Result<(
         let most = usize::try_from(window).unwrap_or(CHUNK).min(CHUNK);
         let count = archive.read(buffer.get_mut(..most).unwrap_or_default())?;
         if count == 0 {
-            return Ok(());
+            break;
         }
         window -= i64::try_from(count)?;
         let data = buffer.get(..count).unwrap_or_default().to_vec();
@@ -112,6 +112,11 @@ async fn send(mut stream: Stream, mut archive: Box<dyn Read + Send>) -> Result<(
             bail!("the server closed the import stream");
         }
     }
+    // The end of ours is the end of the data; to leave now would cut off what is on its way.
+    let Stream { to, mut from, .. } = stream;
+    drop(to);
+    while from.message().await.is_ok_and(|message| message.is_some()) {}
+    Ok(())
 }
 
 async fn authenticate(mut stream: Stream, credentials: Credentials) -> Result<()> {
