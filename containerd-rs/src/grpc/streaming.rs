@@ -20,6 +20,7 @@ use proto::containerd::types::transfer::{
 use proto::errdefs::Kind;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::wire::{Answer, context, signed};
@@ -37,6 +38,8 @@ pub(crate) struct Streams(Arc<Mutex<HashMap<Key, Connection>>>);
 pub(crate) struct Connection {
     incoming: tonic::Streaming<Any>,
     outgoing: Outgoing,
+    /// Cancelled when everything that was sent has been handed to the connection.
+    ended: CancellationToken,
 }
 
 impl Streams {
@@ -70,6 +73,7 @@ impl Streaming for StreamingService {
             return Err(Kind::InvalidArgument.status("stream id is required"));
         }
         let (outgoing, answers) = mpsc::channel(QUEUE);
+        let ended = CancellationToken::new();
         let key = (namespace, init.id);
         {
             let mut all = self.0.lock();
@@ -81,10 +85,12 @@ impl Streaming for StreamingService {
             // The answer that says: it may be used now.
             let ready = Any { type_url: "google.protobuf.Empty".to_owned(), value: Vec::new() };
             drop(outgoing.try_send(Ok(ready)));
-            all.insert(key.clone(), Connection { incoming, outgoing });
+            let connection = Connection { incoming, outgoing, ended: ended.clone() };
+            all.insert(key.clone(), connection);
         }
         let streams = self.0.clone();
-        Ok(Response::new(Registered { answers: ReceiverStream::new(answers), streams, key }))
+        let answers = ReceiverStream::new(answers);
+        Ok(Response::new(Registered { answers, streams, key, ended }))
     }
 }
 
@@ -93,6 +99,7 @@ pub(crate) struct Registered {
     answers: ReceiverStream<Result<Any, Status>>,
     streams: Streams,
     key: Key,
+    ended: CancellationToken,
 }
 
 impl tokio_stream::Stream for Registered {
@@ -109,6 +116,7 @@ impl tokio_stream::Stream for Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         drop(self.streams.lock().remove(&self.key));
+        self.ended.cancel();
     }
 }
 
@@ -155,7 +163,7 @@ impl Connection {
     pub(crate) fn writer(self) -> impl Write + Send + 'static {
         let (chunks, mut received) = mpsc::channel::<Bytes>(QUEUE);
         tokio::spawn(async move {
-            let Self { mut incoming, outgoing } = self;
+            let Self { mut incoming, outgoing, .. } = self;
             let mut window: usize = 0;
             while let Some(mut chunk) = received.recv().await {
                 while !chunk.is_empty() {
@@ -177,11 +185,12 @@ impl Connection {
         Writer { chunks }
     }
 
-    /// Where a transfer reports its progress, and the task that ends when all of it is told.
-    pub(crate) fn reporter(self) -> (Reporter, tokio::task::JoinHandle<()>) {
+    /// Where a transfer reports its progress, and what is cancelled when all of it is told.
+    pub(crate) fn reporter(self) -> (Reporter, CancellationToken) {
         let (sender, mut events) = mpsc::channel::<Progress>(QUEUE);
-        let task = tokio::spawn(async move {
-            let Self { mut incoming, outgoing } = self;
+        let ended = self.ended.clone();
+        tokio::spawn(async move {
+            let Self { mut incoming, outgoing, .. } = self;
             loop {
                 tokio::select! {
                     event = events.recv() => {
@@ -203,7 +212,7 @@ impl Connection {
                 }
             }
         });
-        (Reporter::new(sender), task)
+        (Reporter::new(sender), ended)
     }
 
     /// The client as the one who knows credentials.

@@ -37,13 +37,13 @@ impl Transfer for TransferService {
         let mut telling = None;
         let mut report = Reporter::default();
         if !stream.is_empty() {
-            let (reporter, task) = self.streams.take(&context.namespace, &stream)?.reporter();
-            (report, telling) = (reporter, Some(task));
+            let (reporter, ended) = self.streams.take(&context.namespace, &stream)?.reporter();
+            (report, telling) = (reporter, Some(ended));
         }
         let outcome = self.run(context, &source, &destination, report).await?;
         // What was told last should arrive before the answer.
-        if let Some(task) = telling
-            && tokio::time::timeout(LAST_WORDS, task).await.is_err()
+        if let Some(ended) = telling
+            && tokio::time::timeout(LAST_WORDS, ended.cancelled()).await.is_err()
         {
             tracing::debug!("the progress was not read to its end");
         }
