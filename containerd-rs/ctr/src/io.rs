@@ -3,7 +3,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -69,10 +72,12 @@ impl Streams {
         let mut outputs = Vec::new();
         for (path, to) in [(&self.stdout, Output::Out), (&self.stderr, Output::Error)] {
             if path.starts_with('/') {
-                let (done, output) = oneshot::channel();
+                let (done, ended) = oneshot::channel();
+                let opened = Arc::new(AtomicBool::new(false));
+                let output = Copied { path: path.clone(), opened: opened.clone(), ended };
                 let path = path.clone();
                 thread::spawn(move || {
-                    copy_out(&path, to).unwrap_or_default();
+                    copy_out(&path, to, &opened).unwrap_or_default();
                     done.send(()).unwrap_or_default();
                 });
                 outputs.push(output);
@@ -101,8 +106,15 @@ impl Drop for Streams {
     }
 }
 
+/// An output that a thread copies.
+struct Copied {
+    path: String,
+    opened: Arc<AtomicBool>,
+    ended: oneshot::Receiver<()>,
+}
+
 pub(crate) struct Copying {
-    outputs: Vec<oneshot::Receiver<()>>,
+    outputs: Vec<Copied>,
     input: Option<oneshot::Receiver<()>>,
 }
 
@@ -122,8 +134,15 @@ impl Copying {
     /// After the process's end: until everything it wrote is copied.
     pub(crate) async fn drain(self) {
         for output in self.outputs {
+            if !output.opened.load(Ordering::Acquire) {
+                // A shim may open a stream only when there is output: nobody will come any more.
+                // A writer that comes and goes lets the thread through.
+                let mut writer = OpenOptions::new();
+                writer.write(true).custom_flags(libc::O_NONBLOCK);
+                writer.open(&output.path).map(drop).unwrap_or_default();
+            }
             // A process left behind may hold the fifo for ever.
-            if tokio::time::timeout(DRAIN, output).await.is_err() {
+            if tokio::time::timeout(DRAIN, output.ended).await.is_err() {
                 return;
             }
         }
@@ -136,8 +155,9 @@ enum Output {
     Error,
 }
 
-fn copy_out(path: &str, to: Output) -> io::Result<()> {
+fn copy_out(path: &str, to: Output, opened: &AtomicBool) -> io::Result<()> {
     let mut from = File::open(path)?;
+    opened.store(true, Ordering::Release);
     let mut buffer = vec![0; 32 << 10];
     loop {
         let count = from.read(&mut buffer)?;
