@@ -43,8 +43,9 @@ enum Kind {
         log: PathBuf,
         pid_file: PathBuf,
     },
-    Kill,
-    KillAll,
+    Kill {
+        thaw: bool,
+    },
     Pause,
     Resume,
     Update,
@@ -86,7 +87,7 @@ impl Job {
             Kind::Create(_) => "OCI runtime create failed",
             Kind::Start => "OCI runtime start failed",
             Kind::Exec { .. } => "OCI runtime exec failed",
-            Kind::Kill | Kind::KillAll => "unknown error after kill",
+            Kind::Kill { .. } => "unknown error after kill",
             Kind::Pause => "OCI runtime pause failed",
             Kind::Resume => "OCI runtime resume failed",
             Kind::Update => "OCI runtime update failed",
@@ -316,11 +317,12 @@ impl Server {
         signal: i32,
         all: bool,
     ) -> Result<(), TaskError> {
+        let kind = Kind::Kill { thaw: signal == libc::SIGKILL };
         let (id, signal) = (target.container.clone(), signal.to_string());
         if all {
-            self.call_verb(&["kill", "--all", &id, &signal], Kind::KillAll, target, reply)
+            self.call_verb(&["kill", "--all", &id, &signal], kind, target, reply)
         } else {
-            self.call_verb(&["kill", &id, &signal], Kind::Kill, target, reply)
+            self.call_verb(&["kill", &id, &signal], kind, target, reply)
         }
     }
 
@@ -412,9 +414,17 @@ impl Server {
                 }
                 self.exec_started(&target, reply, pid);
             }
-            Kind::Kill | Kind::KillAll => {
-                let result = failure.map_or(Ok(Vec::new()), |error| Err(kill_error(error)));
-                self.reply(reply, result);
+            Kind::Kill { thaw } => {
+                let killed = failure.is_none();
+                self.reply(reply, failure.map_or(Ok(Vec::new()), |error| Err(kill_error(error))));
+                // Nothing dies in a frozen v1 cgroup, and not every runtime thaws it for a kill.
+                let paused = self.container(&target.container).is_ok_and(|container| {
+                    container.init.state == State::Paused && container.init.reaped.is_none()
+                });
+                if thaw && killed && paused {
+                    let id = target.container.clone();
+                    self.call_verb(&["resume", &id], Kind::Resume, target, None).ok();
+                }
             }
             Kind::Pause => self.paused(&target, reply, failure, State::Paused),
             Kind::Resume => self.paused(&target, reply, failure, State::Running),
