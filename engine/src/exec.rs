@@ -2,11 +2,12 @@
 //! knowledge of them, not with the engine's life (the shim holds the process).
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use docker_api::exec::{ExecCreateRequest, ExecInspect, ProcessConfig};
 use proto::containerd::services::tasks::v1 as tasks_api;
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use crate::app::App;
@@ -198,19 +199,21 @@ impl Exec {
             })
             .await
             .map_err(|status| exec_error(&status))?;
-        let stream = tokio::net::UnixStream::connect(&attach)
-            .await
-            .map_err(ContainerError::io(format!("attach {}", attach.display())));
-        let started = match stream {
-            Ok(stream) => tasks
-                .start(tasks_api::StartRequest {
-                    container_id: self.container_id.clone(),
-                    exec_id: self.id.clone(),
-                })
-                .await
-                .map(|answer| (stream, answer.into_inner().pid))
-                .map_err(|status| exec_error(&status)),
-            Err(error) => Err(error),
+        // The shim opens an exec's output at Start, before it calls the runtime: both at once,
+        // so that the client is there before the first byte.
+        let start = tasks.start(tasks_api::StartRequest {
+            container_id: self.container_id.clone(),
+            exec_id: self.id.clone(),
+        });
+        let (stream, answer) = tokio::join!(connect(&attach), start);
+        let started = match (stream, answer) {
+            (Some(stream), Ok(answer)) => Ok((stream, answer.into_inner().pid)),
+            (_, Err(status)) => Err(exec_error(&status)),
+            (None, Ok(_)) => Err(ContainerError::Conflict(format!(
+                "exec {}: no live output at {}",
+                self.id,
+                attach.display()
+            ))),
         };
         let (stream, pid) = match started {
             Ok(started) => started,
@@ -321,6 +324,19 @@ impl Exec {
         }
     }
 }
+
+/// Waits for the shim's socket, for as long as a start may take.
+async fn connect(path: &Path) -> Option<UnixStream> {
+    for _ in 0..CONNECT_TRIES {
+        if let Ok(stream) = UnixStream::connect(path).await {
+            return Some(stream);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    None
+}
+
+const CONNECT_TRIES: u32 = 500;
 
 /// Compat: the text goes to the client's terminal, the code into inspect.
 fn exec_error(status: &tonic::Status) -> ContainerError {

@@ -43,7 +43,7 @@ async fn start(app: &Arc<App>, mut call: Call) -> Result<Reply, ApiError> {
     let tty = exec.request.tty;
     let content_type = stream_type(call.version, tty);
     let app = Arc::clone(app);
-    Ok(hijack(call.request, content_type, move |reader, mut writer| async move {
+    Ok(hijack(call.request, content_type, move |mut reader, mut writer| async move {
         match exec.start(&app, &container).await {
             Ok(output) => {
                 let wanted = Wanted {
@@ -82,6 +82,11 @@ async fn start(app: &Arc<App>, mut call: Call) -> Result<Reply, ApiError> {
                     docker_api::frame::encode(docker_api::frame::Stream::Stdout, text.as_bytes())
                 };
                 drop(writer.write_all(&bytes).await);
+                drop(writer.shutdown().await);
+                // Input that nobody read would turn the close into a reset, and lose the text.
+                let mut nowhere = tokio::io::sink();
+                let rest = tokio::io::copy(&mut reader, &mut nowhere);
+                drop(tokio::time::timeout(std::time::Duration::from_secs(1), rest).await);
             }
         }
         drop(writer.shutdown().await);

@@ -32,8 +32,9 @@ impl Drop for PidFile {
     }
 }
 
-/// A pid may have been given to someone else since.
+/// A pid may have been given to someone else since; a zombie has no executable any more.
 fn is_engine(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/comm"))
-        .is_ok_and(|name| name.trim().starts_with("dockerd"))
+    std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| {
+        program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("dockerd"))
+    })
 }
