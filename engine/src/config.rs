@@ -60,12 +60,14 @@ pub(crate) struct NetworkConfig {
     pub(crate) iptables: bool,
     pub(crate) ip_forward: bool,
     pub(crate) ip_masq: bool,
+    #[expect(dead_code, reason = "no userland proxy yet; the flag is accepted")]
     pub(crate) userland_proxy: bool,
     pub(crate) mtu: u32,
     pub(crate) dns: Vec<String>,
     pub(crate) dns_opts: Vec<String>,
     pub(crate) dns_search: Vec<String>,
     /// `(base, size)` of the pools networks are cut from.
+    #[expect(dead_code, reason = "user-defined networks come later; the flag is accepted")]
     pub(crate) address_pools: Vec<(String, u8)>,
 }
 
@@ -567,7 +569,7 @@ fn check_keys(file: &serde_json::Map<String, Value>, matches: &ArgMatches) -> an
         );
     }
     for key in file.keys().filter(|key| INERT.contains(&key.as_str())) {
-        let _ = writeln!(std::io::stderr(), "warning: daemon.json key {key:?} has no effect");
+        drop(writeln!(std::io::stderr(), "warning: daemon.json key {key:?} has no effect"));
     }
     Ok(())
 }

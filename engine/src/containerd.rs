@@ -60,11 +60,8 @@ macro_rules! clients {
 clients! {
     containers => containers::containers_client::ContainersClient;
     content => content::content_client::ContentClient;
-    events => events::events_client::EventsClient;
     images => images::images_client::ImagesClient;
     introspection => introspection::introspection_client::IntrospectionClient;
-    leases => leases::leases_client::LeasesClient;
-    namespaces => namespaces::namespaces_client::NamespacesClient;
     snapshots => snapshots::snapshots_client::SnapshotsClient;
     streaming => streaming::streaming_client::StreamingClient;
     tasks => tasks::tasks_client::TasksClient;

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "failed to start daemon: {error:#}");
+            drop(writeln!(std::io::stderr(), "failed to start daemon: {error:#}"));
             ExitCode::FAILURE
         }
     }

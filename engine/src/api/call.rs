@@ -125,10 +125,6 @@ impl Query {
         self.0.get(key).and_then(|values| values.first()).map_or("", String::as_str)
     }
 
-    pub(crate) fn has(&self, key: &str) -> bool {
-        self.0.contains_key(key)
-    }
-
     /// All values of a repeated parameter.
     pub(crate) fn all(&self, key: &str) -> Vec<String> {
         self.0.get(key).cloned().unwrap_or_default()
@@ -179,7 +175,6 @@ mod tests {
         assert!(query.flag("a") && query.flag("e"));
         assert!(["b", "c", "d", "f", "missing"].iter().all(|key| !query.flag(key)));
         assert_eq!(query.get("name"), "x/y z");
-        assert!(query.has("d") && !query.has("missing"));
     }
 
     #[test]

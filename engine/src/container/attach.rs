@@ -74,6 +74,7 @@ pub(crate) enum End {
 
 /// Copies until the output ends, the client leaves, or it types the detach keys. Output before
 /// `skip` (an offset of the log) is left out.
+#[expect(clippy::too_many_arguments, reason = "one stream, each side with its own")]
 pub(crate) async fn session<R, W>(
     app: Arc<App>,
     output: Output,
@@ -162,7 +163,8 @@ async fn feed(
                     break;
                 }
                 if detach {
-                    drop(detached.send(()));
+                    // Nobody listens any more when the output has ended.
+                    detached.send(()).ok();
                     return;
                 }
             }

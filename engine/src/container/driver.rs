@@ -350,12 +350,30 @@ impl Owner {
         }
         self.app.execs.forget_container(&id);
         self.app.containers.forget(&self.container);
+        self.forget_init().await;
         self.container.announce(|snapshot| {
             snapshot.removed = true;
             snapshot.clean = true;
         });
         self.container.event(&self.app, "destroy", &[]);
         Ok(())
+    }
+
+    /// The last container of an image that is gone takes the shared layer with it.
+    async fn forget_init(&self) {
+        let (image, chain) = {
+            let record = self.container.record();
+            (record.image_id.clone(), record.chain_id.clone())
+        };
+        let others = self.app.containers.all();
+        if others.iter().all(|other| other.record().chain_id != chain)
+            && matches!(
+                self.app.images.resolve(&image).await,
+                Err(crate::image::ImageError::NotFound(_))
+            )
+        {
+            rootfs::forget_init(&self.app, &chain).await;
+        }
     }
 
     /// True when the container is gone.

@@ -193,9 +193,9 @@ impl Container {
                 Ok(()) | Err(ContainerError::Already) => {}
                 Err(error) => return Err(error),
             }
-            let _ = state.wait_for(|now| now.exits > exits || !now.phase.has_process()).await;
+            drop(state.wait_for(|now| now.exits > exits || !now.phase.has_process()).await);
         }
-        let _ = state.wait_for(|now| now.clean || now.removed || now.phase.has_process()).await;
+        drop(state.wait_for(|now| now.clean || now.removed || now.phase.has_process()).await);
         Ok(())
     }
 
@@ -305,13 +305,6 @@ impl Containers {
                     .then(|| (container.id.clone(), record.state.phase.is_running()))
             })
             .collect()
-    }
-
-    /// Finds a container by id, name or id prefix: `(id, name without slash)`.
-    pub(crate) fn find(&self, name: &str) -> Option<(String, String)> {
-        let container = self.get(name).ok()?;
-        let plain = container.record().name.clone();
-        Some((container.id.clone(), plain))
     }
 }
 

@@ -57,7 +57,9 @@ pub(super) async fn stop(config: &Config) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    drop(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL));
+    if let Err(error) = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) {
+        tracing::debug!("kill containerd-rs: {error}");
+    }
 }
 
 fn living(dir: &Path) -> Option<i32> {

@@ -33,13 +33,6 @@ impl Inside {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Whether something is there, and whether it is a directory.
-    pub(crate) fn is_dir(&self, path: &str) -> io::Result<bool> {
-        let found = self.resolve(Path::new(path), OFlags::PATH, Mode::empty())?;
-        let stat = rustix::fs::fstat(&found)?;
-        Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
-    }
-
     /// Makes a directory and its parents.
     pub(crate) fn make_dirs(&self, path: &str, mode: u32) -> io::Result<()> {
         let mut done = std::path::PathBuf::new();
@@ -102,7 +95,6 @@ mod tests {
         inside.make_dirs("/out/a/b", 0o755).unwrap();
         inside.touch("/out/a/b/f", 0o644).unwrap();
         assert!(dir.path().join("a/b/f").exists());
-        assert!(inside.is_dir("a/b").unwrap());
         assert_eq!(inside.read("/a/b/f").unwrap(), "");
     }
 }
