@@ -113,8 +113,6 @@ async fn one(
         }
         ("POST", "rename") => {
             create::rename(app, &container, call.query.get("name"))?;
-            let name = container.record().name.clone();
-            app.networks.rename(&container.id, &name).await?;
             Ok(reply::no_content())
         }
         ("POST", "wait") => wait(&container, &call).await,

@@ -35,12 +35,6 @@ pub(crate) async fn create(
         }
         other => other?,
     };
-    if !image.os.is_empty() && image.os != "linux" {
-        return Err(ContainerError::Invalid(format!(
-            "image operating system \"{}\" cannot be used on this platform",
-            image.os
-        )));
-    }
     merge(&mut config, &image.config);
     if config.entrypoint.as_ref().is_none_or(Vec::is_empty)
         && config.cmd.as_ref().is_none_or(Vec::is_empty)
@@ -49,17 +43,6 @@ pub(crate) async fn create(
     }
     check(app, &config, &host)?;
     let mut warnings = Vec::new();
-    let own = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    if !image.architecture.is_empty() && image.architecture != own {
-        warnings.push(format!(
-            "The requested image's platform (linux/{}) does not match the detected host platform (linux/{own}) and no specific platform was requested",
-            image.architecture
-        ));
-    }
     defaults(app, &mut host, &mut warnings)?;
 
     let id = sys::dirs::random_id()
