@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -74,10 +74,16 @@ impl Streams {
             if path.starts_with('/') {
                 let (done, ended) = oneshot::channel();
                 let opened = Arc::new(AtomicBool::new(false));
-                let output = Copied { path: path.clone(), opened: opened.clone(), ended };
+                let copied = Arc::new(AtomicU64::new(0));
+                let output = Copied {
+                    path: path.clone(),
+                    opened: opened.clone(),
+                    copied: copied.clone(),
+                    ended,
+                };
                 let path = path.clone();
                 thread::spawn(move || {
-                    copy_out(&path, to, &opened).unwrap_or_default();
+                    copy_out(&path, to, &opened, &copied).unwrap_or_default();
                     done.send(()).unwrap_or_default();
                 });
                 outputs.push(output);
@@ -110,6 +116,8 @@ impl Drop for Streams {
 struct Copied {
     path: String,
     opened: Arc<AtomicBool>,
+    /// How many pieces have gone through.
+    copied: Arc<AtomicU64>,
     ended: oneshot::Receiver<()>,
 }
 
@@ -141,9 +149,16 @@ impl Copying {
                 writer.write(true).custom_flags(libc::O_NONBLOCK);
                 writer.open(&output.path).map(drop).unwrap_or_default();
             }
-            // A process left behind may hold the fifo for ever.
-            if tokio::time::timeout(DRAIN, output.ended).await.is_err() {
-                return;
+            // The shim told the end after it passed everything on; a stream that it, or a process
+            // left behind, keeps open is done when it is silent.
+            let mut ended = output.ended;
+            let mut seen = 0;
+            while tokio::time::timeout(SILENCE, &mut ended).await.is_err() {
+                let copied = output.copied.load(Ordering::Acquire);
+                if copied == seen {
+                    break;
+                }
+                seen = copied;
             }
         }
     }
@@ -155,7 +170,7 @@ enum Output {
     Error,
 }
 
-fn copy_out(path: &str, to: Output, opened: &AtomicBool) -> io::Result<()> {
+fn copy_out(path: &str, to: Output, opened: &AtomicBool, copied: &AtomicU64) -> io::Result<()> {
     let mut from = File::open(path)?;
     opened.store(true, Ordering::Release);
     let mut buffer = vec![0; 32 << 10];
@@ -168,6 +183,7 @@ fn copy_out(path: &str, to: Output, opened: &AtomicBool) -> io::Result<()> {
             Output::Out => io::stdout().write_all(data).and_then(|()| io::stdout().flush())?,
             Output::Error => io::stderr().write_all(data)?,
         }
+        copied.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -214,4 +230,4 @@ pub(crate) fn unique() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-const DRAIN: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_millis(60);
