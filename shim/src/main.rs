@@ -11,6 +11,7 @@ mod cgroup;
 mod cleanup;
 mod container;
 mod error;
+mod exit;
 mod info;
 mod io;
 mod jobs;
