@@ -16,6 +16,7 @@ pub mod attach;
 mod offsets;
 mod reader;
 mod record;
+mod scan;
 mod split;
 mod time;
 pub mod uri;

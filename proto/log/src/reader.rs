@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use crate::offsets::Offsets;
+use crate::scan::find;
 use crate::writer::rotated;
 use crate::{Entry, Timestamp, decode};
 
@@ -153,7 +154,7 @@ impl Reader {
     fn next_line(&mut self) -> io::Result<Option<std::ops::Range<usize>>> {
         let mut searched = self.start;
         loop {
-            if let Some(length) = self.buffer[searched..].iter().position(|b| *b == b'\n') {
+            if let Some(length) = find(&self.buffer[searched..], |b| b == b'\n') {
                 let line = self.start..searched + length + 1;
                 self.position += line.len() as u64;
                 self.start = line.end;

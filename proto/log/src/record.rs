@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::Timestamp;
+use crate::scan::find;
 
 /// Which of the container's outputs a record came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,20 +86,20 @@ pub fn decode(line: &[u8]) -> Option<Entry> {
     decode_own(line).or_else(|| decode_json(line))
 }
 
-/// Bytes that stand for themselves inside a JSON string.
-const PLAIN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0x20_u8;
-    while byte < 0x80 {
-        table[byte as usize] = !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&');
-        byte += 1;
-    }
-    table
-};
+/// Whether a byte cannot stand for itself inside a JSON string. Written without branches, for `find`.
+fn is_special(byte: u8) -> bool {
+    (byte < 0x20)
+        | (byte >= 0x80)
+        | (byte == b'"')
+        | (byte == b'\\')
+        | (byte == b'<')
+        | (byte == b'>')
+        | (byte == b'&')
+}
 
 fn escape(out: &mut Vec<u8>, mut text: &[u8]) {
     while !text.is_empty() {
-        let plain = text.iter().position(|b| !PLAIN[usize::from(*b)]).unwrap_or(text.len());
+        let plain = find(text, is_special).unwrap_or(text.len());
         out.extend_from_slice(&text[..plain]);
         text = &text[plain..];
         let Some(byte) = text.first().copied() else { return };
@@ -149,7 +150,7 @@ fn decode_own(line: &[u8]) -> Option<Entry> {
     let mut log = Vec::with_capacity(rest.len());
     let mut rest = rest;
     loop {
-        let stop = rest.iter().position(|b| matches!(b, b'"' | b'\\'))?;
+        let stop = find(rest, |b| (b == b'"') | (b == b'\\'))?;
         log.extend_from_slice(&rest[..stop]);
         if rest[stop] == b'"' {
             rest = &rest[stop + 1..];

@@ -2,6 +2,7 @@
 //! records, of which only the last ends with a newline, and all carry the time of the first.
 
 use crate::Timestamp;
+use crate::scan::find;
 
 /// The most bytes of one record's line.
 pub const MAX_LINE: usize = 16 * 1024;
@@ -29,7 +30,7 @@ impl Splitter {
         while !bytes.is_empty() {
             let room = MAX_LINE - self.carry.len();
             let window = &bytes[..bytes.len().min(room + 1)];
-            match window.iter().position(|b| *b == b'\n') {
+            match find(window, |b| b == b'\n') {
                 Some(end) => {
                     let time = self.partial_since.take().unwrap_or(now);
                     if self.carry.is_empty() {
