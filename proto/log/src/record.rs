@@ -88,8 +88,7 @@ pub fn decode(line: &[u8]) -> Option<Entry> {
 
 /// Whether a byte cannot stand for itself inside a JSON string. Written without branches, for `find`.
 fn is_special(byte: u8) -> bool {
-    (byte < 0x20)
-        | (byte >= 0x80)
+    !(0x20..0x80).contains(&byte)
         | (byte == b'"')
         | (byte == b'\\')
         | (byte == b'<')
