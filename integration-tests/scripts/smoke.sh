@@ -41,7 +41,9 @@ expect() { # NAME EXPECTED ACTUAL
 
 row() { # TITLE FUNCTION
   rows=$((rows + 1))
-  if (set -e; "$2"); then echo "ok      $1"; else failed=$((failed + 1)); echo "FAILED  $1"; fi
+  # Not inside the condition: there, bash does not stop at a failing command.
+  (set -e; "$2") &
+  if wait $!; then echo "ok      $1"; else failed=$((failed + 1)); echo "FAILED  $1"; fi
 }
 
 containerd_config() { # DIRECTORY
