@@ -122,6 +122,8 @@ impl Pump {
         }
         let outputs = process.outputs.len();
         self.processes.insert(key, process);
+        // Whoever connected while the process was being started is there before its first byte.
+        self.accept(key);
         for index in 0..outputs {
             self.run_output(key, index, BUDGET, false);
         }
