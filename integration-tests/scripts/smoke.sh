@@ -71,7 +71,7 @@ ctr_scenario() {
   expect exec "in" "$($ctr tasks exec --exec-id e c echo in)"
   $ctr tasks kill -s KILL c
   until_true 5 sh -c "$ctr tasks ls | grep -q 'c .*STOPPED'"
-  $ctr tasks rm c >/dev/null 2>&1 || true
+  $ctr tasks rm c >/dev/null
   $ctr containers rm c
 }
 

@@ -1,6 +1,8 @@
 //! Where the programs under test are.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
 /// The directory with our programs: `BIN_DIR`, else the one `make build` fills.
 pub fn directory() -> PathBuf {
@@ -18,4 +20,37 @@ pub fn ours(name: &str) -> PathBuf {
     let path = directory().join(name);
     assert!(path.exists(), "{} is missing; run `make build`", path.display());
     path
+}
+
+/// The distribution's static busybox: `BUSYBOX`, else the one `make run` unpacks.
+///
+/// # Panics
+/// When neither is there.
+pub fn busybox() -> PathBuf {
+    if let Some(path) = std::env::var_os("BUSYBOX") {
+        return PathBuf::from(path);
+    }
+    let cache = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/busybox"));
+    ["bin/busybox", "usr/bin/busybox"]
+        .iter()
+        .map(|path| cache.join(path))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("no busybox below {}; run `make fetch`", cache.display()))
+}
+
+/// Fills an empty directory with a root file system: busybox under the given names and `/tmp`. The
+/// runtime makes the directories of a container's mounts.
+///
+/// # Panics
+/// When a file cannot be made.
+pub fn root_file_system(root: &Path, applets: &[&str]) {
+    let bin = root.join("bin");
+    for directory in ["bin", "tmp"] {
+        let path = root.join(directory);
+        fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+    fs::copy(busybox(), bin.join("busybox")).expect("copying busybox");
+    for applet in applets {
+        symlink("busybox", bin.join(applet)).expect("a link to busybox");
+    }
 }

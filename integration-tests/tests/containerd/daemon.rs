@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
+use integration_tests::parts::{ours, root_file_system};
 use prost_types::Any;
 use proto::containerd::events::{TaskCreate, TaskDelete, TaskExit, TaskStart};
 use proto::containerd::services::containers::v1::container::Runtime;
@@ -58,14 +59,7 @@ impl Daemon {
         // Short: the paths of sockets are limited.
         let top = tempfile::Builder::new().prefix("crs-").tempdir_in("/tmp").unwrap();
         let rootfs = top.path().join("rootfs");
-        for directory in ["bin", "proc", "dev", "sys", "tmp"] {
-            fs::create_dir_all(rootfs.join(directory)).unwrap();
-        }
-        fs::copy("/bin/busybox", rootfs.join("bin/busybox"))
-            .expect("a static busybox (package busybox-static)");
-        for name in ["sh", "sleep", "cat", "echo", "true"] {
-            std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(name)).unwrap();
-        }
+        root_file_system(&rootfs, &["sh", "sleep", "cat", "echo", "true"]);
         let process = Some(spawn(top.path()));
         let channel = connect(top.path()).await;
         let namespace = top.path().file_name().unwrap().to_str().unwrap().to_owned();
@@ -342,7 +336,7 @@ fn spawn(top: &Path) -> Child {
     });
     let config = top.join("config.toml");
     fs::write(&config, format!("version = 2\n{}", shim.unwrap_or_default())).unwrap();
-    Command::new(program("containerd-rs"))
+    Command::new(ours("containerd-rs"))
         .args(["--log-level", "debug", "--config"])
         .arg(config)
         .arg("--root")
@@ -377,12 +371,4 @@ async fn connect(top: &Path) -> Channel {
             }
         }
     }
-}
-
-/// A program of ours, built into the directory this test runs from.
-pub(crate) fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join(name);
-    assert!(path.exists(), "{} is not built", path.display());
-    path
 }

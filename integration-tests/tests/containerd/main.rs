@@ -1,7 +1,6 @@
 //! containerd-rs through its public API: each test starts a private daemon in directories of its own.
 //!
-//! Needs root and a static busybox, and the programs built beside this test
-//! (`cargo build -p containerd-rs -p shim -p runtime`).
+//! Needs root, the programs in `BIN_DIR` (`make build`) and a static busybox (`make fetch`).
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 

@@ -30,7 +30,9 @@ use sha2::{Digest as _, Sha256};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 
-use crate::daemon::{Daemon, program};
+use integration_tests::parts::ours;
+
+use crate::daemon::Daemon;
 
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
@@ -343,7 +345,7 @@ async fn a_subscriber_with_headers_misses_nothing_and_gets_only_what_it_asked_fo
 
 #[test]
 fn arguments_of_the_client_never_start_a_daemon() {
-    let output = Command::new(program("containerd-rs")).args(["run", "--rm", "i", "c"]).output();
+    let output = Command::new(ours("containerd-rs")).args(["run", "--rm", "i", "c"]).output();
     let output = output.unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());

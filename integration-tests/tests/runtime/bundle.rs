@@ -1,11 +1,11 @@
 //! A bundle in a temporary directory, a state root of its own, and the runtime on both.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use integration_tests::parts::{ours, root_file_system};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -19,13 +19,7 @@ pub(crate) fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("RUNTIME") {
         return PathBuf::from(path);
     }
-    if let Some(dir) = std::env::var_os("BIN_DIR") {
-        return PathBuf::from(dir).join("runc-rs");
-    }
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().parent().unwrap().join("runc-rs");
-    assert!(path.exists(), "build it first: cargo build -p runtime ({})", path.display());
-    path
+    ours("runc-rs")
 }
 
 /// Whether the tests run against our own runtime.
@@ -39,16 +33,13 @@ impl Bundle {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let dir = TempDir::new().unwrap();
-        let bin = dir.path().join("rootfs/bin");
-        fs::create_dir_all(&bin).unwrap();
-        fs::create_dir(dir.path().join("rootfs/tmp")).unwrap();
-        fs::copy("/bin/busybox", bin.join("busybox")).expect("a static /bin/busybox");
-        for applet in [
-            "sh", "cat", "id", "ls", "sleep", "grep", "touch", "mkdir", "readlink", "pwd", "env",
-            "tty", "true",
-        ] {
-            symlink("busybox", bin.join(applet)).unwrap();
-        }
+        root_file_system(
+            &dir.path().join("rootfs"),
+            &[
+                "sh", "cat", "id", "ls", "sleep", "grep", "touch", "mkdir", "readlink", "pwd",
+                "env", "tty", "true",
+            ],
+        );
         let id = format!("runc-rs-test-{}-{number}", std::process::id());
         let config = config(script, &id);
         Self { dir, id, config }

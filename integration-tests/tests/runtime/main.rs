@@ -1,6 +1,6 @@
 //! runc-rs as its callers drive it: the command line, a bundle, files and exit codes.
 //!
-//! The binary is `runc-rs` in `BIN_DIR`, or beside this test's directory in the target directory.
+//! Needs root, `runc-rs` in `BIN_DIR` (`make build`) and a static busybox (`make fetch`).
 //! `RUNTIME=/path/to/runc` runs the same tests against another runtime; what fails there is a
 //! mistake of the test until explained (tests of what we do better are marked `ours_only`).
 #![allow(clippy::unwrap_used, reason = "tests")]

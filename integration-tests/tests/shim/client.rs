@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use integration_tests::parts::{ours, root_file_system};
 use prost::Message;
 use proto::containerd::services::events::ttrpc::v1::ForwardRequest;
 use proto::containerd::task::v2 as api;
@@ -141,15 +142,11 @@ impl Shim {
         // Short: the paths of sockets are limited.
         let top = tempfile::Builder::new().prefix("shim-").tempdir_in("/tmp").unwrap();
         let bundle = top.path().join("bundle");
-        let bin = bundle.join("rootfs/bin");
-        fs::create_dir_all(&bin).unwrap();
-        for directory in ["proc", "dev", "sys", "tmp"] {
-            fs::create_dir_all(bundle.join("rootfs").join(directory)).unwrap();
-        }
-        fs::copy("/bin/busybox", bin.join("busybox")).expect("a static busybox");
-        for name in ["sh", "sleep", "cat", "echo", "seq", "stty", "yes", "head", "sed", "true"] {
-            std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
-        }
+        fs::create_dir(&bundle).unwrap();
+        root_file_system(
+            &bundle.join("rootfs"),
+            &["sh", "sleep", "cat", "echo", "seq", "stty", "yes", "head", "sed", "true"],
+        );
         let mut config = config(&id, script);
         change(&mut config);
         fs::write(bundle.join("config.json"), config.to_string()).unwrap();
@@ -167,10 +164,7 @@ impl Shim {
 
     /// The shim's program with containerd's flags and directory.
     pub(crate) fn program(&self) -> Command {
-        let own = std::env::current_exe().unwrap();
-        let beside = own.parent().unwrap().parent().unwrap();
-        let bin = std::env::var_os("BIN_DIR").map_or(beside.to_owned(), PathBuf::from);
-        let mut command = Command::new(bin.join("containerd-shim-runc-rs-v2"));
+        let mut command = Command::new(ours("containerd-shim-runc-rs-v2"));
         command
             .args(["-namespace", NAMESPACE, "-id", &self.id, "-address"])
             .arg(self.top.path().join("c.sock"))
