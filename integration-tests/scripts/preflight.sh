@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Names what is missing, each with its fix, and fetches what needs no rights: Debian packages are
-# unpacked below .cache and never installed. Usage: preflight.sh build|run|peers
+# unpacked below .cache and never installed. Usage: preflight.sh build|run|peers|vm
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cache=.cache
 missing=()
+apt=(apt-get)
 
 need() { command -v "$1" >/dev/null || missing+=("$1 is missing: $2"); }
 
@@ -14,24 +15,71 @@ finish() {
   exit 1
 }
 
+# Package lists of our own, where the host's know too little: no rights needed, nothing changed.
+own_lists() {
+  [ ${#apt[@]} = 1 ] || return 1
+  echo "preflight: apt-get knows no such packages; fetching its lists into $cache/apt" >&2
+  mkdir -p "$cache/apt/lists/partial" "$cache/apt/archives/partial"
+  apt=(apt-get -o "Dir::State::Lists=$PWD/$cache/apt/lists" -o "Dir::Cache=$PWD/$cache/apt" -o APT::Sandbox::User=root)
+  "${apt[@]}" update -qq
+}
+
+# closure PACKAGE…: these and what they need beyond what this host has
+closure() {
+  printf '%s\n' "$@"
+  LC_ALL=C "${apt[@]}" -s -o Debug::NoLocking=1 install --no-install-recommends "$@" | awk '$1 == "Inst" { print $2 }'
+}
+
+# fetch NAME PACKAGE…: into .cache/NAME/packages; the lists are refreshed once if need be
+fetch() {
+  local into=$PWD/$cache/$1/packages
+  shift
+  echo "fetching Debian packages: $*"
+  mkdir -p "$into"
+  (cd "$into" && "${apt[@]}" download -qq "$@" >/dev/null 2>"$into/log") && return
+  own_lists || { cat "$into/log" >&2; return 1; }
+  (cd "$into" && "${apt[@]}" download -qq "$@" >/dev/null 2>"$into/log") && return
+  cat "$into/log" >&2
+  return 1
+}
+
 # unpack NAME PACKAGE…: the packages below .cache/NAME, unless they are there
 unpack() {
   local name=$1 package
   shift
   [ -e "$cache/$name/.complete" ] && return
   command -v apt-get >/dev/null || { missing+=("$*: this host has no apt-get; put them below $cache/$name by hand"); return; }
-  echo "fetching Debian packages: $*"
-  mkdir -p "$cache/$name/packages"
-  (
-    cd "$cache/$name/packages"
-    apt-get download "$@" >/dev/null 2>&1 || {
-      echo "preflight: apt-get knows no such packages; refreshing its lists" >&2
-      if [ "$(id -u)" = 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
-      apt-get download "$@" >/dev/null
-    }
-  )
+  fetch "$name" "$@" || { missing+=("$*: apt-get cannot fetch them; run make fetch once with a network"); return; }
   for package in "$cache/$name/packages"/*.deb; do dpkg -x "$package" "$cache/$name"; done
+  rm -rf "$cache/$name/packages"
   touch "$cache/$name/.complete"
+}
+
+# The emulator with its libraries, and the kernel that the distribution has for clouds.
+vm() {
+  [ -e "$cache/vm/.complete" ] && return
+  local emulator kernel packages name
+  case $(uname -m) in
+  x86_64) emulator=qemu-system-x86 name=amd64 ;;
+  aarch64) emulator=qemu-system-arm name=arm64 ;;
+  *) missing+=("make test-cgroup2 knows no emulator for $(uname -m)"); return ;;
+  esac
+  command -v apt-get >/dev/null || { missing+=("$emulator: this host has no apt-get; put it and a kernel below $cache/vm by hand"); return; }
+  kernel=$(cloud_kernel "$name") || { own_lists && kernel=$(cloud_kernel "$name"); } ||
+    { missing+=("apt-get knows no kernel for a virtual machine (linux-image-cloud-$name, linux-image-virtual)"); return; }
+  packages=$(closure "$emulator") || { own_lists && packages=$(closure "$emulator"); } ||
+    { missing+=("apt-get does not know $emulator"); return; }
+  # shellcheck disable=SC2086
+  unpack vm $(sort -u <<<"$packages") $kernel
+}
+
+# The packages that hold the kernel and its modules: the names above only depend on them.
+cloud_kernel() {
+  local name
+  for name in "linux-image-cloud-$1" linux-image-virtual; do
+    LC_ALL=C apt-cache "${apt[@]:1}" depends "$name" 2>/dev/null | awk '$1 == "Depends:" && $2 ~ /^linux-(image|modules)-[0-9]/ { print $2; n++ } END { exit !n }' && return
+  done
+  return 1
 }
 
 case ${1:-build} in
@@ -52,6 +100,14 @@ run)
 peers)
   unpack peers docker.io containerd runc crun libseccomp2 libyajl2 libsystemd0 libcap2
   unpack busybox busybox-static
+  ;;
+vm)
+  unpack busybox busybox-static
+  vm
+  ;;
+*)
+  echo "usage: preflight.sh build|run|peers|vm" >&2
+  exit 2
   ;;
 esac
 finish

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the tests as the caller, runs them (the integration ones as root) and prints the ten
-# slowest. Usage: run-tests.sh unit|integration
+# slowest. `list` only builds the integration tests and names their programs.
+# Usage: run-tests.sh unit|integration|list
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 kind=$1
@@ -17,6 +18,10 @@ fi
 listing=$(cargo test --locked --no-run "${select[@]}" 2>&1) || { echo "$listing"; exit 1; }
 mapfile -t programs < <(sed -n 's/.*Executable .*(\(.*\))$/\1/p' <<<"$listing")
 [ ${#programs[@]} -gt 0 ] || { echo "no tests were built" >&2; exit 1; }
+if [ "$kind" = list ]; then
+  printf '%s\n' "${programs[@]}"
+  exit
+fi
 times=$(mktemp); trap 'rm -f "$times" "$times.one"' EXIT
 failed=0
 for program in "${programs[@]}"; do
