@@ -248,8 +248,12 @@ impl Owner {
             Err(status) => return Err(ContainerError::containerd("cannot kill container")(status)),
         }
         self.container.event(&self.app, "kill", &[("signal", signal.to_string())]);
-        if self.container.phase() == Phase::Paused && (signal == 9 || wish == Wish::Stop) {
-            self.unpause().await?;
+        if self.container.phase() == Phase::Paused
+            && (signal == 9 || wish == Wish::Stop)
+            && let Err(error) = self.unpause().await
+        {
+            // The frozen of cgroup v2 die at once: mostly it has ended by now.
+            tracing::debug!(container = self.container.id, "after the kill: {error}");
         }
         Ok(())
     }
