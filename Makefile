@@ -1,13 +1,17 @@
 # make help lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run up down test test-swap test-cgroup2 test-long test-fresh check bench fuzz install fetch build unit integration smoke audit preflight clean
+.PHONY: help run up down test test-swap test-cgroup2 test-long test-fresh check bench fuzz install fetch build unit integration smoke preflight preflight-run clean
 
 CARGO   ?= cargo
 PREFIX  ?= /usr
 BIN     := $(CURDIR)/target/stack
 SCRIPTS := integration-tests/scripts
+OUT     := $(or $(CARGO_TARGET_DIR),target)
+# Runtime and shim are static: musl, which starts fastest, or glibc where Rust has no musl target.
 MUSL    := $(shell uname -m)-unknown-linux-musl
+TARGET   = $(if $(wildcard $(shell rustc --print sysroot)/lib/rustlib/$(MUSL)/lib),$(MUSL),$(shell uname -m)-unknown-linux-gnu)
+STATIC   = $(if $(filter %-gnu,$(TARGET)),RUSTFLAGS='-C target-feature=+crt-static')
 # Elevate only to run.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
 export CARGO_TERM_COLOR ?= never
@@ -15,12 +19,10 @@ export CARGO_TERM_COLOR ?= never
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: build ## start a private stack, run real containers, end clean; CMD='…' runs that, IMAGE=name pulls
-	@$(SCRIPTS)/preflight.sh run
+run: preflight-run build ## start a private stack, run real containers, end clean; CMD='…' runs that, IMAGE=name pulls
 	@$(AS_ROOT) $(SCRIPTS)/stack.sh run
 
-up: build ## start a private stack and leave it running
-	@$(SCRIPTS)/preflight.sh run
+up: preflight-run build ## start a private stack and leave it running
 	@$(AS_ROOT) $(SCRIPTS)/stack.sh up
 
 down: ## end what `make up` started
@@ -31,8 +33,7 @@ test: unit integration ## unit and integration tests
 unit: preflight
 	$(SCRIPTS)/run-tests.sh unit
 
-integration: build
-	@$(SCRIPTS)/preflight.sh run
+integration: preflight-run build
 	$(SCRIPTS)/run-tests.sh integration
 
 smoke: build ## one row a seam against upstream's programs
@@ -64,11 +65,11 @@ fetch: preflight ## everything the other targets need from the network
 	@$(SCRIPTS)/preflight.sh vm
 
 build: preflight ## the programs as they ship, in target/stack
-	$(CARGO) build --release --locked -p containerd-rs -p ctr -p engine -p cli
-	$(CARGO) build --profile small --locked --target $(MUSL) -p runtime -p shim -p guest
+	@$(CARGO) build --release --locked -p containerd-rs -p ctr -p engine -p cli
+	@$(STATIC) $(CARGO) build --profile small --locked --target $(TARGET) -p runtime -p shim -p guest
 	@mkdir -p $(BIN)
-	@for p in containerd-rs ctr-rs dockerd-rs docker-rs; do ln -f target/release/$$p $(BIN)/$$p; done
-	@for p in runc-rs containerd-shim-runc-rs-v2 guest; do ln -f target/$(MUSL)/small/$$p $(BIN)/$$p; done
+	@for p in containerd-rs ctr-rs dockerd-rs docker-rs; do ln -f $(OUT)/release/$$p $(BIN)/$$p; done
+	@for p in runc-rs containerd-shim-runc-rs-v2 guest; do ln -f $(OUT)/$(TARGET)/small/$$p $(BIN)/$$p; done
 
 install: build ## lay down the programs: DESTDIR=D PREFIX=/usr
 	install -d $(DESTDIR)$(PREFIX)/bin
@@ -76,6 +77,9 @@ install: build ## lay down the programs: DESTDIR=D PREFIX=/usr
 
 preflight:
 	@$(SCRIPTS)/preflight.sh build
+
+preflight-run:
+	@$(SCRIPTS)/preflight.sh run
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -34,7 +34,7 @@ closure() {
 fetch() {
   local into=$PWD/$cache/$1/packages
   shift
-  echo "fetching Debian packages: $*"
+  echo "preflight: fetching Debian packages: $*" >&2
   mkdir -p "$into"
   (cd "$into" && "${apt[@]}" download -qq "$@" >/dev/null 2>"$into/log") && return
   own_lists || { cat "$into/log" >&2; return 1; }
@@ -89,8 +89,8 @@ build)
   finish
   target=$(uname -m)-unknown-linux-musl
   if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
-    echo "fetching Rust's standard library for $target"
-    rustup target add "$target" || missing+=("the target $target is missing: rustup target add $target")
+    echo "preflight: fetching Rust's standard library for $target" >&2
+    rustup target add "$target" >&2 || echo "preflight: runtime and shim become static with glibc; for smaller ones: rustup target add $target" >&2
   fi
   ;;
 run)

@@ -9,6 +9,7 @@ bin=${BIN_DIR:-$top/target/stack}
 state=${STACK_DIR:-/var/tmp/docker-rs-stack}
 run=${STACK_RUN:-/run/docker-rs-stack}
 socket=$run/docker.sock
+busybox=$(find "$top/.cache/busybox" -name busybox -type f -perm -100 2>/dev/null | head -1)
 image=${IMAGE:-busybox}
 docker() { "$bin/docker-rs" -H "unix://$socket" "$@"; }
 say() { [ -n "${CMD:-}" ] || printf '\n== %s\n' "$*"; }
@@ -60,7 +61,8 @@ down() {
   stop "$run/dockerd.pid" dockerd-rs
   stop "$run/containerd/containerd.pid" containerd-rs
   local bridge
-  bridge=$(cat "$state/bridge" 2>/dev/null) && [ -n "$bridge" ] && [ -e "/sys/class/net/$bridge" ] && ip link delete "$bridge" 2>/dev/null
+  bridge=$(cat "$state/bridge" 2>/dev/null || :)
+  if [ -n "$bridge" ] && [ -e "/sys/class/net/$bridge" ]; then "$busybox" ip link delete "$bridge"; fi
   awk -v a="$state" -v b="$run" '{ if (index($5, a "/") == 1 || index($5, b "/") == 1) print $5 }' /proc/self/mountinfo |
     sort -r | while read -r mount; do umount -l "$mount"; done
   rm -rf --one-file-system "$state" "$run"
@@ -103,11 +105,13 @@ case ${1:-run} in
 up)
   up
   load >/dev/null
+  # Who may become root may use the socket, as a member of Docker's group may.
+  [ -z "${SUDO_UID:-}" ] || chown "$SUDO_UID" "$socket"
   cat <<TEXT
 export DOCKER_HOST=unix://$socket
-  docker:   $bin/docker-rs run --rm busybox echo hello
-  ctr-rs:   $bin/ctr-rs -a $run/containerd/containerd.sock -n moby containers ls
-  runc-rs:  $bin/runc-rs --root $run/runtime-runc/moby list
+  docker:   $bin/docker-rs run --rm $image echo hello
+  ctr-rs:   ${SUDO_UID:+sudo }$bin/ctr-rs -a $run/containerd/containerd.sock -n moby images ls
+  runc-rs:  ${SUDO_UID:+sudo }$bin/runc-rs --root $run/runtime-runc/moby list
 make down ends it.
 TEXT
   ;;
