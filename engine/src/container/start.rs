@@ -318,8 +318,14 @@ fn runtime(app: &App, record: &Record) -> containers_api::container::Runtime {
             app.config.runtimes.get(name).cloned().unwrap_or_default(),
         ),
     };
+    // Compat: where stock keeps the runtimes' state, so that private stacks do not meet there.
+    let directory = match record.host_config.runtime.as_deref() {
+        None | Some("") => "runtime-runc".to_owned(),
+        Some(name) => format!("runtime-{name}"),
+    };
     let options = proto::containerd::runc::v1::Options {
         binary_name: binary,
+        root: app.config.exec_root.join(directory).to_string_lossy().into_owned(),
         systemd_cgroup: app.config.systemd_cgroup,
         ..proto::containerd::runc::v1::Options::default()
     };
