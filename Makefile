@@ -47,7 +47,10 @@ test-cgroup2: build ## docker run, limits and stop on pure cgroup v2, in a virtu
 	@$(SCRIPTS)/preflight.sh vm
 	@programs=$$($(SCRIPTS)/run-tests.sh list) || { echo "$$programs"; exit 1; }; $(SCRIPTS)/vm.sh $$programs
 
-test-long bench fuzz: ## planned, see README: not there yet
+fuzz: preflight ## the property tests over foreign bytes with new cases, FUZZ_SECONDS=300
+	@$(SCRIPTS)/fuzz.sh
+
+test-long bench: ## planned, see README: not there yet
 	@echo "make $@: not there yet; see README.md, \"Not there yet\"" >&2; exit 2
 
 test-fresh: ## make run and make test in a bare Debian tree with only Rust and a clone

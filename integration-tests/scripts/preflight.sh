@@ -21,7 +21,7 @@ own_lists() {
   echo "preflight: apt-get knows no such packages; fetching its lists into $cache/apt" >&2
   mkdir -p "$cache/apt/lists/partial" "$cache/apt/archives/partial"
   apt=(apt-get -o "Dir::State::Lists=$PWD/$cache/apt/lists" -o "Dir::Cache=$PWD/$cache/apt" -o APT::Sandbox::User=root)
-  "${apt[@]}" update -qq
+  "${apt[@]}" update -qq 2>/dev/null
 }
 
 # closure PACKAGE…: these and what they need beyond what this host has
