@@ -62,8 +62,7 @@ check: preflight ## formatting, lints, who may use whom
 	$(CARGO) test --locked -q -p integration-tests --test tree
 
 fetch: preflight ## everything the other targets need from the network
-	$(CARGO) fetch --locked
-	@$(SCRIPTS)/preflight.sh run
+	@$(CARGO) fetch --locked
 	@$(SCRIPTS)/preflight.sh peers
 	@$(SCRIPTS)/preflight.sh vm
 
