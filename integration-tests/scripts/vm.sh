@@ -2,7 +2,7 @@
 # Boots the distribution's cloud kernel in a small virtual machine whose only cgroup file system is
 # cgroup2, runs vm/rows.sh in it and answers with its result. Needs no rights; without a KVM that
 # works the processor is emulated, which takes longer.
-#   VM_ACCEL=kvm|tcg  no trying; VM_DEADLINE=SECONDS; VM_MEMORY=MiB; VM_ROWS='PATTERN' only those rows
+#   VM_ACCEL=kvm|tcg  no trying; VM_DEADLINE=SECONDS; VM_MEMORY=MiB; VM_ROWS=FUNCTION,… only those rows
 set -euo pipefail
 top=$(cd "$(dirname "$0")/../.." && pwd)
 bin=${BIN_DIR:-$top/target/stack}

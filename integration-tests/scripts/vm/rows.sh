@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # What must hold where cgroup2 is the only cgroup file system. Runs in the virtual machine of
-# vm.sh; busybox's shell is all there is. `rows=PATTERN` on the kernel's command line picks rows.
+# vm.sh; busybox's shell is all there is. `rows=FUNCTION,…` on the kernel's command line picks rows.
 bin=/stack
 work=/var/tmp/rows
 cgroups=/sys/fs/cgroup
@@ -30,7 +30,7 @@ code() { # COMMAND…: its exit code, in words
 }
 
 row() { # TITLE FUNCTION
-  case $2 in *$chosen*) ;; *) return ;; esac
+  case ,$chosen, in ,, | *,$2,*) ;; *) return ;; esac
   rows=$((rows + 1))
   local from
   from=$(cut -d' ' -f1 /proc/uptime)
