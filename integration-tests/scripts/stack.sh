@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A private stack beside whatever Docker is there. Usage: stack.sh run|up|down
 #   run  starts one, runs containers, ends it; CMD='…' runs that inside a container instead of the
-#        tour, IMAGE=name pulls that image instead of loading busybox
+#        tour, IMAGE=name pulls that image and runs the command in it
 #   up   starts one and leaves it running; down ends it
 set -euo pipefail
 top=$(cd "$(dirname "$0")/../.." && pwd)
@@ -72,7 +72,7 @@ load() {
   if [ -n "${IMAGE:-}" ]; then
     say "docker-rs pull $image"
     docker pull "$image"
-    return
+    [ -z "${CMD:-}" ] || return
   fi
   say "docker-rs load (the distribution's static busybox)"
   "$top/integration-tests/scripts/image.sh" "$state/busybox.tar"
@@ -82,8 +82,9 @@ load() {
 tour() {
   say "docker-rs run --rm $image echo"
   docker run --rm "$image" echo "hello from a container"
-  say "docker-rs run -d -p 127.0.0.1::80 $image httpd"
-  docker run -d --name web -p 127.0.0.1::80 "$image" httpd -f -v -p 80 -h /var/www
+  # Other images need not have a server.
+  say "docker-rs run -d -p 127.0.0.1::80 busybox httpd"
+  docker run -d --name web -p 127.0.0.1::80 busybox httpd -f -v -p 80 -h /var/www
   local address answer
   address=$(docker port web 80)
   for _ in $(seq 100); do
