@@ -30,7 +30,7 @@ down: ## end what `make up` started
 
 test: unit integration ## unit and integration tests
 
-unit: preflight
+unit: preflight-run preflight
 	$(SCRIPTS)/run-tests.sh unit
 
 integration: preflight-run build

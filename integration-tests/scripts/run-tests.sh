@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Builds the tests as the caller, runs them (the integration ones as root) and prints the ten
-# slowest. `list` only builds the integration tests and names their programs.
+# Builds the tests as the caller, runs them as root (they make namespaces and mounts) and prints the
+# ten slowest. `list` only builds the integration tests and names their programs.
 # Usage: run-tests.sh unit|integration|list
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 kind=$1
 export BIN_DIR=${BIN_DIR:-$PWD/target/stack} RUST_BACKTRACE=1
 root=()
+[ "$(id -u)" = 0 ] || root=(sudo -E)
 threads=()
 if [ "$kind" = unit ]; then
   select=(--workspace --exclude integration-tests --all-features --lib --bins)
 else
   select=(-p integration-tests --tests)
   threads=(--test-threads=2)
-  [ "$(id -u)" = 0 ] || root=(sudo -E)
 fi
 listing=$(cargo test --locked --no-run "${select[@]}" 2>&1) || { echo "$listing"; exit 1; }
 mapfile -t programs < <(sed -n 's/.*Executable .*(\(.*\))$/\1/p' <<<"$listing")
