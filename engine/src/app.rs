@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::container::Containers;
+use crate::container::output::Outputs;
 use crate::containerd::Containerd;
 use crate::events::Events;
 use crate::exec::Execs;
@@ -27,6 +28,7 @@ pub(crate) struct App {
     pub(crate) images: Images,
     pub(crate) containers: Containers,
     pub(crate) execs: Execs,
+    pub(crate) outputs: Outputs,
     /// Set when the engine is to end.
     pub(crate) shutdown: CancellationToken,
 }
@@ -46,6 +48,7 @@ impl App {
             .await
             .context("load images")?;
         let containers = Containers::default();
+        let outputs = Outputs::new(containerd.shim_writes_logs());
         let app = Arc::new(Self {
             config,
             id,
@@ -56,6 +59,7 @@ impl App {
             images,
             containers,
             execs: Execs::default(),
+            outputs,
             shutdown,
         });
         crate::container::reload::run(&app).await.context("reload containers")?;
@@ -69,6 +73,7 @@ impl App {
             crate::container::stop_all(self).await;
         }
         self.shutdown.cancel();
+        self.outputs.leave().await;
         if let Err(error) = self.networks.shutdown().await {
             tracing::warn!(%error, "the network leaves something behind");
         }

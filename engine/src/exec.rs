@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::container::attach::{Input, Output};
 use crate::container::error::ContainerError;
 use crate::container::lifecycle::Phase;
+use crate::container::output::Fifos;
 use crate::container::rootfs::blocking;
 use crate::container::{Container, spec};
 use crate::sys;
@@ -115,6 +116,10 @@ impl Exec {
         (attach, container.paths.run.join(format!("{}-stdin", &self.id[..20])))
     }
 
+    fn fifos(&self, container: &Container) -> Fifos {
+        Fifos::new(&container.paths.run, &format!("{}-", &self.id[..20]), self.request.tty)
+    }
+
     /// Claims the start: an exec runs once.
     pub(crate) fn claim(&self, container: &Container) -> Result<(), ContainerError> {
         check_running(container, container.phase())?;
@@ -181,7 +186,7 @@ impl Exec {
         let mut uri = container_log::uri::LogUri::new(container.paths.run.join("exec.log"));
         uri.attach = Some(attach.clone());
         uri.discard = true;
-        let uri = uri.to_string();
+        let output = app.outputs.prepare(&self.id, uri, self.fifos(container)).await?;
         let mut tasks = app.containerd.tasks();
         tasks
             .exec(tasks_api::ExecProcessRequest {
@@ -192,8 +197,8 @@ impl Exec {
                 } else {
                     String::new()
                 },
-                stderr: if self.request.tty { String::new() } else { uri.clone() },
-                stdout: uri,
+                stderr: output.stderr,
+                stdout: output.stdout,
                 terminal: self.request.tty,
                 spec: Some(proto::any::pack_json(proto::any::TYPE_PROCESS, process)),
             })
@@ -280,6 +285,7 @@ impl Exec {
     }
 
     async fn delete(&self, app: &App) {
+        app.outputs.finish(&self.id).await;
         let request = tasks_api::DeleteProcessRequest {
             container_id: self.container_id.clone(),
             exec_id: self.id.clone(),
@@ -295,6 +301,8 @@ impl Exec {
         let (attach, fifo) = self.paths(app, container);
         drop(tokio::fs::remove_file(attach).await);
         drop(tokio::fs::remove_file(fifo).await);
+        app.outputs.finish(&self.id).await;
+        self.fifos(container).remove();
     }
 
     /// `GET /exec/{id}/json`.

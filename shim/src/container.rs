@@ -45,7 +45,7 @@ pub(crate) struct Container {
     pub(crate) mounted: bool,
     pub(crate) init: Process,
     pub(crate) execs: BTreeMap<String, Process>,
-    /// Known from Start on.
+    /// Known from Create on.
     pub(crate) cgroup: Option<crate::cgroup::Cgroup>,
 }
 

@@ -250,7 +250,10 @@ impl Server {
         let pid = read_pid(&container.bundle.join("init.pid"))?;
         container.init.pid = pid;
         container.init.state = State::Created;
+        // From now on: what starts may be killed for its memory before its start is answered.
+        container.cgroup = crate::cgroup::Cgroup::of(pid);
         creation.event.pid = pid;
+        self.watch_oom(&target.container);
         self.publisher.publish("/tasks/create", &creation.event);
         self.take_early(target, pid);
         Ok(api::CreateTaskResponse { pid }.encode_to_vec())

@@ -81,3 +81,27 @@ fn kills(events: &std::path::Path) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
     line.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kill_is_news_on_v2() {
+        let directory = tempfile::tempdir().unwrap();
+        let events = directory.path().join("memory.events");
+        let write = |kills: u64, max: u64| {
+            fs::write(&events, format!("low 0\nmax {max}\noom {kills}\noom_kill {kills}\n"))
+                .unwrap();
+        };
+        write(1, 0);
+        let mut watch = OomWatch::new(&Cgroup::V2(directory.path().into())).unwrap();
+        write(1, 7);
+        assert_eq!(watch.take(), Some(false), "reclaim is no kill");
+        write(2, 7);
+        assert_eq!(watch.take(), Some(true));
+        assert_eq!(watch.take(), Some(false), "told once");
+        fs::remove_file(&events).unwrap();
+        assert_eq!(watch.take(), None);
+    }
+}

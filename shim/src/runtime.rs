@@ -9,6 +9,7 @@ use nix::sys::wait::WaitStatus;
 use serde::Deserialize;
 
 use crate::error::{TaskError, call_error, path_error};
+use crate::sys;
 
 /// The runtime of one container, as resolved when it was created.
 #[derive(Debug, Clone)]
@@ -71,6 +72,7 @@ impl Call {
         } else {
             None
         };
+        sys::unblock_signals(&mut command);
         let child = command.spawn().map_err(path_error("exec", &runtime.path))?;
         Ok(Self {
             pid: i32::try_from(child.id()).unwrap_or(i32::MAX),

@@ -227,8 +227,6 @@ impl Server {
             self.reply(reply, Err(error));
         } else {
             container.init.state = State::Running;
-            container.cgroup = Cgroup::of(pid);
-            self.watch_oom(&target.container);
             let event = ev::TaskStart { container_id: target.container.clone(), pid };
             self.publisher.publish("/tasks/start", &event);
             self.reply(reply, Ok(api::StartResponse { pid }.encode_to_vec()));

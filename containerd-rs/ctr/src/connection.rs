@@ -128,6 +128,28 @@ pub(crate) fn failure(status: tonic::Status) -> anyhow::Error {
     Refusal { code: status.code(), text }.into()
 }
 
+/// Compat: Go's words where a file is missing or closed to us.
+pub(crate) fn file_error(
+    verb: &str,
+    path: &std::path::Path,
+    error: &std::io::Error,
+) -> anyhow::Error {
+    let reason = match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    };
+    anyhow::anyhow!("{verb} {}: {reason}", path.display())
+}
+
+/// What ctr says of one of several things before it goes on with the next, in its log's form.
+pub(crate) fn log_line(level: &str, message: &str, error: Option<&anyhow::Error>) {
+    let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+    let error = error.map(|error| format!(" error={:?}", format!("{error:#}"))).unwrap_or_default();
+    let line = format!("time=\"{time}\" level={level} msg={message:?}{error}\n");
+    std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap_or_default();
+}
+
 /// Whether the server refused with this code.
 pub(crate) fn refused(error: &anyhow::Error, code: tonic::Code) -> bool {
     error.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.code == code)

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use proto::containerd::services::containers::v1 as containers;
 use proto::containerd::services::snapshots::v1::RemoveSnapshotRequest;
+use proto::containerd::services::tasks::v1 as tasks;
+use proto::containerd::v1::types::Status;
 use serde_json::{Value, json};
 
-use crate::connection::{Client, answer, refused};
+use crate::connection::{Client, answer, log_line, refused};
 use crate::run::Run;
 use crate::table::{End, Table, parse_labels, plain_labels, timestamp};
 
@@ -52,9 +54,15 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
             crate::run::create(&run, client).await?;
         }
         Command::Delete { keep_snapshot, ids } => {
+            let mut failed = None;
             for id in ids {
-                delete(client, &id, keep_snapshot).await?;
+                if let Err(error) = remove(client, &id, keep_snapshot).await {
+                    let message = format!("failed to delete container {id:?}");
+                    log_line("error", &message, Some(&error));
+                    failed = Some(error);
+                }
             }
+            return failed.map_or(Ok(()), Err);
         }
         Command::Info { spec, id } => {
             let container = get(client, &id).await?;
@@ -83,6 +91,7 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
             }
         }
         Command::Label { id, labels } => {
+            get(client, &id).await?;
             let labels = parse_labels(&labels);
             let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
             let container = containers::Container { id, labels, ..Default::default() };
@@ -101,6 +110,27 @@ pub(crate) async fn get(client: &Client, id: &str) -> Result<containers::Contain
     let request = containers::GetContainerRequest { id: id.to_owned() };
     let container = answer(client.containers().get(request).await)?.container;
     container.with_context(|| format!("container {id:?}: not found"))
+}
+
+/// `rm`: a task that has ended goes too, one that runs keeps its container.
+async fn remove(client: &Client, id: &str, keep_snapshot: bool) -> Result<()> {
+    get(client, id).await?;
+    let request = tasks::GetRequest { container_id: id.to_owned(), exec_id: String::new() };
+    match answer(client.tasks().get(request).await) {
+        Err(error) if refused(&error, tonic::Code::NotFound) => {}
+        found => {
+            let status = found?.process.unwrap_or_default().status();
+            if !matches!(status, Status::Created | Status::Stopped) {
+                let status = status.as_str_name().to_lowercase();
+                bail!(
+                    "cannot delete a non stopped container: {{{status} 0 0001-01-01 00:00:00 +0000 UTC}}"
+                );
+            }
+            let request = tasks::DeleteTaskRequest { container_id: id.to_owned() };
+            answer(client.tasks().delete(request).await)?;
+        }
+    }
+    delete(client, id, keep_snapshot).await
 }
 
 /// Removes the container and, unless kept, its snapshot.

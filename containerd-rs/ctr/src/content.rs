@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use proto::containerd::services::content::v1 as content;
 
-use crate::connection::{Client, answer, failure};
+use crate::connection::{Client, answer, failure, refused};
 use crate::table::{End, Table, age, labels, short_size};
 
 #[derive(Subcommand)]
@@ -62,8 +62,14 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
         Command::Rm { digests } => {
             for digest in digests {
                 let request = content::DeleteContentRequest { digest: digest.clone() };
-                answer(service.delete(request).await)?;
-                writeln!(out, "{digest}")?;
+                match answer(service.delete(request).await) {
+                    // Compat: gone is gone.
+                    Err(error) if refused(&error, tonic::Code::NotFound) => {}
+                    result => {
+                        result?;
+                        writeln!(out, "{digest}")?;
+                    }
+                }
             }
         }
         Command::Ingests => {

@@ -1,5 +1,7 @@
 //! The event stream, one line an event.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::io::Write;
 
 use anyhow::Result;
@@ -9,7 +11,6 @@ use proto::any::{is, unpack};
 use proto::containerd::events as event;
 use proto::containerd::services::events::v1::SubscribeRequest;
 use proto::containerd::services::images::v1 as images;
-use serde_json::{Map, Value, json};
 
 use crate::connection::{Client, answer, failure};
 use crate::table::timestamp;
@@ -24,91 +25,186 @@ pub(crate) async fn execute(arguments: Events, client: &Client, out: &mut dyn Wr
     let mut stream = answer(client.events().subscribe(request).await)?;
     while let Some(envelope) = stream.message().await.map_err(failure)? {
         let time = timestamp(envelope.timestamp).replace('T', " ").replace('Z', " +0000 UTC");
-        let body = envelope.event.map_or(Value::Null, |event| body(&event));
+        let body = envelope.event.map_or(Shown::Fields(Vec::new()), |event| body(&event));
         writeln!(out, "{time} {} {} {body}", envelope.namespace, envelope.topic)?;
         out.flush()?;
     }
     Ok(())
 }
 
-/// An event as ctr shows it: JSON without its empty fields.
-fn body(event: &Any) -> Value {
+/// JSON with the fields in this order.
+macro_rules! object {
+    ({$($name:literal : $value:expr),* $(,)?}) => {
+        Shown::Fields(vec![$(($name, Show::show($value))),*])
+    };
+}
+
+/// An event as ctr shows it: JSON in the message's order, without its empty fields.
+fn body(event: &Any) -> Shown {
     macro_rules! decode {
         ($($message:path => |$it:ident| $json:expr),* $(,)?) => {
             $(if is::<$message>(event) {
-                return unpack::<$message>(event).map_or(Value::Null, |$it| filled($json));
+                return unpack::<$message>(event).map_or(Shown::Fields(Vec::new()), |$it| $json);
             })*
         };
     }
     decode! {
-        event::TaskCreate => |e| json!({
+        event::TaskCreate => |e| object!({
             "container_id": e.container_id, "bundle": e.bundle,
-            "rootfs": e.rootfs.iter().map(|m| json!({
+            "rootfs": e.rootfs.into_iter().map(|m| object!({
                 "type": m.r#type, "source": m.source, "options": m.options,
             })).collect::<Vec<_>>(),
-            "io": e.io.map(|io| filled(json!({
+            "io": e.io.map(|io| object!({
                 "stdin": io.stdin, "stdout": io.stdout, "stderr": io.stderr,
                 "terminal": io.terminal,
-            }))),
+            })),
             "pid": e.pid,
         }),
-        event::TaskStart => |e| json!({"container_id": e.container_id, "pid": e.pid}),
-        event::TaskExit => |e| json!({
+        event::TaskStart => |e| object!({"container_id": e.container_id, "pid": e.pid}),
+        event::TaskExit => |e| object!({
             "container_id": e.container_id, "id": e.id, "pid": e.pid,
-            "exit_status": e.exit_status, "exited_at": timestamp(e.exited_at),
+            "exit_status": e.exit_status, "exited_at": e.exited_at,
         }),
-        event::TaskDelete => |e| json!({
+        event::TaskDelete => |e| object!({
             "container_id": e.container_id, "pid": e.pid, "exit_status": e.exit_status,
-            "exited_at": timestamp(e.exited_at), "id": e.id,
+            "exited_at": e.exited_at, "id": if e.id == e.container_id { String::new() } else { e.id },
         }),
-        event::TaskExecAdded => |e| json!({"container_id": e.container_id, "exec_id": e.exec_id}),
-        event::TaskExecStarted => |e| json!({
+        event::TaskExecAdded => |e| object!({"container_id": e.container_id, "exec_id": e.exec_id}),
+        event::TaskExecStarted => |e| object!({
             "container_id": e.container_id, "exec_id": e.exec_id, "pid": e.pid,
         }),
-        event::TaskOom => |e| json!({"container_id": e.container_id}),
-        event::TaskPaused => |e| json!({"container_id": e.container_id}),
-        event::TaskResumed => |e| json!({"container_id": e.container_id}),
-        event::TaskCheckpointed => |e| json!({
+        event::TaskOom => |e| object!({"container_id": e.container_id}),
+        event::TaskPaused => |e| object!({"container_id": e.container_id}),
+        event::TaskResumed => |e| object!({"container_id": e.container_id}),
+        event::TaskCheckpointed => |e| object!({
             "container_id": e.container_id, "checkpoint": e.checkpoint,
         }),
-        event::ContainerCreate => |e| json!({
+        event::ContainerCreate => |e| object!({
             "id": e.id, "image": e.image,
-            "runtime": e.runtime.map(|runtime| json!({"name": runtime.name})),
+            "runtime": e.runtime.map(|runtime| object!({
+                "name": runtime.name,
+                "options": runtime.options.map(|any| object!({"type_url": any.type_url})),
+            })),
         }),
-        event::ContainerUpdate => |e| json!({
+        event::ContainerUpdate => |e| object!({
             "id": e.id, "image": e.image, "labels": e.labels, "snapshot_key": e.snapshot_key,
         }),
-        event::ContainerDelete => |e| json!({"id": e.id}),
-        event::ContentCreate => |e| json!({"digest": e.digest, "size": e.size}),
-        event::ContentDelete => |e| json!({"digest": e.digest}),
-        event::NamespaceCreate => |e| json!({"name": e.name, "labels": e.labels}),
-        event::NamespaceUpdate => |e| json!({"name": e.name, "labels": e.labels}),
-        event::NamespaceDelete => |e| json!({"name": e.name}),
-        event::SnapshotPrepare => |e| json!({
+        event::ContainerDelete => |e| object!({"id": e.id}),
+        event::ContentCreate => |e| object!({"digest": e.digest, "size": e.size}),
+        event::ContentDelete => |e| object!({"digest": e.digest}),
+        event::NamespaceCreate => |e| object!({"name": e.name, "labels": e.labels}),
+        event::NamespaceUpdate => |e| object!({"name": e.name, "labels": e.labels}),
+        event::NamespaceDelete => |e| object!({"name": e.name}),
+        event::SnapshotPrepare => |e| object!({
             "key": e.key, "parent": e.parent, "snapshotter": e.snapshotter,
         }),
-        event::SnapshotCommit => |e| json!({
+        event::SnapshotCommit => |e| object!({
             "key": e.key, "name": e.name, "snapshotter": e.snapshotter,
         }),
-        event::SnapshotRemove => |e| json!({"key": e.key, "snapshotter": e.snapshotter}),
-        images::ImageCreate => |e| json!({"name": e.name, "labels": e.labels}),
-        images::ImageUpdate => |e| json!({"name": e.name, "labels": e.labels}),
-        images::ImageDelete => |e| json!({"name": e.name}),
+        event::SnapshotRemove => |e| object!({"key": e.key, "snapshotter": e.snapshotter}),
+        images::ImageCreate => |e| object!({"name": e.name, "labels": e.labels}),
+        images::ImageUpdate => |e| object!({"name": e.name, "labels": e.labels}),
+        images::ImageDelete => |e| object!({"name": e.name}),
     }
-    json!({"type_url": event.type_url})
+    object!({"type_url": event.type_url.clone()})
 }
 
-fn filled(value: Value) -> Value {
-    let Value::Object(fields) = value else { return value };
-    let empty = |value: &Value| match value {
-        Value::Null => true,
-        Value::Bool(value) => !value,
-        Value::String(text) => text.is_empty(),
-        Value::Number(number) => number.as_i64() == Some(0),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-    };
-    Value::Object(fields.into_iter().filter(|(_, value)| !empty(value)).collect::<Map<_, _>>())
+/// A field's value.
+enum Shown {
+    /// Ready JSON; nothing where the field is empty.
+    Text(String),
+    Fields(Vec<(&'static str, Self)>),
+    List(Vec<Self>),
+}
+
+impl Shown {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Fields(fields) => fields.is_empty(),
+            Self::List(items) => items.is_empty(),
+        }
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Fields(fields) => {
+                let filled = fields.iter().filter(|(_, value)| !value.is_empty());
+                let parts: Vec<String> =
+                    filled.map(|(name, value)| format!("\"{name}\":{value}")).collect();
+                write!(f, "{{{}}}", parts.join(","))
+            }
+            Self::List(items) => {
+                let parts: Vec<String> = items.iter().map(Self::to_string).collect();
+                write!(f, "[{}]", parts.join(","))
+            }
+        }
+    }
+}
+
+/// What a field's type shows.
+trait Show {
+    fn show(self) -> Shown;
+}
+
+impl Show for Shown {
+    fn show(self) -> Shown {
+        self
+    }
+}
+
+impl Show for String {
+    fn show(self) -> Shown {
+        let text = serde_json::Value::from(self).to_string();
+        Shown::Text(if text == "\"\"" { Self::new() } else { text })
+    }
+}
+
+impl Show for u32 {
+    fn show(self) -> Shown {
+        i64::from(self).show()
+    }
+}
+
+impl Show for i64 {
+    fn show(self) -> Shown {
+        Shown::Text(if self == 0 { String::new() } else { self.to_string() })
+    }
+}
+
+impl Show for bool {
+    fn show(self) -> Shown {
+        Shown::Text(if self { "true".to_owned() } else { String::new() })
+    }
+}
+
+impl Show for prost_types::Timestamp {
+    fn show(self) -> Shown {
+        object!({"seconds": self.seconds, "nanos": i64::from(self.nanos)})
+    }
+}
+
+impl Show for HashMap<String, String> {
+    fn show(self) -> Shown {
+        let sorted: std::collections::BTreeMap<_, _> = self.into_iter().collect();
+        let text = serde_json::to_string(&sorted).unwrap_or_default();
+        Shown::Text(if sorted.is_empty() { String::new() } else { text })
+    }
+}
+
+impl<T: Show> Show for Option<T> {
+    fn show(self) -> Shown {
+        self.map_or(Shown::Text(String::new()), Show::show)
+    }
+}
+
+impl<T: Show> Show for Vec<T> {
+    fn show(self) -> Shown {
+        Shown::List(self.into_iter().map(Show::show).collect())
+    }
 }
 
 #[cfg(test)]
@@ -116,20 +212,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn empty_fields_are_left_out() {
+    fn fields_keep_their_order_and_empty_ones_are_left_out() {
         let exit = event::TaskExit {
             container_id: "c".into(),
             id: "c".into(),
             pid: 7,
             exit_status: 0,
-            exited_at: None,
+            exited_at: Some(prost_types::Timestamp { seconds: 5, nanos: 0 }),
         };
-        let shown = body(&proto::any::pack(&exit));
-        assert_eq!(shown["pid"], 7);
-        assert!(shown.get("exit_status").is_none());
         assert_eq!(
-            body(&Any { type_url: "x.Y".into(), value: vec![] }),
-            json!({"type_url": "x.Y"})
+            body(&proto::any::pack(&exit)).to_string(),
+            r#"{"container_id":"c","id":"c","pid":7,"exited_at":{"seconds":5}}"#
         );
+        let create = event::TaskCreate {
+            container_id: "c".into(),
+            rootfs: vec![proto::containerd::types::Mount {
+                r#type: "bind".into(),
+                options: vec!["ro".into()],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        assert_eq!(
+            body(&proto::any::pack(&create)).to_string(),
+            r#"{"container_id":"c","rootfs":[{"type":"bind","options":["ro"]}]}"#
+        );
+        let unknown = body(&Any { type_url: "x.Y".into(), value: vec![] });
+        assert_eq!(unknown.to_string(), r#"{"type_url":"x.Y"}"#);
     }
 }

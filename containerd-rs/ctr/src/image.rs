@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use proto::containerd::services::images::v1 as images;
 use proto::containerd::types::transfer as types;
@@ -108,9 +108,8 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
                 match answer(service.delete(request).await) {
                     // Compat: ctr warns and goes on.
                     Err(error) if refused(&error, tonic::Code::NotFound) => {
-                        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
                         let text = format!("{name}: image not found");
-                        writeln!(std::io::stderr(), "time=\"{time}\" level=warning msg={text:?}")?;
+                        crate::connection::log_line("warning", &text, None);
                     }
                     result => {
                         result?;
@@ -141,9 +140,11 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
             }
         }
         Command::Label { name, labels } => {
+            // Stock containerd dies of an update without the target, whatever the mask says.
+            let image = crate::manifest::image(client, &name).await?;
             let labels = parse_labels(&labels);
             let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
-            let image = images::Image { name, labels, ..images::Image::default() };
+            let image = images::Image { labels, ..image };
             let request = images::UpdateImageRequest {
                 image: Some(image),
                 update_mask: Some(prost_types::FieldMask { paths }),
@@ -211,12 +212,15 @@ async fn do_pull(client: &Client, arguments: Pull, out: &mut dyn Write) -> Resul
 }
 
 async fn do_import(client: &Client, arguments: Import, out: &mut dyn Write) -> Result<()> {
-    let archive: Box<dyn Read + Send> = if arguments.archive.as_os_str() == "-" {
-        Box::new(std::io::stdin())
-    } else {
-        let open = std::fs::File::open(&arguments.archive);
-        Box::new(open.with_context(|| format!("open {}", arguments.archive.display()))?)
-    };
+    let archive: Box<dyn Read + Send> =
+        if arguments.archive.as_os_str() == "-" {
+            Box::new(std::io::stdin())
+        } else {
+            let open = std::fs::File::open(&arguments.archive);
+            Box::new(open.map_err(|error| {
+                crate::connection::file_error("open", &arguments.archive, &error)
+            })?)
+        };
     let platform =
         arguments.platform.as_deref().map_or_else(|| Ok(own_platform()), parse_platform)?;
     let snapshotter = snapshotter(arguments.snapshotter);

@@ -6,9 +6,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sys::stat::Mode;
@@ -74,16 +73,10 @@ impl Streams {
             if path.starts_with('/') {
                 let (done, ended) = oneshot::channel();
                 let opened = Arc::new(AtomicBool::new(false));
-                let copied = Arc::new(AtomicU64::new(0));
-                let output = Copied {
-                    path: path.clone(),
-                    opened: opened.clone(),
-                    copied: copied.clone(),
-                    ended,
-                };
+                let output = Copied { path: path.clone(), opened: opened.clone(), ended };
                 let path = path.clone();
                 thread::spawn(move || {
-                    copy_out(&path, to, &opened, &copied).unwrap_or_default();
+                    copy_out(&path, to, &opened).unwrap_or_default();
                     done.send(()).unwrap_or_default();
                 });
                 outputs.push(output);
@@ -116,8 +109,6 @@ impl Drop for Streams {
 struct Copied {
     path: String,
     opened: Arc<AtomicBool>,
-    /// How many pieces have gone through.
-    copied: Arc<AtomicU64>,
     ended: oneshot::Receiver<()>,
 }
 
@@ -139,7 +130,7 @@ impl Copying {
         std::future::pending().await
     }
 
-    /// After the process's end: until everything it wrote is copied.
+    /// After the process's end: until the shim closed the outputs, and all is copied.
     pub(crate) async fn drain(self) {
         for output in self.outputs {
             if !output.opened.load(Ordering::Acquire) {
@@ -149,17 +140,8 @@ impl Copying {
                 writer.write(true).custom_flags(libc::O_NONBLOCK);
                 writer.open(&output.path).map(drop).unwrap_or_default();
             }
-            // The shim told the end after it passed everything on; a stream that it, or a process
-            // left behind, keeps open is done when it is silent.
-            let mut ended = output.ended;
-            let mut seen = 0;
-            while tokio::time::timeout(SILENCE, &mut ended).await.is_err() {
-                let copied = output.copied.load(Ordering::Acquire);
-                if copied == seen {
-                    break;
-                }
-                seen = copied;
-            }
+            // A sender that is gone without a word has ended too.
+            output.ended.await.unwrap_or_default();
         }
     }
 }
@@ -170,7 +152,7 @@ enum Output {
     Error,
 }
 
-fn copy_out(path: &str, to: Output, opened: &AtomicBool, copied: &AtomicU64) -> io::Result<()> {
+fn copy_out(path: &str, to: Output, opened: &AtomicBool) -> io::Result<()> {
     let mut from = File::open(path)?;
     opened.store(true, Ordering::Release);
     let mut buffer = vec![0; 32 << 10];
@@ -183,7 +165,6 @@ fn copy_out(path: &str, to: Output, opened: &AtomicBool, copied: &AtomicU64) -> 
             Output::Out => io::stdout().write_all(data).and_then(|()| io::stdout().flush())?,
             Output::Error => io::stderr().write_all(data)?,
         }
-        copied.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -229,5 +210,3 @@ pub(crate) fn unique() -> Result<String> {
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("random name: {error}"))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
-
-const SILENCE: Duration = Duration::from_millis(60);

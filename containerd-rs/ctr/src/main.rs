@@ -87,8 +87,15 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             let failed = error.use_stderr();
+            let unknown = error.kind() == clap::error::ErrorKind::InvalidSubcommand;
+            if let Some(verb) = error.get(clap::error::ContextKind::InvalidSubcommand)
+                && unknown
+            {
+                // Compat: ctr's words and its code.
+                writeln!(std::io::stderr(), "No help topic for '{verb}'").unwrap_or_default();
+            }
             error.print().unwrap_or_default();
-            return ExitCode::from(u8::from(failed));
+            return ExitCode::from(if unknown { 3 } else { u8::from(failed) });
         }
     };
     let mut out = std::io::stdout();

@@ -8,7 +8,7 @@ use proto::containerd::services::{
     introspection::v1 as introspection, leases::v1 as leases, namespaces::v1 as namespaces,
 };
 
-use crate::connection::{Client, answer};
+use crate::connection::{Client, answer, refused};
 use crate::table::{End, Table, labels as show_labels, parse_labels, plain_labels, timestamp};
 
 #[derive(Subcommand)]
@@ -51,7 +51,9 @@ pub(crate) async fn leases(command: Leases, client: &Client, out: &mut dyn Write
                 if quiet {
                     writeln!(out, "{}", lease.id)?;
                 } else {
-                    let created = timestamp(lease.created_at);
+                    let created =
+                        lease.created_at.map(|at| prost_types::Timestamp { nanos: 0, ..at });
+                    let created = timestamp(created);
                     table.row([lease.id, created, show_labels(&lease.labels)]);
                 }
             }
@@ -64,7 +66,8 @@ pub(crate) async fn leases(command: Leases, client: &Client, out: &mut dyn Write
             if !expires.is_zero() {
                 let at =
                     jiff::Timestamp::now().checked_add(jiff::SignedDuration::try_from(expires)?)?;
-                labels.insert("containerd.io/gc.expire".to_owned(), at.to_string());
+                let at = at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+                labels.insert("containerd.io/gc.expire".to_owned(), at);
             }
             let request = leases::CreateRequest { id: id.unwrap_or_default(), labels };
             let lease = answer(service.create(request).await)?.lease.unwrap_or_default();
@@ -139,7 +142,11 @@ pub(crate) async fn namespaces(
         Namespaces::Remove { names } => {
             for name in names {
                 let request = namespaces::DeleteNamespaceRequest { name: name.clone() };
-                answer(service.delete(request).await)?;
+                match answer(service.delete(request).await) {
+                    // Compat: gone is gone.
+                    Err(error) if refused(&error, tonic::Code::NotFound) => {}
+                    result => drop(result?),
+                }
                 writeln!(out, "{name}")?;
             }
         }

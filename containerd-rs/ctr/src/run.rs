@@ -11,7 +11,6 @@ use proto::containerd::runc::v1::Options;
 use proto::containerd::services::containers::v1 as containers;
 use proto::containerd::services::leases::v1 as leases;
 use proto::containerd::services::snapshots::v1::PrepareSnapshotRequest;
-use proto::containerd::services::tasks::v1 as tasks;
 use serde_json::Value;
 
 use crate::connection::{Client, answer};
@@ -244,8 +243,6 @@ async fn start(run: &Run, client: &Client, out: &mut dyn Write) -> Result<u8> {
     }
     let status = running.attend(client).await?;
     out.flush()?;
-    let request = tasks::DeleteTaskRequest { container_id: run.id.clone() };
-    answer(client.tasks().delete(request).await)?;
     Ok(u8::try_from(status).unwrap_or(u8::MAX))
 }
 

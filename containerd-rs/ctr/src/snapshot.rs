@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use proto::containerd::services::snapshots::v1 as snapshots;
 use proto::containerd::types::Mount;
@@ -155,8 +155,9 @@ pub(crate) async fn execute(
         Command::Remove { keys } => {
             for key in keys {
                 let snapshotter = snapshotter.clone();
+                let said = format!("failed to remove {key:?}");
                 let request = snapshots::RemoveSnapshotRequest { snapshotter, key };
-                answer(service.remove(request).await)?;
+                answer(service.remove(request).await).context(said)?;
             }
         }
         Command::Tree => {

@@ -14,7 +14,7 @@ use proto::containerd::v1::types::{Process, Status};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::connection::{Client, answer, failure};
+use crate::connection::{Client, answer, log_line};
 use crate::container;
 use crate::io::{Copying, RawTerminal, Streams, terminal_size};
 use crate::run::streams;
@@ -138,13 +138,10 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
                 running.detach(client).await?;
                 return Ok(0);
             }
-            let status = running.attend(client).await?;
-            answer(service.delete(tasks::DeleteTaskRequest { container_id: id }).await)?;
-            return Ok(exit_code(status));
+            return running.attend(client).await.map(exit_code);
         }
         Command::Kill { signal, exec_id, all, id } => {
-            // Compat: ctr looks the container up first, and fails with that sentence.
-            container::get(client, &id).await?;
+            find(client, &id).await?;
             let request = tasks::KillRequest {
                 container_id: id,
                 exec_id: exec_id.unwrap_or_default(),
@@ -159,12 +156,10 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
         Command::Exec(exec) => return execute_in(exec, client).await,
         Command::Attach { id } => {
             let running = Running::find(client, &id).await?;
-            let status = running.attend(client).await?;
-            answer(service.delete(tasks::DeleteTaskRequest { container_id: id }).await)?;
-            return Ok(exit_code(status));
+            return running.attend(client).await.map(exit_code);
         }
         Command::Ps { id } => {
-            container::get(client, &id).await?;
+            find(client, &id).await?;
             let request = tasks::ListPidsRequest { container_id: id };
             let mut table = Table::new(&["PID", "INFO"], 1, 4, End::Open);
             for process in answer(service.list_pids(request).await)?.processes {
@@ -182,14 +177,24 @@ pub(crate) async fn execute(command: Command, client: &Client, out: &mut dyn Wri
             writeln!(out, "{}", answer(service.wait(request).await)?.exit_status)?;
         }
         Command::Pause { id } => {
+            find(client, &id).await?;
             answer(service.pause(tasks::PauseTaskRequest { container_id: id }).await)?;
         }
         Command::Resume { id } => {
+            find(client, &id).await?;
             answer(service.resume(tasks::ResumeTaskRequest { container_id: id }).await)?;
         }
         Command::Metrics { id } => metrics(client, id, out).await?,
     }
     Ok(0)
+}
+
+/// A container's task. Compat: ctr looks up both first, and fails with these sentences.
+async fn find(client: &Client, id: &str) -> Result<Process> {
+    container::get(client, id).await?;
+    let request = tasks::GetRequest { container_id: id.to_owned(), exec_id: String::new() };
+    let found = answer(client.tasks().get(request).await);
+    Ok(found.context("no running task found")?.process.unwrap_or_default())
 }
 
 /// A created or running process and its streams.
@@ -230,9 +235,7 @@ pub(crate) async fn create(client: &Client, id: &str, streams: Streams) -> Resul
 
 impl Running {
     async fn find(client: &Client, id: &str) -> Result<Self> {
-        let request =
-            tasks::GetRequest { container_id: id.to_owned(), ..tasks::GetRequest::default() };
-        let process = answer(client.tasks().get(request).await)?.process.unwrap_or_default();
+        let process = find(client, id).await?;
         let Process { pid, stdin, stdout, stderr, terminal, .. } = process;
         let streams = Streams::existing(stdin, stdout, stderr, terminal);
         let (id, copying) = (id.to_owned(), streams.copy());
@@ -261,7 +264,7 @@ impl Running {
         Ok(())
     }
 
-    /// Starts it, lends it our streams and signals until its end; answers its status.
+    /// Starts it, lends it our streams and signals until its end, and deletes it; answers its status.
     pub(crate) async fn attend(mut self, client: &Client) -> Result<u32> {
         let raw = if self.streams.terminal { Some(RawTerminal::enter()?) } else { None };
         let wait =
@@ -287,8 +290,19 @@ impl Running {
                 _ = hangup.recv() => self.forward(client, libc::SIGHUP).await,
             }
         };
-        self.copying.drain().await;
-        drop(raw);
+        let (container_id, exec_id) = (self.id, self.exec_id);
+        let mut service = client.tasks();
+        // Compat: with an init all its processes are gone, so its output has an end. What an exec
+        // leaves behind may hold the output; deleting the exec ends it on the shim's side.
+        if exec_id.is_empty() {
+            self.copying.drain().await;
+            drop(raw);
+            answer(service.delete(tasks::DeleteTaskRequest { container_id }).await)?;
+        } else {
+            let request = tasks::DeleteProcessRequest { container_id, exec_id };
+            answer(service.delete_process(request).await)?;
+            self.copying.drain().await;
+        }
         Ok(status)
     }
 
@@ -322,6 +336,7 @@ async fn execute_in(exec: Exec, client: &Client) -> Result<u8> {
     let container = container::get(client, &exec.id).await?;
     let spec: Value = serde_json::from_slice(&container.spec.unwrap_or_default().value)
         .context("container spec")?;
+    find(client, &exec.id).await?;
     let mut process = spec["process"].clone();
     process["args"] = json!(exec.args);
     process["terminal"] = json!(exec.tty);
@@ -351,10 +366,7 @@ async fn execute_in(exec: Exec, client: &Client) -> Result<u8> {
     if exec.detach {
         return running.detach(client).await.map(|()| 0);
     }
-    let status = running.attend(client).await?;
-    let request = tasks::DeleteProcessRequest { container_id: exec.id, exec_id: exec.exec_id };
-    answer(client.tasks().delete_process(request).await)?;
-    Ok(exit_code(status))
+    running.attend(client).await.map(exit_code)
 }
 
 /// Goes through all of them; the last failure or status is the command's.
@@ -369,6 +381,15 @@ async fn delete(
     let mut failed = None;
     for container_id in ids {
         let exec = exec_id.clone().unwrap_or_default();
+        let process = match find(client, &container_id).await {
+            Ok(process) => process,
+            Err(error) => {
+                let message = format!("failed to load task from {container_id}");
+                log_line("error", &message, Some(&error));
+                failed = Some(error);
+                continue;
+            }
+        };
         if force {
             let wait =
                 tasks::WaitRequest { container_id: container_id.clone(), exec_id: exec.clone() };
@@ -383,21 +404,46 @@ async fn delete(
                 service.wait(wait).await.map(drop).unwrap_or_default();
             }
         }
-        let result = if exec.is_empty() {
-            service.delete(tasks::DeleteTaskRequest { container_id }).await
-        } else {
+        let id = container_id.clone();
+        if !exec.is_empty() {
             let request = tasks::DeleteProcessRequest { container_id, exec_id: exec };
-            service.delete_process(request).await
+            match answer(service.delete_process(request).await) {
+                Ok(deleted) => status = exit_code(deleted.exit_status),
+                Err(error) => failed = Some(error),
+            }
+            continue;
+        }
+        let running = matches!(process.status(), Status::Running | Status::Paused);
+        let result = if running && !force {
+            // Compat: ctr does not ask the server for what it refuses.
+            let state = process.status().as_str_name().to_lowercase();
+            let text = "task must be stopped before deletion";
+            Err(anyhow::anyhow!("{text}: {state}: failed precondition"))
+        } else {
+            answer(service.delete(tasks::DeleteTaskRequest { container_id }).await)
         };
-        match result.map_err(failure) {
-            Ok(deleted) => status = exit_code(deleted.into_inner().exit_status),
-            Err(error) => failed = Some(error),
+        match result {
+            // Compat: a warning; the verb itself succeeded.
+            Ok(deleted) if deleted.exit_status != 0 => {
+                let code = deleted.exit_status;
+                log_line(
+                    "warning",
+                    &format!("task {id} exit with non-zero exit code {code}"),
+                    None,
+                );
+            }
+            Ok(_) => {}
+            Err(error) => {
+                log_line("error", &format!("unable to delete {id}"), Some(&error));
+                failed = Some(error);
+            }
         }
     }
     failed.map_or(Ok(status), Err)
 }
 
 async fn metrics(client: &Client, id: String, out: &mut dyn Write) -> Result<()> {
+    find(client, &id).await?;
     let request = tasks::MetricsRequest { filters: vec![format!("id=={id}")] };
     let metrics = answer(client.tasks().metrics(request).await)?.metrics;
     let Some(metric) = metrics.into_iter().next() else { bail!("no metrics received") };

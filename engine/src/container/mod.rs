@@ -12,6 +12,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod logs;
 mod mounts;
 mod names;
+pub(crate) mod output;
 pub(crate) mod record;
 pub(crate) mod reload;
 pub(crate) mod rootfs;

@@ -7,6 +7,7 @@ use anyhow::Context;
 use proto::containerd::services::tasks::v1::ListTasksRequest;
 
 use super::lifecycle::Phase;
+use super::output::Fifos;
 use super::record::{Paths, Record};
 use super::{create, driver, start};
 use crate::app::App;
@@ -77,6 +78,16 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
                 record.host_config.auto_remove,
             )
         };
+        if tasks.contains_key(&id) {
+            let (uri, fifos) = {
+                let record = container.record();
+                let fifos = Fifos::new(&container.paths.run, "", record.config.tty);
+                (start::log_uri(&container, &record), fifos)
+            };
+            if let Err(error) = app.outputs.resume(&id, uri, fifos).await {
+                tracing::error!(container = id, "its output is not read: {error}");
+            }
+        }
         match (tasks.get(&id), phase) {
             // Wait answers at once, with the true time, if it ended meanwhile; a task that is
             // gone answers as not found.

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
+use container_log::uri::LogUri;
 use proto::containerd::services::containers::v1 as containers_api;
 use proto::containerd::services::tasks::v1 as tasks_api;
 use tokio::net::UnixStream;
 
+use super::output::Fifos;
 use super::record::{Mounted, Paths, Record};
 use super::rootfs::{self, blocking};
 use super::spec::{self, Facts};
@@ -28,11 +30,6 @@ pub(super) async fn start(app: &Arc<App>, container: &Container) -> Result<u32, 
 
 async fn steps(app: &Arc<App>, container: &Container) -> Result<u32, ContainerError> {
     let paths = &container.paths;
-    if !app.containerd.shim_writes_logs() {
-        return Err(ContainerError::NotImplemented(
-            "the containerd below does not announce the log scheme json-file; starting containers over a stock shim is not supported yet".to_owned(),
-        ));
-    }
     let record = container.record().clone();
     let (mounted, attached) = tokio::join!(
         rootfs::mount(app, &record.id, &paths.rootfs),
@@ -250,7 +247,8 @@ async fn launch(
         other => other,
     }
     .map_err(ContainerError::containerd("create container record"))?;
-    let output = output_uri(container, &record);
+    let fifos = Fifos::new(&container.paths.run, "", record.config.tty);
+    let output = app.outputs.prepare(&id, log_uri(container, &record), fifos).await?;
     let task = tasks_api::CreateTaskRequest {
         container_id: id.clone(),
         stdin: if record.config.open_stdin {
@@ -258,8 +256,8 @@ async fn launch(
         } else {
             String::new()
         },
-        stderr: if record.config.tty { String::new() } else { output.clone() },
-        stdout: output,
+        stderr: output.stderr,
+        stdout: output.stdout,
         terminal: record.config.tty,
         ..tasks_api::CreateTaskRequest::default()
     };
@@ -289,8 +287,9 @@ async fn connect_waiting(container: &Container) {
     }
 }
 
-fn output_uri(container: &Container, record: &Record) -> String {
-    let mut uri = container_log::uri::LogUri::new(container.paths.log(&record.id));
+/// Where the container's output goes, whoever writes it.
+pub(super) fn log_uri(container: &Container, record: &Record) -> LogUri {
+    let mut uri = LogUri::new(container.paths.log(&record.id));
     uri.attach = Some(container.paths.attach.clone());
     let log = &record.host_config.log_config;
     uri.discard = log.kind == "none";
@@ -306,7 +305,7 @@ fn output_uri(container: &Container, record: &Record) -> String {
     if !attrs.is_empty() {
         uri.attrs = serde_json::to_string(&attrs).unwrap_or_default();
     }
-    uri.to_string()
+    uri
 }
 
 fn runtime(app: &App, record: &Record) -> containers_api::container::Runtime {
@@ -383,6 +382,7 @@ pub(super) async fn delete_below(app: &App, id: &str) {
 pub(super) async fn release(app: &App, container: &Container) {
     let record = container.record().clone();
     let id = &record.id;
+    app.outputs.finish(id).await;
     delete_below(app, id).await;
     if let Err(error) = rootfs::unmount(&container.paths.rootfs).await {
         tracing::warn!(container = id, "{error}");

@@ -145,7 +145,7 @@ impl Shim {
         fs::create_dir(&bundle).unwrap();
         root_file_system(
             &bundle.join("rootfs"),
-            &["sh", "sleep", "cat", "echo", "seq", "stty", "yes", "head", "sed", "true"],
+            &["sh", "sleep", "cat", "echo", "seq", "stty", "yes", "head", "sed", "true", "dd"],
         );
         let mut config = config(&id, script);
         change(&mut config);

@@ -152,6 +152,19 @@ fn execs_that_end_at_once_are_told_after_their_start() {
 }
 
 #[test]
+fn a_process_starts_with_no_signal_blocked() {
+    let shim = Shim::start("cat /proc/self/status");
+    let mut link = shim.connect();
+    let out = shim.fifo("out");
+    let reader = open_reader(&out);
+    let request = api::CreateTaskRequest { stdout: out, ..shim.create_request() };
+    let _: api::CreateTaskResponse = link.call("Create", &request).unwrap();
+    let _: api::StartResponse = link.call("Start", &shim.start_request("")).unwrap();
+    let _: api::WaitResponse = link.call("Wait", &shim.wait_request("")).unwrap();
+    assert!(read_all(reader).contains("SigBlk:\t0000000000000000\n"));
+}
+
+#[test]
 fn a_missing_program_is_the_runtimes_error_and_leaves_nothing() {
     let shim = Shim::start_with("", |config| {
         config["process"]["args"] = serde_json::json!(["/missing"]);

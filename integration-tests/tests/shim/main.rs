@@ -6,3 +6,4 @@
 mod client;
 mod lifecycle;
 mod output;
+mod streams;

@@ -49,6 +49,10 @@ impl Flow {
         self.source.as_fd()
     }
 
+    pub(crate) fn into_target(self) -> File {
+        self.target
+    }
+
     pub(crate) fn target(&self) -> BorrowedFd<'_> {
         self.target.as_fd()
     }

@@ -39,6 +39,7 @@ pub(crate) fn spawn(uri: &str, namespace: &str, id: &str) -> Result<[OwnedFd; 2]
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     sys::pass_three(&mut command, [out_read, err_read, wait_write]);
+    sys::unblock_signals(&mut command);
     command.spawn().map_err(path_error("exec", path))?;
     // Our copy of the program's ends lives in the command.
     drop(command);

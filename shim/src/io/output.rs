@@ -1,16 +1,31 @@
 //! One output of a process, and the log that outputs share.
+//!
+//! Compat: as in stock, an output is closed on both sides as soon as no process holds it any more, which is
+//! how a client learns its end; stdin stays open until the process is deleted.
 
+use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use container_log::{Stream, Timestamp, WriteError, Writer};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::attach::Attach;
 use super::flow::{Flow, Wait, read_some};
 
 /// Where one of a process's outputs goes.
 pub(crate) enum Output {
-    Copied(Flow),
-    Logged { source: OwnedFd, stream: Stream, ended: bool },
+    /// `reader` keeps a client that leaves from breaking its fifo.
+    Copied {
+        flow: Flow,
+        reader: Option<File>,
+    },
+    Logged {
+        source: OwnedFd,
+        stream: Stream,
+    },
+    /// All was passed on, but the client has not opened its fifo yet: closed, it would find nothing.
+    Unread(File),
+    Closed,
 }
 
 /// The log of a process and its live socket.
@@ -22,18 +37,40 @@ pub(crate) struct Log {
 }
 
 impl Output {
-    pub(crate) fn source(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Copied(flow) => flow.source(),
-            Self::Logged { source, .. } => source.as_fd(),
+    /// What is to be watched while it waits.
+    pub(crate) fn awaited(&self, wait: Wait) -> Option<BorrowedFd<'_>> {
+        match (self, wait) {
+            (Self::Copied { flow, .. }, Wait::Source) => Some(flow.source()),
+            (Self::Copied { flow, .. }, Wait::Target) => Some(flow.target()),
+            (Self::Logged { source, .. }, Wait::Source) => Some(source.as_fd()),
+            _ => None,
         }
     }
 
-    pub(crate) fn target(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Self::Copied(flow) => Some(flow.target()),
-            Self::Logged { .. } => None,
+    /// Lets go of an output that has ended, unless its client has yet to come.
+    pub(crate) fn close(&mut self) {
+        *self = match std::mem::replace(self, Self::Closed) {
+            Self::Copied { flow, reader: Some(reader) } => {
+                drop(reader);
+                Self::Unread(flow.into_target())
+            }
+            other @ Self::Unread(_) => other,
+            _ => return,
+        };
+        if let Self::Unread(fifo) = self
+            && has_reader(fifo)
+        {
+            *self = Self::Closed;
         }
+    }
+
+    pub(crate) fn is_unread(&self) -> bool {
+        matches!(self, Self::Unread(_))
+    }
+
+    /// Bytes that would be lost now.
+    pub(crate) fn has_unread_bytes(&self) -> bool {
+        matches!(self, Self::Unread(fifo) if rustix::io::ioctl_fionread(fifo).is_ok_and(|n| n > 0))
     }
 
     /// Moves bytes until the budget is used up (`None`) or something has to be waited for. With `drain` slow
@@ -45,18 +82,19 @@ impl Output {
         drain: bool,
     ) -> (Option<Wait>, Option<WriteError>) {
         match self {
-            Self::Copied(flow) => (flow.run(budget), None),
-            Self::Logged { source, stream, ended } => match log {
-                Some(log) => log.take(source, *stream, ended, budget, drain),
+            Self::Copied { flow, .. } => (flow.run(budget), None),
+            Self::Logged { source, stream } => match log {
+                Some(log) => log.take(source, *stream, budget, drain),
                 None => (Some(Wait::Done), None),
             },
+            Self::Unread(_) | Self::Closed => (Some(Wait::Done), None),
         }
     }
 
     /// The process is gone: whatever line is unfinished is written now.
     pub(crate) fn finish(&mut self, log: Option<&mut Log>) -> Option<WriteError> {
         match (self, log) {
-            (Self::Logged { stream, ended, .. }, Some(log)) if !*ended => log.end(*stream),
+            (Self::Logged { stream, .. }, Some(log)) => log.end(*stream),
             _ => None,
         }
     }
@@ -77,7 +115,6 @@ impl Log {
         &mut self,
         source: &OwnedFd,
         stream: Stream,
-        ended: &mut bool,
         budget: usize,
         drain: bool,
     ) -> (Option<Wait>, Option<WriteError>) {
@@ -94,10 +131,7 @@ impl Log {
                     moved += count;
                     error = self.add(stream, &buffer[..count]).or(error);
                 }
-                Err(Wait::Done) => {
-                    *ended = true;
-                    return (Some(Wait::Done), self.end(stream).or(error));
-                }
+                Err(Wait::Done) => return (Some(Wait::Done), self.end(stream).or(error)),
                 Err(wait) => return (Some(wait), error),
             }
         }
@@ -117,6 +151,13 @@ impl Log {
     fn end(&mut self, stream: Stream) -> Option<WriteError> {
         self.writer.as_mut()?.finish(stream, Timestamp::now()).err()
     }
+}
+
+/// A fifo's writing end is in error while nobody has it open for reading.
+fn has_reader(fifo: &File) -> bool {
+    let mut fds = [PollFd::new(fifo, PollFlags::empty())];
+    let polled = rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    polled.is_ok() && !fds[0].revents().contains(PollFlags::ERR)
 }
 
 const READ_SIZE: usize = 64 * 1024;

@@ -43,6 +43,8 @@ struct Process {
     drained: bool,
     /// Set by Remove: give up then.
     closing: Option<Instant>,
+    /// An output ended before its client came: look for the client until then.
+    unread_until: Option<Instant>,
     warned: bool,
 }
 
@@ -56,8 +58,9 @@ impl Pump {
     fn run(mut self) {
         let mut events = [EpollEvent::empty(); 16];
         loop {
-            let timeout = if self.processes.values().any(|process| process.closing.is_some()) {
-                EpollTimeout::from(50_u8)
+            let looks = |p: &Process| p.closing.is_some() || p.unread_until.is_some();
+            let timeout = if self.processes.values().any(looks) {
+                EpollTimeout::from(LOOK_EVERY)
             } else {
                 EpollTimeout::NONE
             };
@@ -72,7 +75,24 @@ impl Pump {
                     self.ready(event.data() >> KIND_BITS, event.data() & KIND_MASK);
                 }
             }
+            self.close_read();
             self.close_finished();
+        }
+    }
+
+    /// The kernel does not say when a reader comes, so this asks, for a while; then the delete closes.
+    fn close_read(&mut self) {
+        let now = Instant::now();
+        for process in self.processes.values_mut() {
+            let Some(until) = process.unread_until else { continue };
+            for (output, _) in &mut process.outputs {
+                if output.is_unread() {
+                    output.close();
+                }
+            }
+            if now >= until || !process.outputs.iter().any(|(output, _)| output.is_unread()) {
+                process.unread_until = None;
+            }
         }
     }
 
@@ -111,9 +131,14 @@ impl Pump {
         for output in io.outputs {
             let Some(source) = output.source else { continue };
             let output = match output.sink {
-                SinkIo::Log => Output::Logged { source, stream: output.stream, ended: false },
-                SinkIo::Fifo(file) => Output::Copied(Flow::new(source, file, !output.terminal)),
-                SinkIo::File(file) => Output::Copied(Flow::new(source, file, false)),
+                SinkIo::Log => Output::Logged { source, stream: output.stream },
+                SinkIo::Fifo { writer, reader } => Output::Copied {
+                    flow: Flow::new(source, writer, !output.terminal),
+                    reader: Some(reader),
+                },
+                SinkIo::File(file) => {
+                    Output::Copied { flow: Flow::new(source, file, false), reader: None }
+                }
             };
             process.outputs.push((output, Wait::Paused));
         }
@@ -188,20 +213,21 @@ impl Pump {
         // With the budget used up there is more, and the source is ready still.
         let next = next.unwrap_or(Wait::Source);
         if next != *wait {
-            match *wait {
-                Wait::Source => drop(self.epoll.delete(output.source())),
-                Wait::Target => drop(output.target().map(|target| self.epoll.delete(target))),
-                Wait::Paused | Wait::Done => {}
+            if let Some(fd) = output.awaited(*wait) {
+                self.epoll.delete(fd).ok();
             }
             *wait = next;
-            let watched = match next {
-                Wait::Source => Some((output.source(), EpollFlags::EPOLLIN)),
-                Wait::Target => output.target().map(|target| (target, EpollFlags::EPOLLOUT)),
-                Wait::Paused | Wait::Done => None,
-            };
-            if let Some((fd, flags)) = watched {
+            if let Some(fd) = output.awaited(next) {
+                let flags =
+                    if next == Wait::Target { EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
                 let token = key << KIND_BITS | (OUTPUT + index as u64);
                 self.epoll.add(fd, EpollEvent::new(flags, token)).ok();
+            }
+        }
+        if next == Wait::Done {
+            output.close();
+            if output.is_unread() {
+                process.unread_until = Some(Instant::now() + UNREAD);
             }
         }
         self.warn(key, error);
@@ -294,11 +320,6 @@ impl Pump {
         let mut error = None;
         if let Some(process) = self.processes.get_mut(&key) {
             process.drained = true;
-            if let Some(stdin) = process.stdin.take()
-                && stdin.wait == Wait::Target
-            {
-                self.epoll.delete(stdin.flow.target()).ok();
-            }
             for (output, _) in &mut process.outputs {
                 error = output.finish(process.log.as_mut()).or(error);
             }
@@ -320,17 +341,21 @@ impl Pump {
         let (notices, epoll) = (&self.notices, &self.epoll);
         self.processes.retain(|key, process| {
             let Some(deadline) = process.closing else { return true };
-            let undelivered = process.outputs.iter().any(|(_, wait)| *wait == Wait::Target);
+            let undelivered = process
+                .outputs
+                .iter()
+                .any(|(output, wait)| *wait == Wait::Target || output.has_unread_bytes());
             let attach = process.log.as_ref().and_then(|log| log.attach.as_ref());
             if (undelivered || !attach.is_none_or(Attach::is_sent)) && now < deadline {
                 return true;
             }
             // A terminal has other holders, so closing does not take it out of the set.
+            if let Some(stdin) = process.stdin.as_ref().filter(|s| s.wait == Wait::Target) {
+                epoll.delete(stdin.flow.target()).ok();
+            }
             for (output, wait) in &process.outputs {
-                match wait {
-                    Wait::Source => drop(epoll.delete(output.source())),
-                    Wait::Target => drop(output.target().map(|target| epoll.delete(target))),
-                    Wait::Paused | Wait::Done => {}
+                if let Some(fd) = output.awaited(*wait) {
+                    epoll.delete(fd).ok();
                 }
             }
             notices.push(Notice::Closed(*key));
@@ -362,5 +387,8 @@ const FIRST_CLIENT: u64 = 8;
 /// Bytes moved for one stream before the others get their turn.
 const BUDGET: usize = 1 << 20;
 const DRAIN: usize = 2 << 20;
+const LOOK_EVERY: u8 = 20;
+/// How long the pump itself waits for a reader that was late.
+const UNREAD: Duration = Duration::from_secs(5);
 /// How long a delete waits for readers of what is left.
 const LINGER: Duration = Duration::from_secs(2);

@@ -70,8 +70,11 @@ pub(crate) struct OutputIo {
 }
 
 pub(crate) enum SinkIo {
-    /// Non-blocking, opened for both directions: a reader that leaves neither ends nor breaks it.
-    Fifo(File),
+    /// Both ends, non-blocking: while we hold the reading one, a reader that leaves does not break it.
+    Fifo {
+        writer: File,
+        reader: File,
+    },
     File(File),
     Log,
 }
@@ -200,8 +203,10 @@ fn open_sink(uri: &str) -> Result<SinkIo, TaskError> {
             if !kind.is_fifo() {
                 return append(path).map(SinkIo::File);
             }
-            let fifo = nonblocking().read(true).write(true).open(path);
-            fifo.map(SinkIo::Fifo).map_err(path_error("open", path))
+            // In this order neither waits for the client.
+            let reader = nonblocking().read(true).open(path).map_err(path_error("open", path))?;
+            let writer = nonblocking().write(true).open(path).map_err(path_error("open", path))?;
+            Ok(SinkIo::Fifo { writer, reader })
         }
         Some((scheme, _)) => Err(TaskError::Unimplemented(format!("log scheme {scheme:?}"))),
     }

@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags};
+use nix::sys::signal::SigmaskHow;
 use nix::unistd::{ForkResult, Pid};
 
 /// Continues in a child and, if `in_child` returns, ends it with that status. Must run while the process
@@ -112,6 +113,18 @@ pub(crate) fn pass_three(command: &mut Command, fds: [OwnedFd; 3]) {
     };
     // SAFETY: fcntl and dup2 are async-signal-safe, and the closure does not allocate.
     unsafe { command.pre_exec(pass) };
+}
+
+/// Lets the child receive the signals that the loop has blocked: a mask is inherited, and not every
+/// program sets its own.
+pub(crate) fn unblock_signals(command: &mut Command) {
+    let unblock = || {
+        let none = nix::sys::signal::SigSet::empty();
+        nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&none), None)?;
+        Ok(())
+    };
+    // SAFETY: sigprocmask is async-signal-safe, and the closure does not allocate.
+    unsafe { command.pre_exec(unblock) };
 }
 
 /// Sets a pipe's size; best effort, a user's limit may forbid it.
