@@ -2,7 +2,7 @@
 # Our shim under stock containerd, under its own and under the stock name, over runc, crun and runc-rs; and
 # the engine over shims that write no logs. Run as root: shim-swap.sh
 # Peers (containerd 1.6, runc, crun) come from .cache/peers. CONTAINERD2=DIRECTORY with a stock containerd,
-# ctr and containerd-shim-runc-v2 2.x adds their rows. Everything runs in namespaces of its own.
+# ctr and containerd-shim-runc-v2 2.x adds their rows; ONLY=REGEX picks rows by their titles. Everything runs in namespaces of its own.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/../.." && pwd)
 export top bin=${BIN_DIR:-$top/target/stack} peers=${PEERS_DIR:-$top/.cache/peers}
@@ -44,6 +44,7 @@ expect() { # NAME EXPECTED ACTUAL
 row() { # TITLE FUNCTION ARGUMENT…
   local title=$1
   shift
+  [[ $title =~ ${ONLY:-.} ]] || return 0
   rows=$((rows + 1))
   # Not inside the condition: there, bash does not stop at a failing command.
   (set -e; "$@") &
@@ -51,7 +52,7 @@ row() { # TITLE FUNCTION ARGUMENT…
 }
 
 # A script(1) gives the client a terminal.
-on_terminal() { script -qec "$*" /dev/null </dev/null | tr -d '\r\000'; }
+on_terminal() { script -qec "$*" /dev/null </dev/null | tr -d '\r\000' | sed 's/\^[@D]//g'; }
 
 start_containerd() { # PROGRAM DIRECTORY
   PATH=$2/bin:$PATH "$1" --config "$2/config.toml" >>"$2/log" 2>&1 &
@@ -85,10 +86,12 @@ shim_cell() { # PROGRAMS(directory with containerd and ctr) NAME(own|stock) RUNT
   at=$(mktemp -d "$work/XXXX")
   prepare "$at"
   ln -s "$bin/containerd-shim-runc-rs-v2" "$at/bin/"
-  ctr="$1/ctr -a $at/c.sock"
+  # Runtimes keep state and cgroups by namespace, and all rows share a host.
+  local namespace=swap$rows
+  ctr="$1/ctr -a $at/c.sock -n $namespace"
   if [ "$2" = own ]; then
     # Stock ctr takes --runc-binary for the stock name only.
-    run="$bin/ctr-rs -a $at/c.sock run --runtime io.containerd.runc-rs.v2 --runc-binary $at/bin/$3"
+    run="$bin/ctr-rs -a $at/c.sock -n $namespace run --runtime io.containerd.runc-rs.v2 --runc-binary $at/bin/$3"
   else
     ln -s containerd-shim-runc-rs-v2 "$at/bin/containerd-shim-runc-v2"
     run="$ctr run --runtime io.containerd.runc.v2 --runc-binary $at/bin/$3"
@@ -124,7 +127,7 @@ shim_cell() { # PROGRAMS(directory with containerd and ctr) NAME(own|stock) RUNT
   $ctr containers rm g
   until_true 10 grep -q /tasks/delete "$at/events"
   expect exits 1 "$(grep -c /tasks/exit "$at/events")"
-  expect bundles "" "$(ls "$at/state/io.containerd.runtime.v2.task/default")"
+  expect bundles "" "$(ls "$at/state/io.containerd.runtime.v2.task/$namespace")"
   until_true 10 sh -c "! ps ax -o args | grep -q '^[^ ]*containerd-shim.*$at/'"
 }
 
