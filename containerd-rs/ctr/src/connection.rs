@@ -145,7 +145,8 @@ pub(crate) fn file_error(
 /// What ctr says of one of several things before it goes on with the next, in its log's form.
 pub(crate) fn log_line(level: &str, message: &str, error: Option<&anyhow::Error>) {
     let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
-    let error = error.map(|error| format!(" error={:?}", format!("{error:#}"))).unwrap_or_default();
+    let error = error.map(|error| format!("{error:#}"));
+    let error = error.map(|error| format!(" error={error:?}")).unwrap_or_default();
     let line = format!("time=\"{time}\" level={level} msg={message:?}{error}\n");
     std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap_or_default();
 }

@@ -145,7 +145,9 @@ pub(crate) async fn namespaces(
                 match answer(service.delete(request).await) {
                     // Compat: gone is gone.
                     Err(error) if refused(&error, tonic::Code::NotFound) => {}
-                    result => drop(result?),
+                    result => {
+                        result?;
+                    }
                 }
                 writeln!(out, "{name}")?;
             }

@@ -118,7 +118,7 @@ pub(crate) fn pass_three(command: &mut Command, fds: [OwnedFd; 3]) {
 /// Lets the child receive the signals that the loop has blocked: a mask is inherited, and not every
 /// program sets its own.
 pub(crate) fn unblock_signals(command: &mut Command) {
-    let unblock = || {
+    let unblock = || -> io::Result<()> {
         let none = nix::sys::signal::SigSet::empty();
         nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&none), None)?;
         Ok(())
