@@ -67,7 +67,7 @@ const IMAGE: &str = "docker.io/library/box:1";
 
 /// `run` with its fifos in the test's own directory.
 fn run<'a>(fifos: &'a str, words: &[&'a str]) -> Vec<&'a str> {
-    [&["run", "--fifo-dir", fifos], words].concat()
+    [&["run", "--fifo-dir", fifos][..], words].concat()
 }
 
 fn fifos(daemon: &Daemon) -> String {
@@ -116,8 +116,9 @@ async fn a_pull_that_needs_a_password_is_given_it() {
     let registry = Registry::start(Image::busybox(), Some("Basic dTpzZWNyZXQ="));
     let name = format!("{}/box:1", registry.host);
     let pull = ["images", "pull", "--plain-http"];
-    for user in [&[][..], &["--user", "u:wrong"]] {
-        let said = ctr(&daemon, &[&pull, user, &[&name]].concat());
+    let nobody: &[&str] = &[];
+    for user in [nobody, &["--user", "u:wrong"]] {
+        let said = ctr(&daemon, &[&pull[..], user, &[name.as_str()]].concat());
         assert_eq!(said.code, 1);
         assert!(said.error.contains("401 Unauthorized"), "{}", said.error);
     }
@@ -150,7 +151,7 @@ async fn images_content_and_snapshots_are_listed_and_removed() {
     assert!(list.lines().any(|line| line == image.layer_digest()), "{list}");
 
     let layer = image.layer_digest();
-    assert_eq!(row(&ok(&daemon, &["snapshots", "ls"]), &layer), [&layer, "Committed"]);
+    assert_eq!(row(&ok(&daemon, &["snapshots", "ls"]), &layer), [layer.as_str(), "Committed"]);
     let mounts = ok(&daemon, &["snapshots", "prepare", "--mounts", "mine", &layer]);
     assert!(mounts.contains("\"Type\": \"overlay\""), "{mounts}");
     assert_eq!(row(&ok(&daemon, &["snapshots", "ls"]), "mine"), ["mine", &layer, "Active"]);
