@@ -50,8 +50,12 @@ test-cgroup2: build ## docker run, limits and stop on pure cgroup v2, in a virtu
 fuzz: preflight ## the property tests over foreign bytes with new cases, FUZZ_SECONDS=300
 	@$(SCRIPTS)/fuzz.sh
 
-test-long bench: ## planned, see README: not there yet
+test-long: ## planned, see README: not there yet
 	@echo "make $@: not there yet; see README.md, \"Not there yet\"" >&2; exit 2
+
+bench: build ## our stack beside stock docker.io; N=rounds, SECTION='run api memory startup logs'
+	@$(SCRIPTS)/preflight.sh bench
+	@$(SCRIPTS)/bench.sh $(SECTION)
 
 test-fresh: ## make run and make test in a bare Debian tree with only Rust and a clone
 	@$(AS_ROOT) $(SCRIPTS)/fresh.sh

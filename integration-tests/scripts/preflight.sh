@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Names what is missing, each with its fix, and fetches what needs no rights: Debian packages are
-# unpacked below .cache and never installed. Usage: preflight.sh build|run|peers|vm
+# unpacked below .cache and never installed. Usage: preflight.sh build|run|peers|vm|bench
 set -euo pipefail
+self=$(realpath "$0")
 cd "$(dirname "$0")/../.."
 cache=.cache
 missing=()
@@ -105,8 +106,17 @@ vm)
   unpack busybox busybox-static
   vm
   ;;
+bench)
+  "$self" peers
+  # Stock dockerd makes its rules with these.
+  unpack iptables iptables libip4tc2 libip6tc2 libxtables12 libnftnl11 libmnl0 libnfnetlink0 libnetfilter-conntrack3
+  mkdir -p "$cache/iptables/path"
+  for name in iptables ip6tables; do
+    ln -sf ../usr/sbin/xtables-nft-multi "$cache/iptables/path/$name"
+  done
+  ;;
 *)
-  echo "usage: preflight.sh build|run|peers|vm" >&2
+  echo "usage: preflight.sh build|run|peers|vm|bench" >&2
   exit 2
   ;;
 esac
