@@ -20,7 +20,7 @@ use crate::api::hijack::{hijack, stream_type};
 use crate::api::reply::{self, Reply};
 use crate::app::App;
 use crate::container::attach::{self, Input, Output, Wanted};
-use crate::container::{Container, ContainerError, StopOptions, check, create, logs, spec, view};
+use crate::container::{Container, ContainerError, StopOptions, create, logs, spec, view};
 use crate::store::Durability;
 
 pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError> {
@@ -61,10 +61,6 @@ async fn one(
     match (method, verb) {
         ("GET", "json") => {
             let mut inspect = view::inspect(app, &container);
-            view::project(&mut inspect.network_settings.networks, call.version);
-            if call.version.below(48) {
-                inspect.image_manifest_descriptor = None;
-            }
             if call.query.flag("size") {
                 let (rw, root) = sizes(app, &container).await;
                 inspect.size_rw = Some(rw);
@@ -152,12 +148,6 @@ async fn list(app: &App, call: &Call) -> Result<Reply, ApiError> {
     };
     let limit = usize::try_from(limit).unwrap_or_default();
     let mut rows = view::list(app, call.query.flag("all"), limit, &filters)?;
-    for row in &mut rows {
-        view::project(&mut row.network_settings.networks, call.version);
-        if call.version.below(48) {
-            row.image_manifest_descriptor = None;
-        }
-    }
     if call.query.flag("size") {
         for row in &mut rows {
             if let Ok(container) = app.containers.get(&row.id) {
@@ -190,10 +180,9 @@ async fn create(app: &Arc<App>, mut call: Call) -> Result<Reply, ApiError> {
     }
     let request: CreateRequest = call.json().await?;
     let name = call.query.get("name").to_owned();
-    let version = call.version;
     let app = Arc::clone(app);
     let (container, warnings) =
-        detached(async move { create::create(&app, &name, request, version).await }).await?;
+        detached(async move { create::create(&app, &name, request).await }).await?;
     let answer = CreateResponse { id: container.id.clone(), warnings };
     Ok(reply::json(StatusCode::CREATED, &answer))
 }
@@ -452,7 +441,6 @@ async fn update(
         memory_swap,
         pids_limit
     );
-    let warnings = check::update(own)?;
     if container.phase().has_process() {
         let limits = spec::limits(&host)?;
         let json = serde_json::to_vec(&limits).unwrap_or_default();
@@ -465,7 +453,7 @@ async fn update(
     }
     container.change(Durability::Synced, |record| record.host_config = host)?;
     container.event(app, "update", &[]);
-    Ok(reply::ok(&UpdateResponse { warnings: (!warnings.is_empty()).then_some(warnings) }))
+    Ok(reply::ok(&UpdateResponse { warnings: None }))
 }
 
 async fn top(app: &App, container: &Container, call: &Call) -> Result<Reply, ApiError> {

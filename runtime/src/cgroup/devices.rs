@@ -224,8 +224,6 @@ const ALWAYS: &[(Kind, Option<u32>, Option<u32>, u8)] = &[
     (Kind::Char, Some(1), Some(9), MKNOD | READ | WRITE),
     (Kind::Char, Some(136), None, MKNOD | READ | WRITE),
     (Kind::Char, Some(5), Some(2), MKNOD | READ | WRITE),
-    // tun; also in the releases before 1.2.0 and from 1.2.4 on.
-    (Kind::Char, Some(10), Some(200), MKNOD | READ | WRITE),
 ];
 
 #[cfg(test)]
@@ -280,7 +278,6 @@ mod tests {
         assert_eq!(lines[0], ("devices.deny", "a".into()));
         assert!(lines.contains(&("devices.allow", "c 10:229 rw".into())));
         assert!(lines.contains(&("devices.allow", "c 136:* rwm".into())));
-        assert!(lines.contains(&("devices.allow", "c 10:200 rwm".into())));
         assert_eq!(lines.iter().filter(|line| line.1.starts_with("c 1:5")).count(), 1);
     }
 
