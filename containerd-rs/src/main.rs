@@ -77,6 +77,8 @@ async fn serve(config: Config, pidfile: Option<&Path>) -> anyhow::Result<()> {
     }
     let end = app.shutdown.clone();
     let collector = tokio::spawn(app.collector.clone().serve(end.clone()));
+    let snapshots = app.snapshots.clone();
+    let recovery = tokio::spawn(async move { snapshots.recover().await });
     let signals = tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => tracing::info!(signal = "terminated", "ending"),
@@ -87,6 +89,7 @@ async fn serve(config: Config, pidfile: Option<&Path>) -> anyhow::Result<()> {
     let served = services.serve(&app).await;
     app.shutdown.cancel();
     signals.abort();
+    recovery.abort();
     if let Err(error) = collector.await {
         tracing::error!(%error, "garbage collector");
     }

@@ -59,6 +59,7 @@ impl Execs {
         if request.cmd.as_ref().is_none_or(Vec::is_empty) {
             return Err(ContainerError::Invalid("No exec command specified".to_owned()));
         }
+        crate::container::attach::detach_keys(&request.detach_keys)?;
         let id = sys::dirs::random_id()
             .map_err(|error| ContainerError::Invalid(format!("random bytes: {error}")))?;
         let command = request.cmd.clone().unwrap_or_default().join(" ");

@@ -4,6 +4,7 @@ mod containers;
 mod content;
 mod diff;
 mod events;
+mod finish;
 mod images;
 mod introspection;
 mod leases;
@@ -59,7 +60,7 @@ use crate::runtime::{self, Runtime, Settings};
 /// The listening socket and the services behind it.
 pub(crate) struct Services {
     listener: UnixListener,
-    router: Router,
+    router: Router<Finishing>,
     shims: runtime::EventsServer,
     runtime: Runtime,
 }
@@ -102,8 +103,10 @@ impl Services {
     }
 }
 
+type Finishing = tower::layer::util::Stack<finish::FinishLayer, tower::layer::util::Identity>;
+
 /// Every service with containerd's message limits.
-fn router(app: &App, runtime: &Runtime) -> Router {
+fn router(app: &App, runtime: &Runtime) -> Router<Finishing> {
     let (receive, send) =
         (app.config.grpc.max_recv_message_size, app.config.grpc.max_send_message_size);
     macro_rules! limited {
@@ -118,6 +121,7 @@ fn router(app: &App, runtime: &Runtime) -> Router {
     let streams = Streams::default();
     let transfer = TransferService { app: app.clone(), streams: streams.clone() };
     Server::builder()
+        .layer(finish::FinishLayer)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .add_service(VersionServer::new(VersionService))

@@ -77,8 +77,8 @@ pub(crate) trait Snapshotter: Send + Sync {
     fn usage(&self, id: u64) -> Result<Usage>;
     /// Puts the tree out of sight at once; the rest may follow.
     fn remove(&self, id: u64) -> Result<()>;
-    /// Removes every tree that is not known.
-    fn cleanup(&self, known: &HashSet<u64>) -> Result<()>;
+    /// Removes every tree that is not known; asks after having looked which there are.
+    fn cleanup(&self, known: &dyn Fn() -> Result<HashSet<u64>>) -> Result<()>;
     fn capabilities(&self) -> &'static [&'static str] {
         &[]
     }
@@ -389,13 +389,28 @@ impl Snapshots {
     /// Removes trees that no record knows.
     pub(crate) async fn cleanup(&self, snapshotter: &str) -> Result<()> {
         let trees = self.snapshotter(snapshotter)?.clone();
-        let mut known: HashSet<u64> = {
-            let fresh = self.0.fresh.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            fresh.iter().filter(|(by, _)| by == snapshotter).map(|(_, id)| *id).collect()
+        let (snapshots, by) = (self.clone(), snapshotter.to_owned());
+        let known = move || {
+            // In this order: a tree leaves the fresh ones when its record is written.
+            let mut known: HashSet<u64> = {
+                let fresh =
+                    snapshots.0.fresh.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                fresh.iter().filter(|(other, _)| *other == by).map(|(_, id)| *id).collect()
+            };
+            let all = every(&snapshots.0.store.snapshot()?)?;
+            known.extend(all.into_iter().filter(|(_, other, _)| *other == by).map(|(.., i)| i.id));
+            Ok(known)
         };
-        let all = every(&self.0.store.snapshot()?)?;
-        known.extend(all.into_iter().filter(|(_, by, _)| by == snapshotter).map(|(.., i)| i.id));
         blocking(move || trees.cleanup(&known)).await
+    }
+
+    /// Removes what a crash left of every snapshotter.
+    pub(crate) async fn recover(&self) {
+        for name in self.0.snapshotters.keys() {
+            if let Err(error) = self.cleanup(name).await {
+                tracing::warn!(snapshotter = name, %error, "remove left-over snapshots");
+            }
+        }
     }
 
     /// Removes the trees of snapshots whose records the collector removed.

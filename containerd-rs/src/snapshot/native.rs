@@ -66,7 +66,7 @@ impl Snapshotter for Native {
         self.trees.remove(id)
     }
 
-    fn cleanup(&self, known: &HashSet<u64>) -> Result<()> {
+    fn cleanup(&self, known: &dyn Fn() -> Result<HashSet<u64>>) -> Result<()> {
         self.trees.cleanup(known)
     }
 }

@@ -101,7 +101,7 @@ impl Snapshotter for Overlay {
         self.trees.remove(id)
     }
 
-    fn cleanup(&self, known: &HashSet<u64>) -> Result<()> {
+    fn cleanup(&self, known: &dyn Fn() -> Result<HashSet<u64>>) -> Result<()> {
         self.trees.cleanup(known)
     }
 

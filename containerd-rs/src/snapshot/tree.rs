@@ -71,8 +71,11 @@ impl Numbered {
         Ok(())
     }
 
-    pub(super) fn cleanup(&self, known: &HashSet<u64>) -> Result<()> {
-        for (name, path) in list(&self.directory)? {
+    pub(super) fn cleanup(&self, known: &dyn Fn() -> Result<HashSet<u64>>) -> Result<()> {
+        // Listed first: what is made from here on is not in the list, whatever is known of it.
+        let found = list(&self.directory)?;
+        let known = known()?;
+        for (name, path) in found {
             let number = name.parse::<u64>().ok().or_else(|| {
                 // One that is being made has its number in its temporary name.
                 name.strip_prefix("new-").and_then(|number| number.parse().ok())
@@ -81,8 +84,11 @@ impl Numbered {
                 continue;
             }
             tracing::info!(directory = %path.display(), "remove left-over snapshot");
-            if let Err(error) = std::fs::remove_dir_all(&path) {
-                tracing::warn!(directory = %path.display(), %error, "remove left-over snapshot");
+            match std::fs::remove_dir_all(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(directory = %path.display(), %error, "remove left-over snapshot");
+                }
+                _ => {}
             }
         }
         Ok(())

@@ -118,6 +118,19 @@ async fn finish(
     let paths = super::Paths::new(&app.config.data_root, &app.config.exec_root, &id);
     let mut acquired: Vec<Mounted> = Vec::new();
     let made = async {
+        sys::dirs::make(&paths.dir, 0o710)
+            .map_err(|error| ContainerError::Invalid(format!("{error:#}")))?;
+        let mut anonymous = Vec::new();
+        for mount in record.mounts.iter_mut().filter(|mount| mount.anonymous) {
+            if mount.name.is_empty() {
+                mount.name = sys::dirs::random_id()
+                    .map_err(|error| ContainerError::Invalid(format!("random bytes: {error}")))?;
+            }
+            anonymous.push(mount.name.clone());
+        }
+        if !anonymous.is_empty() {
+            store::write(&paths.draft(), &anonymous, Durability::Written)?;
+        }
         rootfs::prepare(app, &id, &record.chain_id).await?;
         for mount in record.mounts.iter_mut().filter(|mount| mount.kind == "volume") {
             let labels = mount.anonymous.then(|| {
@@ -137,11 +150,12 @@ async fn finish(
             app.volumes.acquire(&mount.name, &id).await?;
             acquired.push(mount.clone());
         }
-        sys::dirs::make(&paths.dir, 0o710)
-            .map_err(|error| ContainerError::Invalid(format!("{error:#}")))?;
         let durability =
             if record.host_config.auto_remove { Durability::Written } else { Durability::Synced };
         store::write(&paths.record(), &record, durability)?;
+        if !anonymous.is_empty() {
+            drop(std::fs::remove_file(paths.draft()));
+        }
         Ok(())
     }
     .await;
@@ -471,6 +485,9 @@ fn inherited(app: &App, host: &HostConfig) -> Result<Vec<Mounted>, ContainerErro
     let mut all = Vec::new();
     for text in host.volumes_from.iter().flatten() {
         let (name, mode) = text.split_once(':').unwrap_or((text, "rw"));
+        if mode.split(',').any(|word| !matches!(word, "ro" | "rw" | "z" | "Z" | "nocopy")) {
+            return Err(ContainerError::Invalid(format!("invalid mode: {mode}")));
+        }
         let from = app.containers.get(name)?;
         for mut mount in from.record().mounts.clone() {
             mount.rw = mount.rw && !mode.split(',').any(|word| word == "ro");

@@ -40,11 +40,24 @@ pub(super) enum Command {
         volumes: bool,
         reply: Reply,
     },
+    /// The engine was restarted and no process of the container lives.
+    Recover(Then),
     /// The process has ended.
     Exited {
         code: i64,
         at: String,
         oom: bool,
+    },
+}
+
+/// What follows once everything is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    Rest,
+    /// By the restart policy.
+    Start,
+    Remove {
+        volumes: bool,
     },
 }
 
@@ -63,9 +76,6 @@ pub(super) fn spawn(app: Arc<App>, container: Arc<Container>, mut inbox: mpsc::R
     tokio::spawn(async move {
         let mut owner =
             Owner { app, container, restart_at: None, backoff: 0, removal: None, oom: false };
-        if owner.container.phase() == Phase::Restarting {
-            owner.restart_at = Some(tokio::time::Instant::now());
-        }
         loop {
             let due = owner.restart_at;
             let command = tokio::select! {
@@ -125,6 +135,7 @@ impl Owner {
             Command::Remove { force, volumes, reply } => {
                 return self.ask_remove(force, volumes, reply).await;
             }
+            Command::Recover(then) => return self.recover(then).await,
             Command::Exited { code, at, oom } => return self.exited(code, at, oom).await,
         }
         false
@@ -152,6 +163,12 @@ impl Owner {
             }
             self.backoff = 0;
         }
+        // Before the first mount: an engine that finds this after a kill releases what was made.
+        self.container.change(Durability::Written, |record| {
+            record.state.unclean = true;
+            record.state.starting = create::now();
+            record.attached = None;
+        })?;
         let result = start::start(&self.app, &self.container).await;
         match result {
             Ok(pid) => {
@@ -165,7 +182,7 @@ impl Owner {
                     state.oom_killed = false;
                     state.started_at = create::now();
                     state.stopped_by_user = false;
-                    state.unclean = true;
+                    state.starting.clear();
                     record.populated = true;
                     if by_policy {
                         record.restart_count += 1;
@@ -192,6 +209,8 @@ impl Owner {
                     record.state.exit_code = code;
                     record.state.error = error.to_string();
                     record.state.pid = 0;
+                    record.state.unclean = false;
+                    record.state.starting.clear();
                 })?;
                 self.container.announce(|snapshot| {
                     snapshot.exits += 1;
@@ -322,7 +341,11 @@ impl Owner {
 
     async fn remove(&mut self, volumes: bool) -> Result<(), ContainerError> {
         self.restart_at = None;
-        self.container.record().state.phase = Phase::Removing;
+        // Written down: an engine that is killed half-way goes on removing when it returns.
+        self.container.change(Durability::Written, |record| {
+            record.state.phase = Phase::Removing;
+            record.state.remove_volumes = volumes;
+        })?;
         if self.container.record().state.unclean {
             start::release(&self.app, &self.container).await;
         }
@@ -330,6 +353,16 @@ impl Owner {
         if let Err(error) = rootfs::remove(&self.app, &id).await {
             self.container.record().state.phase = Phase::Dead;
             return Err(error);
+        }
+        let mounts = self.container.record().mounts.clone();
+        for mount in mounts.iter().filter(|mount| mount.kind == "volume") {
+            self.app.volumes.release(&mount.name, &id).await;
+            if volumes
+                && mount.anonymous
+                && let Err(error) = self.app.volumes.remove(&mount.name, false).await
+            {
+                tracing::debug!(container = id, "anonymous volume stays: {error}");
+            }
         }
         let dir = self.container.paths.dir.clone();
         rootfs::blocking(move || {
@@ -342,16 +375,6 @@ impl Owner {
                 .map_err(ContainerError::io(format!("remove {}", dir.display())))
         })
         .await?;
-        let mounts = self.container.record().mounts.clone();
-        for mount in mounts.iter().filter(|mount| mount.kind == "volume") {
-            self.app.volumes.release(&mount.name, &id).await;
-            if volumes
-                && mount.anonymous
-                && let Err(error) = self.app.volumes.remove(&mount.name, false).await
-            {
-                tracing::debug!(container = id, "anonymous volume stays: {error}");
-            }
-        }
         self.app.execs.forget_container(&id);
         self.app.containers.forget(&self.container);
         self.forget_init().await;
@@ -361,6 +384,35 @@ impl Owner {
         });
         self.container.event(&self.app, "destroy", &[]);
         Ok(())
+    }
+
+    /// True when the container is gone.
+    async fn recover(&mut self, then: Then) -> bool {
+        if self.container.record().state.unclean {
+            start::release(&self.app, &self.container).await;
+            let written = self.container.change(Durability::Written, |record| {
+                record.state.unclean = false;
+                record.state.starting.clear();
+            });
+            if let Err(error) = written {
+                tracing::error!(container = self.container.id, "{error}");
+            }
+            self.container.announce(|snapshot| snapshot.clean = true);
+        }
+        let done = match then {
+            Then::Rest => {
+                if self.container.phase() == Phase::Restarting {
+                    self.restart_at = Some(tokio::time::Instant::now());
+                }
+                return false;
+            }
+            Then::Start => self.start(false).await.map(|()| false),
+            Then::Remove { volumes } => self.remove(volumes).await.map(|()| true),
+        };
+        done.unwrap_or_else(|error| {
+            tracing::warn!(container = self.container.id, "after the restart: {error}");
+            false
+        })
     }
 
     /// The last container of an image that is gone takes the shared layer with it.

@@ -18,6 +18,7 @@ pub(crate) mod reload;
 pub(crate) mod rootfs;
 pub(crate) mod spec;
 mod start;
+mod sweep;
 pub(crate) use start::make_fifo;
 pub(crate) mod view;
 
@@ -30,9 +31,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::app::App;
 use crate::store::{self, Durability};
-use driver::Command;
+use driver::{Command, Then};
 pub(crate) use error::ContainerError;
-use lifecycle::Phase;
+use lifecycle::{Phase, Refusal};
 use record::{Paths, Record};
 
 /// All containers.
@@ -142,8 +143,21 @@ impl Container {
         command: impl FnOnce(oneshot::Sender<Result<T, ContainerError>>) -> Command,
     ) -> Result<T, ContainerError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| ContainerError::OwnerGone)?;
-        answer.await.map_err(|_| ContainerError::OwnerGone)?
+        let gone = |_| {
+            // The owner ends with the container; who comes second finds nothing.
+            if self.state.borrow().removed {
+                ContainerError::NotFound(self.id.clone())
+            } else {
+                ContainerError::OwnerGone
+            }
+        };
+        if self.commands.send(command(reply)).await.is_err() {
+            return Err(gone(()));
+        }
+        match answer.await {
+            Ok(result) => result,
+            Err(_) => Err(gone(())),
+        }
     }
 
     pub(crate) async fn start(&self) -> Result<(), ContainerError> {
@@ -163,7 +177,17 @@ impl Container {
     }
 
     pub(crate) async fn remove(&self, force: bool, volumes: bool) -> Result<(), ContainerError> {
+        if self.phase() == Phase::Removing {
+            let name = self.record().name.clone();
+            return Err(ContainerError::refused(Refusal::RemoveInProgress, &self.id, &name));
+        }
         self.ask(|reply| Command::Remove { force, volumes, reply }).await
+    }
+
+    /// Lets the owner do first what an engine that was killed left undone.
+    async fn recover(&self, then: Then) {
+        // An owner that is gone has nothing left to do.
+        drop(self.commands.send(Command::Recover(then)).await);
     }
 
     /// Ends the process: signal, patience, SIGKILL. Goes on when the caller leaves, if spawned.

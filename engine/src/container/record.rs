@@ -55,6 +55,10 @@ pub(crate) struct State {
     pub(crate) stopped_by_user: bool,
     /// The task below still has to be deleted and the mounts released.
     pub(crate) unclean: bool,
+    /// When a start began that has not been recorded as done; empty otherwise.
+    pub(crate) starting: String,
+    /// A removal under way takes the anonymous volumes, too.
+    pub(crate) remove_volumes: bool,
 }
 
 /// One mount of a container.
@@ -165,6 +169,11 @@ impl Paths {
 
     pub(crate) fn record(&self) -> PathBuf {
         self.dir.join("container.json")
+    }
+
+    /// Names what a create under way makes besides the directory.
+    pub(crate) fn draft(&self) -> PathBuf {
+        self.dir.join("draft.json")
     }
 
     pub(crate) fn log(&self, id: &str) -> PathBuf {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use proto::containerd::services::tasks::v1::ListTasksRequest;
+use proto::containerd::v1::types::Status;
 
+use super::driver::{self, Then};
 use super::lifecycle::Phase;
 use super::output::Fifos;
 use super::record::{Paths, Record};
-use super::{create, driver, start};
+use super::{create, start, sweep};
 use crate::app::App;
 use crate::store::{self, Durability};
 
@@ -24,13 +26,16 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
             Ok(None) => {
                 // Half made or half removed: not a container.
                 tracing::info!(path = %path.display(), "removing a directory without a record");
+                let id = path.file_name().unwrap_or_default().to_string_lossy();
+                let paths = Paths::new(&app.config.data_root, &app.config.exec_root, &id);
+                sweep::draft(app, &paths.draft()).await;
                 drop(std::fs::remove_dir_all(&path));
             }
             Err(error) => tracing::error!("{error}; the container is left alone"),
         }
     }
     records.sort_by(|a, b| a.created.cmp(&b.created));
-    let tasks: HashMap<String, u32> = app
+    let tasks: HashMap<String, (u32, Status)> = app
         .containerd
         .tasks()
         .list(ListTasksRequest::default())
@@ -41,7 +46,8 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
         .into_iter()
         .map(|task| {
             let id = if task.container_id.is_empty() { task.id } else { task.container_id };
-            (id, task.pid)
+            let status = Status::try_from(task.status).unwrap_or_default();
+            (id, (task.pid, status))
         })
         .collect();
 
@@ -56,7 +62,6 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
     }
     app.networks.restore(attached).await.context("restore networks")?;
 
-    let mut again = Vec::new();
     for record in records {
         for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
             if let Err(error) = app.volumes.acquire(&mount.name, &record.id).await {
@@ -68,15 +73,10 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
         }
         let id = record.id.clone();
         let container = app.containers.adopt(app, record);
-        let (phase, unclean, policy, by_user, auto_remove) = {
+        let (state, policy, auto_remove) = {
             let record = container.record();
-            (
-                record.state.phase,
-                record.state.unclean,
-                record.host_config.restart_policy.name.clone(),
-                record.state.stopped_by_user,
-                record.host_config.auto_remove,
-            )
+            let policy = record.host_config.restart_policy.name.clone();
+            (record.state.clone(), policy, record.host_config.auto_remove)
         };
         if tasks.contains_key(&id) {
             let (uri, fifos) = {
@@ -88,46 +88,41 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
                 tracing::error!(container = id, "its output is not read: {error}");
             }
         }
-        match (tasks.get(&id), phase) {
+        let below = tasks.get(&id).filter(|(_, status)| *status != Status::Created);
+        match (below, state.phase) {
             // Wait answers at once, with the true time, if it ended meanwhile; a task that is
             // gone answers as not found.
             (_, Phase::Running | Phase::Paused) => driver::watch_exit(app, &container),
-            (Some(pid), Phase::Created | Phase::Exited | Phase::Restarting) if !unclean => {
+            (Some((pid, _)), _) if !state.starting.is_empty() => {
                 // The engine died between Start and its record.
-                tracing::info!(container = id, "adopting a running task");
+                tracing::info!(container = id, "adopting a started task");
                 container.change(Durability::Synced, |record| {
+                    let policy = record.state.phase == Phase::Restarting;
                     record.state.phase = Phase::Running;
                     record.state.pid = *pid;
-                    record.state.unclean = true;
-                    record.state.started_at = create::now();
+                    record.state.exit_code = 0;
+                    record.state.error.clear();
+                    record.state.started_at = std::mem::take(&mut record.state.starting);
+                    record.state.stopped_by_user = false;
+                    record.restart_count = if policy { record.restart_count + 1 } else { 0 };
+                    record.populated = true;
                 })?;
                 container.announce(|snapshot| snapshot.clean = false);
                 driver::watch_exit(app, &container);
             }
             (_, phase) => {
-                if unclean {
-                    start::release(app, &container).await;
-                    container.change(Durability::Written, |record| record.state.unclean = false)?;
-                    container.announce(|snapshot| snapshot.clean = true);
-                }
-                if auto_remove && phase == Phase::Exited {
-                    again.push((container, true));
-                } else if phase == Phase::Exited
-                    && (policy == "always" || (policy == "unless-stopped" && !by_user))
-                {
-                    again.push((container, false));
-                }
+                let by_policy =
+                    policy == "always" || (policy == "unless-stopped" && !state.stopped_by_user);
+                let then = match phase {
+                    Phase::Removing | Phase::Dead => Then::Remove { volumes: state.remove_volumes },
+                    Phase::Exited if auto_remove => Then::Remove { volumes: true },
+                    Phase::Exited if by_policy => Then::Start,
+                    _ => Then::Rest,
+                };
+                container.recover(then).await;
             }
         }
     }
-    for (container, remove) in again {
-        tokio::spawn(async move {
-            let result =
-                if remove { container.remove(true, true).await } else { container.start().await };
-            if let Err(error) = result {
-                tracing::warn!(container = container.id, "after the restart: {error}");
-            }
-        });
-    }
+    sweep::run(app).await;
     Ok(())
 }

@@ -16,6 +16,7 @@ use super::spec::{self, Facts};
 use super::{Container, ContainerError, create, files};
 use crate::app::App;
 use crate::containerd::SNAPSHOTTER;
+use crate::store::Durability;
 use crate::sys;
 use crate::sys::inside::Inside;
 
@@ -267,6 +268,8 @@ async fn launch(
         .await
         .map_err(|status| start_error(&record, "failed to create task for container", &status))?
         .into_inner();
+    // A network is kept over a restart of ours for those that are known to have one.
+    container.change(Durability::Written, |_| {})?;
     connect_waiting(container).await;
     tasks
         .start(tasks_api::StartRequest { container_id: id, exec_id: String::new() })
@@ -361,11 +364,18 @@ pub(crate) fn make_fifo(path: &Path) -> Result<(), ContainerError> {
     }
 }
 
-/// Deletes task and record below; absence is fine.
+/// Deletes task and record below, ending what still lives of it; absence is fine.
 pub(super) async fn delete_below(app: &App, id: &str) {
     let gone = |code: tonic::Code| code == tonic::Code::NotFound;
     let task = tasks_api::DeleteTaskRequest { container_id: id.to_owned() };
-    if let Err(status) = app.containerd.tasks().delete(task).await
+    let mut deleted = app.containerd.tasks().delete(task.clone()).await;
+    if let Err(status) = &deleted
+        && status.code() == tonic::Code::FailedPrecondition
+    {
+        end_below(app, id).await;
+        deleted = app.containerd.tasks().delete(task).await;
+    }
+    if let Err(status) = deleted
         && !gone(status.code())
     {
         tracing::warn!(container = id, "delete task: {}", status.message());
@@ -377,6 +387,26 @@ pub(super) async fn delete_below(app: &App, id: &str) {
         tracing::warn!(container = id, "delete container record: {}", status.message());
     }
 }
+
+/// Ends a task that nobody wants: one created and never started, or started by an engine that died.
+async fn end_below(app: &App, id: &str) {
+    let kill = tasks_api::KillRequest {
+        container_id: id.to_owned(),
+        signal: 9,
+        all: true,
+        ..tasks_api::KillRequest::default()
+    };
+    if let Err(status) = app.containerd.tasks().kill(kill).await {
+        tracing::warn!(container = id, "kill task: {}", status.message());
+    }
+    let wait = tasks_api::WaitRequest { container_id: id.to_owned(), exec_id: String::new() };
+    if tokio::time::timeout(END, app.containerd.tasks().wait(wait)).await.is_err() {
+        tracing::warn!(container = id, "the task does not end");
+    }
+}
+
+/// A killed process is gone by then, unless the kernel holds it.
+const END: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Releases everything a run held. Runs to the end; what fails is logged.
 pub(super) async fn release(app: &App, container: &Container) {

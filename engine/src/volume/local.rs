@@ -34,8 +34,10 @@ pub(crate) enum VolumeError {
     NotFound(String),
     #[error("remove {name}: volume is in use - [{}]", .users.join(", "))]
     InUse { name: String, users: Vec<String> },
-    #[error("error looking up volume plugin {0}: plugin \"{0}\" not found")]
-    NoDriver(String),
+    #[error(
+        "create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found"
+    )]
+    NoDriver { name: String, driver: String },
     #[error(
         "create {0}: \"{0}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
     )]
@@ -65,7 +67,7 @@ pub(crate) enum VolumeError {
 impl VolumeError {
     pub(crate) fn class(&self) -> Kind {
         match self {
-            Self::NotFound(_) | Self::NoDriver(_) => Kind::NotFound,
+            Self::NotFound(_) | Self::NoDriver { .. } => Kind::NotFound,
             Self::InUse { .. } => Kind::AlreadyExists,
             Self::Name(_) | Self::ShortName(_) | Self::Options { .. } | Self::Filter(_) => {
                 Kind::InvalidArgument
@@ -134,7 +136,10 @@ impl Local {
         request: &api::VolumeCreateRequest,
     ) -> Result<(api::Volume, bool), VolumeError> {
         if !request.driver.is_empty() && request.driver != "local" {
-            return Err(VolumeError::NoDriver(request.driver.clone()));
+            return Err(VolumeError::NoDriver {
+                name: request.name.clone(),
+                driver: request.driver.clone(),
+            });
         }
         let mut labels = request.labels.clone();
         let name = if request.name.is_empty() {

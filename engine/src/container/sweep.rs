@@ -1,0 +1,150 @@
+//! What an engine that was killed left behind and no record names: made by a create that never
+//! answered, or not yet undone by a removal.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proto::containerd::services::containers::v1::ListContainersRequest;
+use proto::containerd::services::snapshots::v1::{Kind, ListSnapshotsRequest};
+
+use super::record::Paths;
+use super::rootfs::{self, blocking};
+use super::start;
+use crate::app::App;
+use crate::containerd::SNAPSHOTTER;
+use crate::sys;
+
+/// The label that says which engine made something in containerd.
+const OWNER: &str = "dockerd-rs.engine";
+
+/// Finds what carries this engine's mark or lies in its directories and belongs to no container,
+/// and removes it while requests are answered already.
+pub(super) async fn run(app: &Arc<App>) {
+    let known: Vec<String> =
+        app.containers.all().iter().map(|container| container.id.clone()).collect();
+    let ids: HashSet<&str> = known.iter().map(String::as_str).collect();
+    let tasks = tasks(app, &ids).await;
+    let paths = paths(app, &known);
+    let snapshots = snapshots(app, &ids).await;
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        for id in tasks {
+            tracing::info!(container = id, "removing a task without a record");
+            start::delete_below(&app, &id).await;
+        }
+        let swept = blocking(move || {
+            for stray in paths {
+                if let Err(error) = remove(&stray) {
+                    tracing::warn!(path = %stray.display(), "left behind: {error}");
+                }
+            }
+            Ok(())
+        });
+        drop(swept.await);
+        for key in snapshots {
+            tracing::info!(key, "removing a snapshot without a container");
+            if let Err(error) = rootfs::remove(&app, &key).await {
+                tracing::warn!("{error}");
+            }
+        }
+    });
+}
+
+/// The anonymous volumes of a create that never answered.
+pub(super) async fn draft(app: &App, path: &Path) {
+    let Ok(Some(volumes)) = crate::store::read::<Vec<String>>(path) else { return };
+    for volume in volumes {
+        if let Err(error) = app.volumes.remove(&volume, true).await {
+            tracing::debug!(volume, "{error}");
+        }
+    }
+}
+
+async fn tasks(app: &App, known: &HashSet<&str>) -> Vec<String> {
+    let listed = app.containerd.containers().list(ListContainersRequest::default()).await;
+    let listed = match listed {
+        Ok(listed) => listed.into_inner().containers,
+        Err(status) => {
+            tracing::warn!("list containers: {}", status.message());
+            Vec::new()
+        }
+    };
+    listed
+        .into_iter()
+        .filter(|container| container.labels.get(OWNER) == Some(&app.id))
+        .map(|container| container.id)
+        .filter(|id| !known.contains(id.as_str()))
+        .collect()
+}
+
+async fn snapshots(app: &App, known: &HashSet<&str>) -> Vec<String> {
+    let request = ListSnapshotsRequest { snapshotter: SNAPSHOTTER.to_owned(), filters: Vec::new() };
+    let mut strays = Vec::new();
+    let listed = async {
+        let mut pages = app.containerd.snapshots().list(request).await?.into_inner();
+        while let Some(page) = pages.message().await? {
+            let own = page.info.into_iter().filter(|info| {
+                info.labels.get(OWNER) == Some(&app.id) && info.kind() == Kind::Active
+            });
+            strays.extend(own.map(|info| info.name).filter(|name| !known.contains(name.as_str())));
+        }
+        Ok::<(), tonic::Status>(())
+    };
+    if let Err(status) = listed.await {
+        tracing::warn!("list snapshots: {}", status.message());
+    }
+    strays
+}
+
+fn paths(app: &App, known: &[String]) -> Vec<PathBuf> {
+    let (data, exec) = (&app.config.data_root, &app.config.exec_root);
+    let mut kept: HashSet<PathBuf> = HashSet::new();
+    for id in known {
+        let paths = Paths::new(data, exec, id);
+        kept.extend([paths.run, paths.rootfs, paths.netns, paths.shm, paths.attach]);
+    }
+    ["rootfs", "netns", "shm", "c", "a"]
+        .iter()
+        .flat_map(|name| entries(&exec.join(name)))
+        .filter(|path| !kept.contains(path))
+        .collect()
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let names = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let names: Vec<OsString> = names.map(|entry| entry.file_name()).collect();
+    names.into_iter().map(|name| directory.join(name)).collect()
+}
+
+/// Unmounts first: what is below a mount is not ours to remove.
+fn remove(path: &Path) -> std::io::Result<()> {
+    sys::mount::unmount(path)?;
+    if std::fs::symlink_metadata(path)?.is_dir() {
+        // Only fifos are ever made in one of them; a full one means that a mount stayed.
+        for entry in entries(path) {
+            std::fs::remove_file(entry)?;
+        }
+        std::fs::remove_dir(path)
+    } else {
+        std::fs::remove_file(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_with_more_than_fifos_stays() {
+        let top = tempfile::tempdir().unwrap();
+        let stray = top.path().join("stray");
+        std::fs::create_dir_all(stray.join("deep")).unwrap();
+        assert!(remove(&stray).is_err());
+        std::fs::remove_dir(stray.join("deep")).unwrap();
+        std::fs::write(stray.join("stdin"), "").unwrap();
+        remove(&stray).unwrap();
+        assert!(!stray.exists());
+    }
+}
