@@ -19,8 +19,8 @@ if [ ! -e "$tree$at" ]; then
   mkdir -p "$tree/rust" "$tree/old"
   git clone -q "$top" "$tree$at"
 else
-  git -C "$tree$at" fetch -q "$top" HEAD
-  git -C "$tree$at" reset -q --hard FETCH_HEAD
+  git -c safe.directory=* -C "$tree$at" fetch -q "$top" HEAD
+  git -c safe.directory=* -C "$tree$at" reset -q --hard FETCH_HEAD
 fi
 # This host's way to the network.
 for file in /etc/resolv.conf /etc/ssl/certs/ca-certificates.crt; do

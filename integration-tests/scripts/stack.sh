@@ -9,6 +9,7 @@ bin=${BIN_DIR:-$top/target/stack}
 state=${STACK_DIR:-/var/tmp/docker-rs-stack}
 run=${STACK_RUN:-/run/docker-rs-stack}
 socket=$run/docker.sock
+cgroup=/${run##*/}
 busybox=$(find "$top/.cache/busybox" -name busybox -type f -perm -100 2>/dev/null | head -1)
 image=${IMAGE:-busybox}
 docker() { "$bin/docker-rs" -H "unix://$socket" "$@"; }
@@ -27,7 +28,7 @@ up() {
   fi
   mkdir -p "$state" "$run"
   setsid "$bin/dockerd-rs" --data-root "$state" --exec-root "$run" --pidfile "$run/dockerd.pid" \
-    -H "unix://$socket" >"$state/dockerd.log" 2>&1 </dev/null &
+    -H "unix://$socket" --cgroup-parent "$cgroup" >"$state/dockerd.log" 2>&1 </dev/null &
   local daemon=$!
   for _ in $(seq 200); do
     docker version >/dev/null 2>&1 && return
@@ -65,6 +66,7 @@ down() {
   if [ -n "$bridge" ] && [ -e "/sys/class/net/$bridge" ]; then "$busybox" ip link delete "$bridge"; fi
   awk -v a="$state" -v b="$run" '{ if (index($5, a "/") == 1 || index($5, b "/") == 1) print $5 }' /proc/self/mountinfo |
     sort -r | while read -r mount; do umount -l "$mount"; done
+  find /sys/fs/cgroup -maxdepth 2 -type d -path "/sys/fs/cgroup*$cgroup" -exec rmdir {} +
   rm -rf --one-file-system "$state" "$run"
 }
 
