@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
 use crate::seccomp::Program;
-use crate::spec::oci::Hooks;
+use crate::spec::oci::{Hooks, LinuxResources};
+use crate::spec::process::Inherited;
 use crate::sys::{errno_of, errno_text};
 
 pub(crate) const OCI_VERSION: &str = "1.3.0";
@@ -84,6 +85,11 @@ pub(crate) struct Record {
     pub(crate) new_keyring: bool,
     pub(crate) seccomp_flags: u32,
     pub(crate) seccomp_notifies: bool,
+    pub(crate) inherited: Inherited,
+    /// The limits that hold now, devices excepted.
+    pub(crate) resources: LinuxResources,
+    /// Nothing outlives the first process of a pid namespace of its own.
+    pub(crate) private_pids: bool,
 }
 
 const RUNTIME: &str = "runc-rs";

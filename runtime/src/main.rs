@@ -38,9 +38,9 @@ const FLAGS: &[Flag] = &[
     ("help", "h", false),
 ];
 
-const COMMANDS: [&str; 12] = [
-    "create", "delete", "exec", "features", "kill", "list", "pause", "ps", "resume", "run", "spec",
-    "start",
+const COMMANDS: [&str; 14] = [
+    "create", "delete", "events", "exec", "features", "kill", "list", "pause", "ps", "resume",
+    "run", "spec", "start", "update",
 ];
 
 fn main() -> ExitCode {
@@ -117,6 +117,7 @@ fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::
     match command {
         "create" => commands::create::run(globals, arguments),
         "delete" => commands::delete::run(globals, arguments),
+        "events" => commands::events::run(globals, arguments),
         "exec" => commands::exec::run(globals, arguments),
         "features" => commands::features::run(),
         "kill" => commands::kill::run(globals, arguments),
@@ -128,9 +129,8 @@ fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::
         "spec" => commands::spec::run(arguments),
         "start" => commands::start::run(globals, arguments),
         "state" => commands::state::run(globals, arguments),
-        "checkpoint" | "restore" | "events" | "update" => {
-            anyhow::bail!("{command} is not supported yet")
-        }
+        "update" => commands::update::run(globals, arguments),
+        "checkpoint" | "restore" => anyhow::bail!("not supported: {command}"),
         // Compat: podman matches this text to learn what is there.
         _ => anyhow::bail!("No help topic for '{command}'"),
     }

@@ -59,7 +59,7 @@ const SEALS: SealFlags =
 
 fn read_only_mount() -> io::Result<OwnedFd> {
     let tree = mount::clone_tree(rustix::fs::CWD, Path::new(SELF), false)?;
-    mount::set_attributes(tree.as_fd(), false, mount::ATTR_RDONLY, 0)?;
+    mount::set_attributes(tree.as_fd(), mount::ATTR_RDONLY, 0, mount::Target::Detached)?;
     Ok(tree)
 }
 

@@ -7,6 +7,7 @@
 
 mod bundle;
 mod exec;
+mod fields;
 mod lifecycle;
 mod process;
 mod red_team;

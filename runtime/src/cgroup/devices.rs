@@ -224,6 +224,8 @@ const ALWAYS: &[(Kind, Option<u32>, Option<u32>, u8)] = &[
     (Kind::Char, Some(1), Some(9), MKNOD | READ | WRITE),
     (Kind::Char, Some(136), None, MKNOD | READ | WRITE),
     (Kind::Char, Some(5), Some(2), MKNOD | READ | WRITE),
+    // Compat: tun, though no node is made for it.
+    (Kind::Char, Some(10), Some(200), MKNOD | READ | WRITE),
 ];
 
 #[cfg(test)]

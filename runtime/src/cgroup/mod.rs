@@ -13,6 +13,7 @@ mod devices;
 mod file;
 mod layout;
 mod processes;
+mod stats;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::spec::oci::{LinuxRdma, LinuxResources};
+use crate::sys::{errno_of, errno_text};
 use devices::{DevicePolicy, DeviceRuleError};
 use layout::Layout;
 
@@ -38,14 +40,14 @@ pub(crate) enum CgroupError {
     NotMounted,
     #[error("cgroupsPath {0:?} names no cgroup")]
     EmptyPath(String),
-    #[error("read {path}: {source}")]
+    #[error("read {}: {}", path.display(), errno_text(errno_of(source)))]
     Read { path: PathBuf, source: io::Error },
     // Compat: `failed to write` is what runc's callers look for.
-    #[error("failed to write {value:?}: write {path}: {source}")]
+    #[error("failed to write {value:?}: write {}: {}", path.display(), errno_text(errno_of(source)))]
     Write { path: PathBuf, value: String, source: io::Error },
-    #[error("create cgroup {path}: {source}")]
+    #[error("create cgroup {}: {}", path.display(), errno_text(errno_of(source)))]
     Create { path: PathBuf, source: io::Error },
-    #[error("unable to remove cgroup {path}: {source}")]
+    #[error("unable to remove cgroup {}: {}", path.display(), errno_text(errno_of(source)))]
     Remove { path: PathBuf, source: io::Error },
     #[error("cannot set {0} limit: the controller is not mounted")]
     NoController(&'static str),
@@ -57,6 +59,17 @@ pub(crate) enum CgroupError {
     UnifiedOnV1(String),
     #[error("unable to set memory limit to {limit} (current usage: {usage}, peak usage: {peak})")]
     MemoryInUse { limit: i64, usage: String, peak: String },
+    // Compat: runc's sentences.
+    #[error("invalid --cgroup argument: {0}")]
+    SubCgroup(String),
+    #[error("invalid --cgroup argument: {0} (missing <controller>: prefix)")]
+    SubCgroupPrefix(String),
+    #[error("{0} is not a sub cgroup path")]
+    NotBelow(String),
+    #[error("unknown controller {0} in SubCgroupPaths")]
+    UnknownController(String),
+    #[error("rejecting memory limit {limit}: {usage} bytes are in use")]
+    MemoryBelowUsage { limit: i64, usage: String },
     #[error("invalid memory swappiness value: {0} (valid range is 0-100)")]
     Swappiness(u64),
     #[error("unable to set swap limit without memory limit")]
@@ -69,9 +82,9 @@ pub(crate) enum CgroupError {
     SharesBelow(u64),
     #[error("devices: {0}")]
     DeviceRule(DeviceRuleError),
-    #[error("device program of {path}: {source}")]
+    #[error("device program of {}: {}", path.display(), errno_text(errno_of(source)))]
     DeviceProgram { path: PathBuf, source: io::Error },
-    #[error("kill process {pid}: {source}")]
+    #[error("kill process {pid}: {}", errno_text(errno_of(source)))]
     Kill { pid: i32, source: io::Error },
     #[error("unknown signal {0}")]
     Signal(i32),
@@ -141,6 +154,36 @@ impl Cgroup {
         &self.paths
     }
 
+    /// The same places, each a way further down: `exec --cgroup [CONTROLLERS:]PATH`.
+    pub(crate) fn within(&self, wanted: &[String]) -> Result<Self, Error> {
+        let mut paths = self.paths.clone();
+        for argument in wanted {
+            let (controllers, path) = match argument.split(':').collect::<Vec<_>>().as_slice() {
+                // Compat: one path without controllers is meant for all of them.
+                [path] if wanted.len() == 1 => (None, *path),
+                [_] => return Err(Error::SubCgroupPrefix(argument.clone())),
+                [controllers, path] => (Some(*controllers), *path),
+                _ => return Err(Error::SubCgroup(argument.clone())),
+            };
+            if Path::new(path).components().any(|part| part == std::path::Component::ParentDir) {
+                return Err(Error::NotBelow(path.to_owned()));
+            }
+            let below = path.trim_start_matches('/');
+            match controllers {
+                None => paths.values_mut().for_each(|place| place.push(below)),
+                Some(names) => {
+                    for name in names.split(',') {
+                        let place = paths
+                            .get_mut(name)
+                            .ok_or_else(|| Error::UnknownController(name.to_owned()))?;
+                        place.push(below);
+                    }
+                }
+            }
+        }
+        Ok(Self { paths })
+    }
+
     pub(crate) fn create(&self) -> Result<(), Error> {
         let layout = Layout::read()?;
         let unified = layout.unified.map(|(mount_point, _)| mount_point);
@@ -188,6 +231,21 @@ impl Cgroup {
             Some(directory) => v2::apply(directory, resources),
             None => v1::apply(&self.paths, resources),
         }
+    }
+
+    /// Fields of `resources` that this host's cgroups have no file for. Compat: runc passes over
+    /// them, so that a configuration written for another host still runs.
+    pub(crate) fn ignored(resources: &LinuxResources) -> Vec<&'static str> {
+        let mut ignored = Vec::new();
+        if resources.memory.as_ref().is_some_and(|memory| limit(memory.kernel).is_some()) {
+            ignored.push("memory.kernel");
+        }
+        let old_only = v2::without_a_file(resources);
+        // Reading where cgroups are mounted costs time; almost nobody sets these.
+        if !old_only.is_empty() && Layout::read().is_ok_and(|layout| layout.is_v2()) {
+            ignored.extend(old_only);
+        }
+        ignored
     }
 
     pub(crate) fn pids(&self, recursive: bool) -> Result<Vec<i32>, Error> {

@@ -135,7 +135,7 @@ fn apply_memory(controllers: &Controllers<'_>, memory: &LinuxMemory) -> Result<(
         set("memory.soft_limit_in_bytes", value)?;
     }
     if let Some(value) = limit(memory.kernel_tcp) {
-        set("memory.kmem.tcp.limit_in_bytes", value)?;
+        optional(set("memory.kmem.tcp.limit_in_bytes", value))?;
     }
     // Compat: runc 1.1 accepts a kernel memory limit and ignores it; kernels no longer have it.
     if memory.disable_oom_killer == Some(true) {

@@ -57,6 +57,14 @@ pub(super) fn apply(directory: &Path, resources: &LinuxResources) -> Result<(), 
         set("pids.max", &max_or(value))?;
     }
     if let Some(memory) = &resources.memory {
+        if let Some(limit) = limit(memory.limit).filter(|limit| *limit > 0)
+            && memory.check_before_update == Some(true)
+        {
+            let usage = read(directory, "memory.current")?;
+            if usage.parse::<i64>().is_ok_and(|usage| usage > limit) {
+                return Err(Error::MemoryBelowUsage { limit, usage });
+            }
+        }
         apply_memory(memory, &set)?;
     }
     if let Some(io) = &resources.block_io {
@@ -85,6 +93,34 @@ pub(super) fn apply(directory: &Path, resources: &LinuxResources) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// What only v1 can do.
+pub(super) fn without_a_file(resources: &LinuxResources) -> Vec<&'static str> {
+    let memory = resources.memory.clone().unwrap_or_default();
+    let cpu = resources.cpu.clone().unwrap_or_default();
+    let io = resources.block_io.as_ref();
+    let network = resources.network.as_ref();
+    let leaf = |io: &LinuxBlockIo| {
+        io.leaf_weight.is_some_and(|weight| weight != 0)
+            || io.weight_device.iter().any(|device| device.leaf_weight.is_some_and(|w| w != 0))
+    };
+    [
+        (limit(memory.kernel_tcp).is_some(), "memory.kernelTCP"),
+        (memory.swappiness.is_some_and(|value| value != u64::MAX), "memory.swappiness"),
+        (memory.disable_oom_killer == Some(true), "memory.disableOOMKiller"),
+        (limit(cpu.realtime_runtime).is_some(), "cpu.realtimeRuntime"),
+        (cpu.realtime_period.is_some_and(|period| period != 0), "cpu.realtimePeriod"),
+        (io.is_some_and(leaf), "blockIO.leafWeight"),
+        (
+            network.is_some_and(|network| network.class_id.is_some_and(|id| id != 0)),
+            "network.classID",
+        ),
+        (network.is_some_and(|network| !network.priorities.is_empty()), "network.priorities"),
+    ]
+    .into_iter()
+    .filter_map(|(is_set, name)| is_set.then_some(name))
+    .collect()
 }
 
 /// A file that is not there mostly means a controller that was not handed down.
@@ -149,7 +185,9 @@ fn apply_cpu(cpu: &LinuxCpu, set: Set<'_>) -> Result<(), Error> {
     let period = cpu.period.filter(|period| *period != 0);
     if quota.is_some() || period.is_some() {
         let quota = quota.filter(|quota| *quota > 0).map_or("max".to_owned(), |q| q.to_string());
-        set("cpu.max", &format!("{quota} {}", period.unwrap_or(DEFAULT_PERIOD)))?;
+        // A missing period keeps what the file has.
+        let period = period.map_or_else(String::new, |period| format!(" {period}"));
+        set("cpu.max", &format!("{quota}{period}"))?;
     }
     if let Some(burst) = burst.filter(|_| !early) {
         set("cpu.max.burst", &burst)?;
@@ -216,5 +254,3 @@ pub(super) fn io_weight(weight: u16) -> u64 {
 fn max_or(value: i64) -> String {
     if value < 0 { "max".to_owned() } else { value.to_string() }
 }
-
-const DEFAULT_PERIOD: u64 = 100_000;

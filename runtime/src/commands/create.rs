@@ -14,9 +14,10 @@ use crate::container::{Container, Lock, Record, process_stat};
 use crate::hooks;
 use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
 use crate::init::{self, Birth};
+use crate::spec::mounts::{MountAction, map_text};
 use crate::spec::oci::{IdMapping, LinuxResources, Spec};
-use crate::spec::plan::{Choices, MountAction, Plan};
-use crate::spec::process::unavailable;
+use crate::spec::plan::{Choices, Plan};
+use crate::spec::process::{Inherited, ProcessPlan, unavailable};
 use crate::sys::clone::Side;
 use crate::sys::{self, errno_of, errno_text};
 
@@ -55,21 +56,20 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
 pub(crate) struct Options {
     pub(crate) bundle: PathBuf,
     pub(crate) console_socket: Option<PathBuf>,
+    pidfd_socket: Option<PathBuf>,
     pid_file: Option<PathBuf>,
     choices: Choices,
 }
 
 impl Options {
     pub(crate) fn new(parsed: &Parsed) -> anyhow::Result<Self> {
-        if parsed.get("pidfd-socket").is_some() {
-            bail!("--pidfd-socket is not supported yet");
-        }
         let path = |name: &str| -> anyhow::Result<Option<PathBuf>> {
             parsed.get(name).map(|path| Ok(std::path::absolute(path)?)).transpose()
         };
         Ok(Self {
             bundle: path("bundle")?.map_or_else(std::env::current_dir, Ok)?,
             console_socket: path("console-socket")?,
+            pidfd_socket: path("pidfd-socket")?,
             pid_file: path("pid-file")?,
             choices: Choices {
                 no_pivot: parsed.is_set("no-pivot"),
@@ -88,6 +88,13 @@ pub(crate) fn connect_console(path: &Path) -> anyhow::Result<OwnedFd> {
     sys::socket::connect(path).map_err(|error| {
         anyhow!("dial unix {}: connect: {}", path.display(), errno_text(errno_of(&error)))
     })
+}
+
+/// Hands a pidfd of the process to whoever listens. Compat: the payload names its kind.
+pub(super) fn send_pidfd(path: &Path, pid: i32, kind: &[u8]) -> anyhow::Result<()> {
+    let socket = connect_console(path)?;
+    let pidfd = sys::clone::pidfd_open(pid).context("pidfd_open")?;
+    sys::socket::send_fds(socket.as_fd(), kind, &[pidfd.as_fd()]).context("send pidfd")
 }
 
 /// A bundle directory and its configuration.
@@ -135,7 +142,7 @@ pub(crate) fn make(
         plan.process.env.push(format!("LISTEN_FDS={listen}"));
         plan.process.env.push("LISTEN_PID=1".to_owned());
     }
-    warn_of_capabilities(globals, bundle);
+    warn(globals, bundle);
     let record = Record {
         id: id.to_owned(),
         created: jiff::Timestamp::now().to_string(),
@@ -144,6 +151,11 @@ pub(crate) fn make(
         annotations: bundle.spec.annotations.clone(),
         hooks: plan.hooks.clone(),
         new_keyring: plan.new_keyring,
+        inherited: Inherited::of(&bundle.spec, &plan.process),
+        resources: bundle.spec.linux.as_ref().map_or_else(LinuxResources::default, |linux| {
+            LinuxResources { devices: Vec::new(), ..linux.resources.clone() }
+        }),
+        private_pids: plan.creates(libc::CLONE_NEWPID),
         seccomp_flags: plan.seccomp.as_ref().map_or(0, |program| program.flags),
         seccomp_notifies: plan.seccomp.as_ref().is_some_and(|program| program.needs_listener),
         ..Default::default()
@@ -210,9 +222,13 @@ fn build(
     let state = container.record.hook_state("created", pid);
     hooks::run_all(&plan.hooks.prestart, "prestart", &state).map_err(init_error)?;
     hooks::run_all(&plan.hooks.create_runtime, "createRuntime", &state).map_err(init_error)?;
+    apply_schedule(&plan.process, pid)?;
     proceed(&channel)?;
     expect(&channel, plan, bundle, &FromInit::Ready)?;
 
+    if let Some(path) = &options.pidfd_socket {
+        send_pidfd(path, pid, b"standard")?;
+    }
     container.record.complete = true;
     container.save()?;
     if let Some(path) = &options.pid_file {
@@ -276,10 +292,7 @@ fn prepare_from_outside(plan: &Plan, pid: i32) -> anyhow::Result<()> {
     apply_limits(&plan.process, pid)
 }
 
-pub(super) fn apply_limits(
-    process: &crate::spec::process::ProcessPlan,
-    pid: i32,
-) -> anyhow::Result<()> {
+pub(super) fn apply_limits(process: &ProcessPlan, pid: i32) -> anyhow::Result<()> {
     for (resource, soft, hard) in &process.rlimits {
         sys::identity::set_rlimit(pid, *resource, *soft, *hard).map_err(|error| {
             anyhow!(
@@ -296,12 +309,26 @@ pub(super) fn apply_limits(
     Ok(())
 }
 
+/// From outside too: a user namespace may not raise its own priority.
+pub(super) fn apply_schedule(process: &ProcessPlan, pid: i32) -> anyhow::Result<()> {
+    let failed = |what: &str, error: io::Error| {
+        anyhow!(
+            "unable to start container process: error setting {what}: {}",
+            errno_text(errno_of(&error))
+        )
+    };
+    if let Some(scheduler) = &process.scheduler {
+        sys::schedule::set_scheduler(pid, scheduler).map_err(|error| failed("scheduler", error))?;
+    }
+    if let Some(priority) = process.io_priority {
+        sys::schedule::set_io_priority(pid, priority)
+            .map_err(|error| failed("io priority", error))?;
+    }
+    Ok(())
+}
+
 fn write_map(pid: i32, name: &str, mappings: &[IdMapping]) -> anyhow::Result<()> {
-    let text: String = mappings
-        .iter()
-        .map(|mapping| format!("{} {} {}\n", mapping.container_id, mapping.host_id, mapping.size))
-        .collect();
-    std::fs::write(format!("/proc/{pid}/{name}"), text)
+    std::fs::write(format!("/proc/{pid}/{name}"), map_text(mappings))
         .map_err(|error| anyhow!("failed to write {name}: {}", errno_text(errno_of(&error))))
 }
 
@@ -384,12 +411,20 @@ fn undo(globals: &Globals, container: &Container) {
     }
 }
 
-fn warn_of_capabilities(globals: &Globals, bundle: &Bundle) {
+/// What will not be as the specification says, and yet is no error.
+fn warn(globals: &Globals, bundle: &Bundle) {
     let sets = bundle.spec.process.as_ref().and_then(|process| process.capabilities.as_ref());
     if let (Some(sets), Ok(held)) = (sets, sys::identity::permitted()) {
         let missing = unavailable(sets, held);
         if !missing.is_empty() {
             globals.log.warn(&format!("ignoring unknown or unavailable capabilities: {missing:?}"));
         }
+    }
+    let Some(linux) = &bundle.spec.linux else { return };
+    if !linux.mount_label.is_empty() && !sys::label::selinux_enabled() {
+        globals.log.warn("ignoring linux.mountLabel: SELinux is disabled");
+    }
+    for field in Cgroup::ignored(&linux.resources) {
+        globals.log.warn(&format!("ignoring linux.resources.{field}: cgroups here have none"));
     }
 }

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 
-use super::create::{Bundle, apply_limits, connect_console, hand_over_listener};
-use super::{Globals, listen_fds, parse, write_pid_file};
+use super::create::{
+    Bundle, apply_limits, apply_schedule, connect_console, hand_over_listener, send_pidfd,
+};
+use super::{Globals, Usage, listen_fds, parse, program, write_pid_file};
 use crate::args::{Flag, Order, Parsed};
+use crate::cgroup::Cgroup;
 use crate::container::{Container, Status};
 use crate::foreground::Foreground;
 use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
@@ -15,6 +18,7 @@ use crate::init::{self, Entry};
 use crate::seccomp::Program;
 use crate::spec::oci::{Capabilities, Process, User};
 use crate::spec::process::ProcessPlan;
+use crate::spec::schedule::MemoryPolicyPlan;
 use crate::sys::clone::{Side, pidfd_open};
 use crate::sys::{self, errno_of, errno_text};
 
@@ -41,17 +45,12 @@ const FLAGS: &[Flag] = &[
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let parsed = parse(arguments, FLAGS, Order::UntilProgram)?;
     let Some(id) = parsed.words.first() else {
-        bail!("runc: \"exec\" requires a minimum of 1 argument(s)");
+        bail!(Usage(format!("{}: \"exec\" requires a minimum of 1 argument(s)", program())));
     };
     execute(globals, id, &parsed).context("exec failed")
 }
 
 fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
-    for name in ["pidfd-socket", "cgroup"] {
-        if parsed.get(name).is_some() {
-            bail!("--{name} is not supported yet");
-        }
-    }
     let container = Container::load(&globals.root, id)?;
     match container.status() {
         // Compat: runc's sentences.
@@ -61,12 +60,13 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
         }
         _ => {}
     }
-    let process = process(&container, parsed)?;
+    let mut process = process(&container, parsed)?;
+    let inherited = &container.record.inherited;
+    inherited.fill(&mut process);
     let held = sys::identity::permitted().unwrap_or(u64::MAX);
     let mut plan = ProcessPlan::new(&process, held)?;
-    if plan.has_io_priority_or_scheduler {
-        bail!("process.ioPriority and process.scheduler is not supported");
-    }
+    plan.personality = inherited.personality;
+    plan.memory_policy = inherited.memory_policy.as_ref().map(MemoryPolicyPlan::new).transpose()?;
     let listen = listen_fds();
     plan.preserve_fds = parsed.number("preserve-fds")? + listen;
     if listen > 0 {
@@ -88,7 +88,11 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
         (None, Some(path)) => Some(connect_console(path)?),
         (None, None) => None,
     };
-    let pid = enter(&container, &plan, filter.as_ref(), console)?;
+    let cgroup = container.cgroup().within(&parsed.all("cgroup"))?;
+    let pid = enter(&container, &cgroup, &plan, filter.as_ref(), console)?;
+    if let Some(path) = parsed.get("pidfd-socket") {
+        send_pidfd(Path::new(path), pid, b"setns")?;
+    }
     if let Some(path) = parsed.get("pid-file") {
         write_pid_file(Path::new(path), pid)?;
     }
@@ -179,6 +183,7 @@ fn parse_id(text: &str) -> anyhow::Result<u32> {
 
 fn enter(
     container: &Container,
+    cgroup: &Cgroup,
     plan: &ProcessPlan,
     filter: Option<&Program>,
     console: Option<OwnedFd>,
@@ -217,17 +222,29 @@ fn enter(
             pid
         }
     };
-    let admitted = container
-        .cgroup()
-        .join(pid)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| apply_limits(plan, pid))
-        .and_then(|()| converse(container, &channel));
+    let admitted = admit(cgroup, plan, pid).and_then(|()| converse(container, &channel));
     if admitted.is_err() {
         drop(sys::process::kill(pid, libc::SIGKILL));
         drop(sys::clone::wait(pid, true));
     }
     admitted.map(|()| pid)
+}
+
+/// What only the runtime's own rights can do to the process.
+fn admit(cgroup: &Cgroup, plan: &ProcessPlan, pid: i32) -> anyhow::Result<()> {
+    let pin = |mask: &[u64]| {
+        if mask.is_empty() {
+            return Ok(());
+        }
+        sys::schedule::set_affinity(pid, mask)
+            .map_err(|error| anyhow!("set CPU affinity: {}", errno_text(errno_of(&error))))
+    };
+    let (before, after) = plan.affinity.as_ref().map_or((&[][..], &[][..]), |(a, b)| (a, b));
+    pin(before)?;
+    cgroup.join(pid)?;
+    pin(after)?;
+    apply_limits(plan, pid)?;
+    apply_schedule(plan, pid)
 }
 
 /// Through the handshake to the exec: the socket closes with it.

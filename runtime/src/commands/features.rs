@@ -5,7 +5,7 @@ use serde_json::json;
 use super::print;
 use crate::container::OCI_VERSION;
 use crate::seccomp;
-use crate::spec::{options, process::CAPABILITIES};
+use crate::spec::{options, process::CAPABILITIES, schedule};
 
 pub(crate) fn run() -> anyhow::Result<u8> {
     let features = json!({
@@ -15,10 +15,7 @@ pub(crate) fn run() -> anyhow::Result<u8> {
             "prestart", "createRuntime", "createContainer", "startContainer", "poststart",
             "poststop",
         ],
-        "mountOptions": options::names()
-            .into_iter()
-            .filter(|name| !name.ends_with("idmap"))
-            .collect::<Vec<_>>(),
+        "mountOptions": options::names(),
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": CAPABILITIES.as_slice(),
@@ -32,11 +29,14 @@ pub(crate) fn run() -> anyhow::Result<u8> {
                 "archs": seccomp::known_arches(),
             },
             "apparmor": {"enabled": true},
-            "selinux": {"enabled": false},
+            "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},
-            "mountExtensions": {"idmap": {"enabled": false}},
+            "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": false},
-            "memoryPolicy": {},
+            "memoryPolicy": {
+                "modes": schedule::memory_modes().collect::<Vec<_>>(),
+                "flags": schedule::memory_flags().collect::<Vec<_>>(),
+            },
         },
         "annotations": {
             "org.opencontainers.runc.checkpoint.enabled": "false",

@@ -3,7 +3,7 @@
 use anyhow::{anyhow, bail};
 use std::os::fd::AsFd;
 
-use super::{Globals, parse, print};
+use super::{Globals, Usage, parse, print, program};
 use crate::args::{Flag, Order};
 use crate::container::{Container, Status};
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
@@ -15,8 +15,8 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
     let (id, signal) = match parsed.words.as_slice() {
         [id] => (id, "SIGTERM"),
         [id, signal] => (id, signal.as_str()),
-        [] => bail!("runc: \"kill\" requires a minimum of 1 argument"),
-        _ => bail!("runc: \"kill\" requires a maximum of 2 arguments"),
+        [] => bail!(usage("a minimum of 1")),
+        _ => bail!(usage("a maximum of 2")),
     };
     let signal = parse_signal(signal).ok_or_else(|| anyhow!("unknown signal {signal:?}"))?;
     let container = Container::load(&globals.root, id)?;
@@ -28,6 +28,10 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
     Ok(0)
 }
 
+fn usage(what: &str) -> Usage {
+    Usage(format!("{}: \"kill\" requires {what} argument(s)", program()))
+}
+
 /// Compat: callers match `container not running`.
 pub(crate) fn send(container: &Container, signal: i32) -> anyhow::Result<()> {
     let gone = || anyhow!("container not running");
@@ -36,10 +40,20 @@ pub(crate) fn send(container: &Container, signal: i32) -> anyhow::Result<()> {
     if container.status() == Status::Stopped {
         return Err(gone());
     }
-    match pidfd_send_signal(pidfd.as_fd(), signal) {
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(gone()),
-        result => Ok(result?),
+    if signal == libc::SIGKILL && !container.record.private_pids {
+        // Nothing ends the others: they are no children of a pid namespace's first process.
+        container.cgroup().kill_all(signal)?;
+        return Ok(());
     }
+    match pidfd_send_signal(pidfd.as_fd(), signal) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(gone()),
+        result => result?,
+    }
+    // On cgroup v1 what is frozen dies when it thaws.
+    if signal == libc::SIGKILL && container.cgroup().is_frozen().unwrap_or(false) {
+        container.cgroup().freeze(false)?;
+    }
+    Ok(())
 }
 
 /// `9`, `KILL`, `SIGKILL`, `RTMIN+3`.
@@ -104,7 +118,7 @@ const PS_FLAGS: &[Flag] = &[("format", "f", true)];
 pub(crate) fn ps(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let parsed = parse(arguments, PS_FLAGS, Order::UntilProgram)?;
     let Some(id) = parsed.words.first() else {
-        bail!("runc: \"ps\" requires a minimum of 1 argument");
+        bail!(Usage(format!("{}: \"ps\" requires a minimum of 1 argument(s)", program())));
     };
     let container = Container::load(&globals.root, id)?;
     let pids = container.cgroup().pids(true)?;

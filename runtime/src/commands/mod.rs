@@ -3,6 +3,7 @@
 
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod features;
 pub(crate) mod kill;
@@ -12,6 +13,7 @@ pub(crate) mod run;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod state;
+pub(crate) mod update;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -46,9 +48,17 @@ pub(crate) fn parse_one(
             let bundle = Path::new(file).parent().unwrap_or(Path::new("."));
             bail!("run takes a bundle, not a file: runc-rs run --bundle {} {id}", bundle.display())
         }
-        // Compat: runc's sentence.
-        _ => bail!("runc: \"{command}\" requires exactly 1 argument(s)"),
+        _ => bail!(Usage(format!("{}: \"{command}\" requires exactly 1 argument(s)", program()))),
     }
+}
+
+/// A command line that cannot be meant. Compat: runc's sentences, which start with its own name.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+pub(crate) fn program() -> String {
+    std::env::args().next().unwrap_or_default()
 }
 
 pub(crate) fn parse(

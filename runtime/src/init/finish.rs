@@ -48,26 +48,66 @@ fn home_of(passwd: &str, uid: u32) -> Option<&str> {
     })
 }
 
-/// Opens where the label of the next exec is written, on the host's procfs.
-pub(super) fn prepare_label(process: &ProcessPlan) -> Result<Option<OwnedFd>, Failure> {
-    let profile = &process.apparmor_profile;
-    if profile.is_empty() {
-        return Ok(None);
+/// A label for the next exec: where it is written, on the host's procfs, and what.
+#[derive(Debug)]
+pub(super) struct Label {
+    file: OwnedFd,
+    text: String,
+    /// Compat: the sentence of runc that the failure ends.
+    what: &'static str,
+}
+
+/// Opens where the labels are written while the host's procfs is in reach.
+pub(super) fn prepare_labels(process: &ProcessPlan) -> Result<Vec<Label>, Failure> {
+    let mut labels = Vec::new();
+    let (profile, context) = (&process.apparmor_profile, &process.selinux_label);
+    if profile.is_empty() && context.is_empty() {
+        return Ok(labels);
     }
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = rustix::fs::open("/proc", flags, Mode::empty()).step(Step::Label, "open /proc")?;
-    open_proc(proc.as_fd(), "self/attr/apparmor/exec", OFlags::WRONLY)
-        .or_else(|_| open_proc(proc.as_fd(), "self/attr/exec", OFlags::WRONLY))
-        .map(Some)
-        .step(Step::Label, &format!("apparmor profile {profile}"))
+    let open = |path: &str| open_proc(proc.as_fd(), path, OFlags::WRONLY);
+    if !context.is_empty() {
+        let what = "unable to set selinux exec label: write /proc/self/attr/exec";
+        let file = open("self/attr/exec").step(Step::Label, what)?;
+        labels.push(Label { file, text: context.clone(), what });
+    }
+    if !profile.is_empty() {
+        let what = "unable to apply apparmor profile: apparmor failed to apply profile: write \
+                    /proc/self/attr/exec";
+        let file = open("self/attr/apparmor/exec")
+            .or_else(|_| open("self/attr/exec"))
+            .step(Step::Label, what)?;
+        labels.push(Label { file, text: format!("exec {profile}"), what });
+    }
+    Ok(labels)
 }
 
-pub(super) fn apply_label(label: Option<OwnedFd>, process: &ProcessPlan) -> Result<(), Failure> {
-    let Some(fd) = label else { return Ok(()) };
-    let text = format!("exec {}", process.apparmor_profile);
-    rustix::io::write(&fd, text.as_bytes())
-        .map(drop)
-        .step(Step::Label, &format!("apparmor profile {}", process.apparmor_profile))
+/// The SELinux label of the keyring to come, through the host's procfs.
+pub(super) fn label_keys(process: &ProcessPlan) -> Result<(), Failure> {
+    let label = &process.selinux_label;
+    if label.is_empty() {
+        return Ok(());
+    }
+    std::fs::write("/proc/self/attr/keycreate", label).step(Step::Label, "set key label")
+}
+
+pub(super) fn apply_labels(labels: Vec<Label>) -> Result<(), Failure> {
+    for Label { file, text, what } in labels {
+        rustix::io::write(&file, text.as_bytes()).map(drop).step(Step::Label, what)?;
+    }
+    Ok(())
+}
+
+/// What a process does to itself that no other can do for it.
+pub(super) fn settle(process: &ProcessPlan) -> Result<(), Failure> {
+    if let Some(persona) = process.personality {
+        sys::identity::set_personality(persona).step(Step::Personality, "personality")?;
+    }
+    if let Some(policy) = &process.memory_policy {
+        sys::schedule::set_memory_policy(policy).step(Step::Personality, "set memory policy")?;
+    }
+    Ok(())
 }
 
 /// Closes all but the standard and the preserved descriptors and the two we still need. They

@@ -124,7 +124,6 @@ impl Failure {
             Step::Cwd => format!("chdir to cwd ({detail:?}) set in config.json failed"),
             Step::Sysctl => format!("write sysctl key {detail}"),
             Step::Hostname => format!("set {detail}"),
-            Step::Label => format!("apply label: {detail}"),
             Step::Seccomp => "error installing seccomp filter".to_owned(),
             Step::Capabilities => format!("apply caps: {detail}"),
             Step::User => detail.clone(),
@@ -134,6 +133,7 @@ impl Failure {
             Step::Handshake
             | Step::Session
             | Step::Keyring
+            | Step::Label
             | Step::Network
             | Step::Hook
             | Step::Console

@@ -92,6 +92,7 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     let Birth { plan, channel, exec_fifo, console, cgroup_mount, hook_state } = birth;
     sys::identity::set_umask(0);
     channel.wait()?;
+    finish::label_keys(&plan.process)?;
 
     if !plan.needs_stage() {
         namespaces::join(plan, false)?;
@@ -147,13 +148,10 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     rootfs::mask(plan, &root)?;
     mounts::finish_read_only(plan, &root)?;
     let home = finish::home(&root, &plan.process);
-    let label = finish::prepare_label(&plan.process)?;
+    let labels = finish::prepare_labels(&plan.process)?;
     rootfs::enter(plan, &root)?;
-    if let Some(persona) = plan.personality {
-        sys::identity::set_personality(persona).step(Step::Personality, "personality")?;
-    }
-
-    finish::apply_label(label, &plan.process)?;
+    finish::settle(&plan.process)?;
+    finish::apply_labels(labels)?;
     // From here on owners of closed descriptors may not be dropped: nothing returns.
     drop(root);
     let (channel, exec_fifo) = finish::shed_descriptors(&plan.process, channel, Some(exec_fifo))?;
@@ -241,7 +239,8 @@ fn entered(entry: Entry<'_>) -> Result<(), Failure> {
     let Entry { process, seccomp, channel, console, pidfd, namespaces, keyring: id } = entry;
     channel.wait()?;
     // Labels are written through a procfs that was opened out here.
-    let label = finish::prepare_label(process)?;
+    let labels = finish::prepare_labels(process)?;
+    finish::label_keys(process)?;
     if namespaces != 0 {
         sys::clone::setns(pidfd.as_fd(), namespaces)
             .step(Step::Namespace, "join the container's namespaces")?;
@@ -264,7 +263,8 @@ fn entered(entry: Entry<'_>) -> Result<(), Failure> {
     }
     let home = finish::home(&root, process);
     drop(root);
-    finish::apply_label(label, process)?;
+    finish::settle(process)?;
+    finish::apply_labels(labels)?;
     let (channel, _) = finish::shed_descriptors(process, channel, None)?;
     let command = match finish::become_process(process, seccomp, home, &channel) {
         Ok(command) => command,

@@ -8,8 +8,9 @@ use rustix::fs::{Mode, OFlags};
 
 use super::handshake::{Context as _, Failure, Step};
 use crate::cgroup::CgroupMount;
-use crate::spec::plan::{MountAction, Plan, PlannedMount, open_tree};
-use crate::sys::mount;
+use crate::spec::mounts::{MountAction, PlannedMount, Tree};
+use crate::spec::plan::Plan;
+use crate::sys::mount::{self, Target};
 use crate::sys::path::{PROC_MAGIC, RootFd, create_beneath, fs_magic, is_dir, open_beneath};
 use crate::sys::{errno_of, errno_text};
 
@@ -56,7 +57,7 @@ fn mount_one(
             let tree = match tree {
                 Some(tree) => tree,
                 None => {
-                    made = open_tree(source, options, plan.propagation)?;
+                    made = Tree::open(source, options, plan.propagation)?;
                     &made
                 }
             };
@@ -68,9 +69,7 @@ fn mount_one(
             if in_proc(destination) == Some("") && fs_magic(tree.as_fd())? != PROC_MAGIC {
                 return Err(io::Error::other("/proc can only be a procfs"));
             }
-            mount::attach(tree.as_fd(), target.as_fd())?;
-            // What was set on the detached copy came along; nothing is left to do.
-            return Ok(());
+            return tree.attach(target.as_fd(), options, plan.propagation);
         }
         MountAction::Cgroup => {
             let cgroup = cgroup.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
@@ -120,15 +119,16 @@ fn mount_one(
     }
     let mounted = root.resolve(destination)?;
     if options.recursive_set | options.recursive_clear != 0 {
-        mount::set_attributes(
+        mount::set_recursive_attributes(
             mounted.as_fd(),
-            true,
             options.recursive_set,
             options.recursive_clear,
         )?;
     }
     for flags in &options.propagation {
-        mount::set_propagation(mounted.as_fd(), *flags)?;
+        let recursive = flags & libc::MS_REC != 0;
+        let flags = flags & !libc::MS_REC;
+        mount::set_propagation(mounted.as_fd(), recursive, flags, Target::Attached)?;
     }
     Ok(())
 }
@@ -245,8 +245,7 @@ fn subdirectory(dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
 
 fn bind_host(host: &Path, target: std::os::fd::BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
     let tree = mount::clone_tree(rustix::fs::CWD, host, false)?;
-    mount::set_attributes(tree.as_fd(), false, attributes, 0)?;
-    mount::attach(tree.as_fd(), target)
+    mount::attach_with(tree.as_fd(), target, attributes)
 }
 
 /// What could be made read-only only after we had written to it.
@@ -257,7 +256,9 @@ pub(super) fn finish_read_only(plan: &Plan, root: &RootFd) -> Result<(), Failure
             && matches!(planned.action, MountAction::Filesystem)
         {
             root.resolve(&planned.destination)
-                .and_then(|fd| mount::set_attributes(fd.as_fd(), false, mount::ATTR_RDONLY, 0))
+                .and_then(|fd| {
+                    mount::set_attributes(fd.as_fd(), mount::ATTR_RDONLY, 0, Target::Attached)
+                })
                 .step(Step::ReadonlyPath, &planned.destination)?;
         }
     }

@@ -158,7 +158,7 @@ pub(super) fn mask(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
             Err(error) => return Err(Failure::new(Step::MaskedPath, &error, path.as_str())),
         };
         let done = if is_dir(target.as_fd()).step(Step::MaskedPath, path)? {
-            mask_directory(root, path, target.as_fd(), &mut empty)
+            mask_directory(root, path, target.as_fd(), &mut empty, &plan.mask_label)
         } else {
             mount::clone_tree(null.as_fd(), Path::new(""), false)
                 .and_then(|tree| mount::attach(tree.as_fd(), target.as_fd()))
@@ -174,12 +174,13 @@ fn mask_directory(
     path: &str,
     target: BorrowedFd<'_>,
     empty: &mut Option<OwnedFd>,
+    label: &str,
 ) -> io::Result<()> {
     if let Some(empty) = empty {
         let tree = mount::clone_tree(empty.as_fd(), Path::new(""), false)?;
         return mount::attach(tree.as_fd(), target);
     }
-    mount::mount_on("tmpfs", target, "tmpfs", libc::MS_RDONLY, "")?;
+    mount::mount_on("tmpfs", target, "tmpfs", libc::MS_RDONLY, label)?;
     *empty = Some(root.resolve(path)?);
     Ok(())
 }
@@ -195,10 +196,7 @@ pub(super) fn readonly_paths(plan: &Plan, root: &RootFd) -> Result<(), Failure> 
             Err(error) => return Err(Failure::new(Step::ReadonlyPath, &error, path.as_str())),
         };
         mount::clone_tree(target.as_fd(), Path::new(""), true)
-            .and_then(|tree| {
-                mount::set_attributes(tree.as_fd(), false, mount::ATTR_RDONLY, 0)?;
-                mount::attach(tree.as_fd(), target.as_fd())
-            })
+            .and_then(|tree| mount::attach_with(tree.as_fd(), target.as_fd(), mount::ATTR_RDONLY))
             .step(Step::ReadonlyPath, path)?;
     }
     Ok(())
@@ -261,7 +259,7 @@ pub(super) fn enter(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
         return mount::chroot_to(fd).step(Step::Pivot, "chroot");
     }
     if plan.rootfs_readonly {
-        mount::set_attributes(fd, false, mount::ATTR_RDONLY, 0)
+        mount::set_attributes(fd, mount::ATTR_RDONLY, 0, mount::Target::Attached)
             .step(Step::Rootfs, "make rootfs read-only")?;
     }
     if plan.no_pivot {

@@ -1,9 +1,11 @@
 //! From `config.json` to what will be done: load, check, plan.
 
+pub(crate) mod mounts;
 pub(crate) mod oci;
 pub(crate) mod options;
 pub(crate) mod plan;
 pub(crate) mod process;
+pub(crate) mod schedule;
 
 use std::io;
 use std::path::{Path, PathBuf};

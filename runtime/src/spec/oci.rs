@@ -54,9 +54,20 @@ pub(crate) struct Process {
     pub(crate) oom_score_adj: Option<i32>,
     #[serde(deserialize_with = "or_default")]
     pub(crate) selinux_label: String,
-    #[serde(rename = "ioPriority")]
     pub(crate) io_priority: Option<IoPriority>,
     pub(crate) scheduler: Option<Scheduler>,
+    #[serde(rename = "execCPUAffinity")]
+    pub(crate) exec_cpu_affinity: Option<CpuAffinity>,
+}
+
+/// CPUs of an exec before and after it enters the cgroup, as lists (`0-3,7`).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct CpuAffinity {
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) initial: String,
+    #[serde(rename = "final", deserialize_with = "or_default")]
+    pub(crate) last: String,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -205,7 +216,18 @@ pub(crate) struct Linux {
     pub(crate) time_offsets: Option<BTreeMap<String, TimeOffset>>,
     pub(crate) intel_rdt: Option<serde_json::Value>,
     pub(crate) net_devices: Option<serde_json::Value>,
-    pub(crate) memory_policy: Option<serde_json::Value>,
+    pub(crate) memory_policy: Option<MemoryPolicy>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct MemoryPolicy {
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) mode: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) nodes: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) flags: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::mounts::{self, PlannedMount, Surroundings};
 use super::oci::{self, Device, IdMapping, Spec};
-use super::options::{self, MountOptions};
-use super::process::{self, ProcessPlan};
+use super::options;
+use super::process::{ProcessError, ProcessPlan};
+use super::schedule::MemoryPolicyPlan;
 use crate::seccomp;
 use crate::sys::clone::{Flags, NEWTIME, ns};
 use crate::sys::{self, errno_of, errno_text};
@@ -18,17 +20,20 @@ use crate::sys::{self, errno_of, errno_text};
 pub(crate) enum PlanError {
     #[error("unsupported spec version: {0:?}")]
     Version(String),
-    #[error("config.json has no {0}")]
-    Missing(&'static str),
+    // Compat: runc's sentences.
+    #[error("root must be specified")]
+    NoRoot,
+    #[error("process property must not be empty")]
+    NoProcess,
     #[error(transparent)]
-    Process(process::ProcessError),
+    Process(ProcessError),
     #[error("invalid rootfs: {path}: {}", errno_text(errno_of(cause)))]
     Rootfs { path: String, cause: io::Error },
     #[error("namespace {0:?} does not exist")]
     UnknownNamespace(String),
     #[error("malformed spec file: duplicated ns {0:?}")]
     DuplicateNamespace(String),
-    #[error("{0} is not supported")]
+    #[error("not supported: {0}")]
     Unsupported(&'static str),
     #[error("error opening namespace path {path}: {}", errno_text(errno_of(cause)))]
     NamespacePath { path: String, cause: io::Error },
@@ -45,8 +50,25 @@ pub(crate) enum PlanError {
     Seccomp(Box<dyn std::error::Error + Send + Sync>),
     #[error("unable to set hostname without a private UTS namespace")]
     HostnameWithoutUts,
+    #[error("unable to set domainname without a private UTS namespace")]
+    DomainnameWithoutUts,
     #[error("user namespace without mappings")]
     NoMappings,
+    // Compat: runc's validator has these sentences.
+    #[error("user namespace mappings specified, but user namespace isn't enabled in the config")]
+    MappingsWithoutUser,
+    #[error("time namespace offsets specified, but time namespace isn't enabled in the config")]
+    OffsetsWithoutTime,
+    #[error("unable to restrict sys entries without a private MNT namespace")]
+    PathsWithoutMount,
+    #[error("invalid time offset clock {0:?}")]
+    Clock(String),
+    #[error("invalid personality domain {0:?}")]
+    Personality(String),
+    #[error("mount {0}: id mappings are only for bind mounts")]
+    IdMapNotBind(String),
+    #[error("mount {0}: an id-mapped mount needs uidMappings and gidMappings")]
+    IdMapIncomplete(String),
     #[error("device {0:?} has an unknown type")]
     DeviceType(String),
 }
@@ -57,30 +79,6 @@ pub(crate) struct Join {
     pub(crate) flag: libc::c_int,
     pub(crate) path: String,
     pub(crate) fd: OwnedFd,
-}
-
-#[derive(Debug)]
-pub(crate) enum MountAction {
-    /// A detached copy of the source, its attributes and propagation already set. Only where a
-    /// user namespace could keep init from the source: else init makes it, so that the mounts
-    /// of the container are numbered in the order of the specification.
-    Bind {
-        tree: Option<OwnedFd>,
-        source: PathBuf,
-        is_dir: bool,
-    },
-    /// A filesystem made where it is mounted.
-    Filesystem,
-    Cgroup,
-}
-
-#[derive(Debug)]
-pub(crate) struct PlannedMount {
-    pub(crate) destination: String,
-    pub(crate) kind: String,
-    pub(crate) source: String,
-    pub(crate) options: MountOptions,
-    pub(crate) action: MountAction,
 }
 
 /// Everything the child needs, and nothing it would have to look up.
@@ -104,11 +102,12 @@ pub(crate) struct Plan {
     /// False where the caller gave a `/dev` of its own.
     pub(crate) setup_dev: bool,
     pub(crate) masked_paths: Vec<String>,
+    /// The SELinux option of what covers them, or "".
+    pub(crate) mask_label: String,
     pub(crate) readonly_paths: Vec<String>,
     pub(crate) sysctl: BTreeMap<String, String>,
     pub(crate) hostname: String,
     pub(crate) domainname: String,
-    pub(crate) personality: Option<u64>,
     pub(crate) process: ProcessPlan,
     pub(crate) seccomp: Option<seccomp::Program>,
     pub(crate) hooks: oci::Hooks,
@@ -130,21 +129,13 @@ impl Plan {
         choices: Choices,
     ) -> Result<Self, PlanError> {
         // Compat: only the major version matters; a newer minor one is no error.
-        if !spec.oci_version.starts_with("1.") {
+        if !spec.oci_version.is_empty() && !spec.oci_version.starts_with("1.") {
             return Err(PlanError::Version(spec.oci_version.clone()));
         }
-        let root = spec.root.as_ref().ok_or(PlanError::Missing("root"))?;
-        let process = spec.process.as_ref().ok_or(PlanError::Missing("process"))?;
+        let root = spec.root.as_ref().ok_or(PlanError::NoRoot)?;
+        let process = spec.process.as_ref().ok_or(PlanError::NoProcess)?;
         let linux = spec.linux.clone().unwrap_or_default();
-        if linux.net_devices.is_some() {
-            return Err(PlanError::Unsupported("linux.netDevices"));
-        }
-        if linux.memory_policy.is_some() {
-            return Err(PlanError::Unsupported("linux.memoryPolicy"));
-        }
-        if linux.intel_rdt.is_some() {
-            return Err(PlanError::Unsupported("linux.intelRdt"));
-        }
+        refuse_unsupported(&linux)?;
         let rootfs = bundle.join(&root.path);
         let rootfs = rootfs
             .canonicalize()
@@ -152,9 +143,13 @@ impl Plan {
         let held = sys::identity::permitted().unwrap_or(u64::MAX);
         let mut process = ProcessPlan::new(process, held).map_err(PlanError::Process)?;
         process.preserve_fds = choices.preserve_fds;
-        if process.has_io_priority_or_scheduler {
-            return Err(PlanError::Unsupported("process.ioPriority and process.scheduler"));
-        }
+        process.personality = linux.personality.as_ref().map(personality).transpose()?;
+        process.memory_policy = linux
+            .memory_policy
+            .as_ref()
+            .map(MemoryPolicyPlan::new)
+            .transpose()
+            .map_err(|error| PlanError::Process(ProcessError::Schedule(error)))?;
 
         let (create, join) = namespaces(&linux.namespaces)?;
         let has =
@@ -162,14 +157,7 @@ impl Plan {
         if join.iter().any(|join| join.flag == libc::CLONE_NEWNS) {
             return Err(PlanError::Unsupported("a mount namespace given by path"));
         }
-        if create & ns(libc::CLONE_NEWUSER) != 0
-            && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty())
-        {
-            return Err(PlanError::NoMappings);
-        }
-        if !spec.hostname.is_empty() && !has(libc::CLONE_NEWUTS) {
-            return Err(PlanError::HostnameWithoutUts);
-        }
+        check_namespaces(spec, &linux, create, &has)?;
         for key in linux.sysctl.keys() {
             check_sysctl(key, &has)?;
         }
@@ -180,10 +168,18 @@ impl Plan {
                     .ok_or_else(|| PlanError::Propagation(name.to_owned()))?,
             ),
         };
+        let label = if sys::label::selinux_enabled() { linux.mount_label.as_str() } else { "" };
+        let around = Surroundings {
+            bundle,
+            propagation,
+            user_namespace: has(libc::CLONE_NEWUSER),
+            mappings: (&linux.uid_mappings, &linux.gid_mappings),
+            label,
+        };
         let mounts = spec
             .mounts
             .iter()
-            .map(|mount| plan_mount(mount, bundle, propagation, has(libc::CLONE_NEWUSER)))
+            .map(|mount| PlannedMount::new(mount, around))
             .collect::<Result<Vec<_>, _>>()?;
         let setup_dev = !mounts.iter().any(|mount| {
             mount.destination.trim_end_matches('/') == "/dev" && mount.options.is_bind()
@@ -199,10 +195,6 @@ impl Plan {
             ),
             _ => None,
         };
-        let personality = linux.personality.as_ref().map(|persona| match persona.domain.as_str() {
-            "LINUX32" => 8,
-            _ => 0,
-        });
         Ok(Self {
             id: id.to_owned(),
             rootfs,
@@ -219,12 +211,12 @@ impl Plan {
             mounts,
             devices: with_default_devices(linux.devices),
             setup_dev,
+            mask_label: mounts::context(label),
             masked_paths: linux.masked_paths,
             readonly_paths: linux.readonly_paths,
             sysctl: linux.sysctl,
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),
-            personality,
             process,
             seccomp,
             hooks: spec.hooks.clone().unwrap_or_default(),
@@ -256,6 +248,67 @@ impl Plan {
             || self.joins(libc::CLONE_NEWPID)
             || (!self.join.is_empty() && self.has_user_namespace())
     }
+}
+
+/// Fields that are read only to be refused: passing over them would deceive the caller.
+fn refuse_unsupported(linux: &oci::Linux) -> Result<(), PlanError> {
+    let is_set = |value: &Option<serde_json::Value>| {
+        value.as_ref().is_some_and(|value| value.as_object().is_none_or(|map| !map.is_empty()))
+    };
+    if is_set(&linux.net_devices) {
+        return Err(PlanError::Unsupported("linux.netDevices"));
+    }
+    if is_set(&linux.intel_rdt) {
+        return Err(PlanError::Unsupported("linux.intelRdt"));
+    }
+    Ok(())
+}
+
+fn personality(wanted: &oci::Personality) -> Result<u64, PlanError> {
+    if !wanted.flags.is_empty() {
+        return Err(PlanError::Unsupported("linux.personality.flags"));
+    }
+    match wanted.domain.as_str() {
+        "LINUX" => Ok(0),
+        "LINUX32" => Ok(8),
+        other => Err(PlanError::Personality(other.to_owned())),
+    }
+}
+
+/// What needs a namespace of its own has one.
+fn check_namespaces(
+    spec: &Spec,
+    linux: &oci::Linux,
+    create: Flags,
+    has: &impl Fn(libc::c_int) -> bool,
+) -> Result<(), PlanError> {
+    let maps = [&linux.uid_mappings, &linux.gid_mappings];
+    if create & ns(libc::CLONE_NEWUSER) != 0 && maps.iter().any(|map| map.is_empty()) {
+        return Err(PlanError::NoMappings);
+    }
+    if !has(libc::CLONE_NEWUSER) && maps.iter().any(|map| !map.is_empty()) {
+        return Err(PlanError::MappingsWithoutUser);
+    }
+    if !spec.hostname.is_empty() && !has(libc::CLONE_NEWUTS) {
+        return Err(PlanError::HostnameWithoutUts);
+    }
+    if !spec.domainname.is_empty() && !has(libc::CLONE_NEWUTS) {
+        return Err(PlanError::DomainnameWithoutUts);
+    }
+    if let Some(offsets) = linux.time_offsets.as_ref().filter(|offsets| !offsets.is_empty()) {
+        if create & NEWTIME == 0 {
+            return Err(PlanError::OffsetsWithoutTime);
+        }
+        let known = |clock: &&String| !matches!(clock.as_str(), "monotonic" | "boottime");
+        if let Some(clock) = offsets.keys().find(known) {
+            return Err(PlanError::Clock(clock.clone()));
+        }
+    }
+    let hides = !linux.masked_paths.is_empty() || !linux.readonly_paths.is_empty();
+    if hides && !has(libc::CLONE_NEWNS) {
+        return Err(PlanError::PathsWithoutMount);
+    }
+    Ok(())
 }
 
 fn namespaces(wanted: &[oci::Namespace]) -> Result<(Flags, Vec<Join>), PlanError> {
@@ -329,95 +382,6 @@ fn check_sysctl(key: &str, has: &impl Fn(libc::c_int) -> bool) -> Result<(), Pla
         dotted.starts_with("user.") && has(libc::CLONE_NEWUSER)
     };
     if allowed && !key.contains("..") { Ok(()) } else { Err(PlanError::Sysctl(key.to_owned())) }
-}
-
-fn plan_mount(
-    mount: &oci::Mount,
-    bundle: &Path,
-    propagation: Option<u64>,
-    open_now: bool,
-) -> Result<PlannedMount, PlanError> {
-    let mut options = MountOptions::parse(&mount.options);
-    if mount.kind == "bind" {
-        options.flags |= libc::MS_BIND;
-    }
-    let action = if options.is_bind() {
-        let source = bundle.join(&mount.source);
-        let failed = |call: &'static str, cause: io::Error| PlanError::MountSource {
-            from: source.display().to_string(),
-            to: mount.destination.clone(),
-            call,
-            cause,
-        };
-        if options.idmap || !mount.uid_mappings.is_empty() {
-            return Err(PlanError::Unsupported("an id-mapped mount"));
-        }
-        let metadata = std::fs::metadata(&source).map_err(|cause| failed("stat", cause))?;
-        let tree = if open_now {
-            let tree = open_tree(&source, &options, propagation);
-            Some(tree.map_err(|cause| failed("bind mount", cause))?)
-        } else {
-            None
-        };
-        let is_dir = metadata.is_dir();
-        MountAction::Bind { tree, source, is_dir }
-    } else if mount.kind == "cgroup" || mount.kind == "cgroup2" {
-        MountAction::Cgroup
-    } else {
-        MountAction::Filesystem
-    };
-    // Compat: a relative destination is below the root.
-    let destination = if mount.destination.starts_with('/') {
-        mount.destination.clone()
-    } else {
-        format!("/{}", mount.destination)
-    };
-    Ok(PlannedMount {
-        destination,
-        kind: mount.kind.clone(),
-        source: mount.source.clone(),
-        options,
-        action,
-    })
-}
-
-/// The source as a mount of its own, finished before anything can see it.
-pub(crate) fn open_tree(
-    source: &Path,
-    options: &MountOptions,
-    propagation: Option<u64>,
-) -> io::Result<OwnedFd> {
-    let recursive = options.is_recursive();
-    let tree = sys::mount::clone_tree(rustix::fs::CWD, source, recursive)?;
-    // A copy is a peer of its source. In the container it would have followed what "/" is made:
-    // a slave, unless the specification says otherwise.
-    let inherited = propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC) & !libc::MS_REC;
-    if inherited != libc::MS_SHARED {
-        sys::mount::set_tree_propagation(tree.as_fd(), true, inherited)?;
-    }
-    if let Some(attributes) = options.bind_attributes() {
-        let set = sys::mount::set_attributes;
-        if let Err(error) = set(tree.as_fd(), false, attributes.set, attributes.clear) {
-            if error.raw_os_error() != Some(libc::EPERM) {
-                return Err(error);
-            }
-            // Flags locked by an outer user namespace stay, unless they were named.
-            set(tree.as_fd(), false, attributes.set, attributes.forced)?;
-        }
-    }
-    if options.recursive_set | options.recursive_clear != 0 {
-        sys::mount::set_attributes(
-            tree.as_fd(),
-            true,
-            options.recursive_set,
-            options.recursive_clear,
-        )?;
-    }
-    for flags in &options.propagation {
-        let recursive = flags & libc::MS_REC != 0;
-        sys::mount::set_tree_propagation(tree.as_fd(), recursive, flags & !libc::MS_REC)?;
-    }
-    Ok(tree)
 }
 
 /// The devices every container has; the specification's own win.

@@ -1,6 +1,10 @@
 //! The process to be born, checked and put in numbers: the same for a container's own and `exec`.
 
+use serde::{Deserialize, Serialize};
+
 use crate::spec::oci::{self, ConsoleSize};
+use crate::spec::schedule::{self, MemoryPolicyPlan, ScheduleError, SchedulerPlan};
+use crate::sys;
 use crate::sys::identity::CapabilitySets;
 
 #[derive(Debug, thiserror::Error)]
@@ -11,8 +15,13 @@ pub(crate) enum ProcessError {
     NoCwd,
     #[error("Cwd must be an absolute path")]
     RelativeCwd,
-    #[error("rlimit {0} is not known")]
+    // Compat: runc's sentences.
+    #[error("wrong rlimit value: {0}")]
     UnknownRlimit(String),
+    #[error("selinux label is specified in config, but selinux is disabled or not supported")]
+    NoSelinux,
+    #[error(transparent)]
+    Schedule(ScheduleError),
     #[error("rlimit {0} is given twice")]
     DuplicateRlimit(String),
     #[error("{0} contains a NUL byte")]
@@ -37,9 +46,63 @@ pub(crate) struct ProcessPlan {
     pub(crate) terminal: bool,
     pub(crate) console_size: Option<ConsoleSize>,
     pub(crate) apparmor_profile: String,
+    /// "" where SELinux is off.
+    pub(crate) selinux_label: String,
+    pub(crate) personality: Option<u64>,
+    pub(crate) memory_policy: Option<MemoryPolicyPlan>,
+    pub(crate) scheduler: Option<SchedulerPlan>,
+    pub(crate) io_priority: Option<i32>,
+    /// CPUs before and after the cgroup is entered; for `exec` only.
+    pub(crate) affinity: Option<(Vec<u64>, Vec<u64>)>,
     /// Descriptors from 3 on that the process keeps.
     pub(crate) preserve_fds: u32,
-    pub(crate) has_io_priority_or_scheduler: bool,
+}
+
+/// What a further process has like the first, unless its own configuration says otherwise; kept
+/// with the container's record.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Inherited {
+    apparmor_profile: String,
+    selinux_label: String,
+    rlimits: Vec<oci::Rlimit>,
+    oom_score_adj: Option<i32>,
+    io_priority: Option<oci::IoPriority>,
+    scheduler: Option<oci::Scheduler>,
+    pub(crate) personality: Option<u64>,
+    pub(crate) memory_policy: Option<oci::MemoryPolicy>,
+}
+
+impl Inherited {
+    pub(crate) fn of(spec: &oci::Spec, plan: &ProcessPlan) -> Self {
+        let process = spec.process.clone().unwrap_or_default();
+        Self {
+            apparmor_profile: process.apparmor_profile,
+            selinux_label: process.selinux_label,
+            rlimits: process.rlimits,
+            oom_score_adj: process.oom_score_adj,
+            io_priority: process.io_priority,
+            scheduler: process.scheduler,
+            personality: plan.personality,
+            memory_policy: spec.linux.as_ref().and_then(|linux| linux.memory_policy.clone()),
+        }
+    }
+
+    /// Compat: which fields are taken over is runc's choice.
+    pub(crate) fn fill(&self, process: &mut oci::Process) {
+        if process.apparmor_profile.is_empty() {
+            process.apparmor_profile.clone_from(&self.apparmor_profile);
+        }
+        if process.selinux_label.is_empty() {
+            process.selinux_label.clone_from(&self.selinux_label);
+        }
+        if process.rlimits.is_empty() {
+            process.rlimits.clone_from(&self.rlimits);
+        }
+        process.oom_score_adj = process.oom_score_adj.or(self.oom_score_adj);
+        process.io_priority = process.io_priority.take().or_else(|| self.io_priority.clone());
+        process.scheduler = process.scheduler.take().or_else(|| self.scheduler.clone());
+    }
 }
 
 impl ProcessPlan {
@@ -70,6 +133,15 @@ impl ProcessPlan {
             }
             rlimits.push((number, limit.soft, limit.hard));
         }
+        if !process.selinux_label.is_empty() && !sys::label::selinux_enabled() {
+            return Err(ProcessError::NoSelinux);
+        }
+        let scheduler = process.scheduler.as_ref().map(SchedulerPlan::new).transpose();
+        let io_priority = process.io_priority.as_ref().map(schedule::io_priority).transpose();
+        let affinity = process.exec_cpu_affinity.as_ref().map(|wanted| {
+            let mask = |list: &str| schedule::mask("execCPUAffinity", list);
+            Ok((mask(&wanted.initial)?, mask(&wanted.last)?))
+        });
         Ok(Self {
             args: process.args.clone(),
             env: deduplicated(&process.env),
@@ -85,9 +157,13 @@ impl ProcessPlan {
             terminal: process.terminal,
             console_size: process.console_size,
             apparmor_profile: process.apparmor_profile.clone(),
+            selinux_label: process.selinux_label.clone(),
+            personality: None,
+            memory_policy: None,
+            scheduler: scheduler.map_err(ProcessError::Schedule)?,
+            io_priority: io_priority.map_err(ProcessError::Schedule)?,
+            affinity: affinity.transpose().map_err(ProcessError::Schedule)?,
             preserve_fds: 0,
-            has_io_priority_or_scheduler: process.io_priority.is_some()
-                || process.scheduler.is_some(),
         })
     }
 

@@ -47,9 +47,44 @@ pub(crate) fn clone(flags: Flags, as_sibling: bool) -> io::Result<Side> {
     let result = unsafe {
         libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>())
     };
-    match check(result)? {
+    let pid = match check(result) {
+        // Sandboxes forbid clone3(2), whose flags their filters cannot see; clone(2) has all that
+        // we need of it.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            let flags = arguments.flags | arguments.exit_signal;
+            // SAFETY: as above; a null stack means to go on with the same one. On the supported
+            // machines flags come first and all that follows is unused here.
+            check(unsafe {
+                libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize)
+            })?
+        }
+        result => result?,
+    };
+    match pid {
         0 => Ok(Side::Child),
         pid => Ok(Side::Parent(i32::try_from(pid).map_err(io::Error::other)?)),
+    }
+}
+
+/// A user namespace of these mappings that no process is in; for id-mapped mounts.
+pub(crate) fn user_namespace(uids: &str, gids: &str) -> io::Result<OwnedFd> {
+    let (ours, theirs) = super::socket::message_pair()?;
+    match clone(ns(libc::CLONE_NEWUSER), false)? {
+        Side::Child => {
+            drop(ours);
+            // Until the other end is closed.
+            drop(super::socket::receive(&theirs));
+            exit_now(0)
+        }
+        Side::Parent(pid) => {
+            drop(theirs);
+            let made = std::fs::write(format!("/proc/{pid}/uid_map"), uids)
+                .and_then(|()| std::fs::write(format!("/proc/{pid}/gid_map"), gids))
+                .and_then(|()| std::fs::File::open(format!("/proc/{pid}/ns/user")));
+            drop(ours);
+            wait(pid, true)?;
+            Ok(made?.into())
+        }
     }
 }
 

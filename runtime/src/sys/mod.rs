@@ -5,9 +5,11 @@
 
 pub(crate) mod clone;
 pub(crate) mod identity;
+pub(crate) mod label;
 pub(crate) mod mount;
 pub(crate) mod path;
 pub(crate) mod process;
+pub(crate) mod schedule;
 pub(crate) mod seccomp;
 pub(crate) mod socket;
 pub(crate) mod terminal;

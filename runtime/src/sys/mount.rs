@@ -23,6 +23,7 @@ pub(crate) const ATTR_NOATIME: u64 = 0x10;
 pub(crate) const ATTR_STRICTATIME: u64 = 0x20;
 pub(crate) const ATTR_NODIRATIME: u64 = 0x80;
 pub(crate) const ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
+const ATTR_IDMAP: u64 = 0x0010_0000;
 
 pub(crate) fn fd_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
@@ -57,10 +58,6 @@ pub(crate) fn mount_path(
         libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data_pointer.cast())
     };
     check_int(result).map(drop)
-}
-
-pub(crate) fn set_propagation(target: BorrowedFd<'_>, flags: libc::c_ulong) -> io::Result<()> {
-    mount_on("", target, "", flags, "")
 }
 
 /// A detached copy of the mount at `path` (below `dir`; empty = `dir` itself).
@@ -111,9 +108,34 @@ fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: MountAttr) -> io::Re
     check(result).map(drop)
 }
 
-/// Sets and clears attributes of a mount, attached or not. Clearing any of the access-time bits
-/// clears them all, as the kernel wants it.
+/// Whether a mount is part of the caller's mount namespace. Only then mount(2) can change it,
+/// which is all that kernels before 5.12 have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    Attached,
+    Detached,
+}
+
+/// Sets and clears attributes of one mount.
 pub(crate) fn set_attributes(
+    fd: BorrowedFd<'_>,
+    set: u64,
+    clear: u64,
+    target: Target,
+) -> io::Result<()> {
+    match set_tree_attributes(fd, false, set, clear) {
+        Err(error) if is_missing(&error, target) => remount(fd, set, clear),
+        result => result,
+    }
+}
+
+/// The same for a mount and all below it; only mount_setattr(2) can.
+pub(crate) fn set_recursive_attributes(fd: BorrowedFd<'_>, set: u64, clear: u64) -> io::Result<()> {
+    set_tree_attributes(fd, true, set, clear)
+}
+
+/// Clearing any of the access-time bits clears them all, as the kernel wants it.
+fn set_tree_attributes(
     fd: BorrowedFd<'_>,
     recursive: bool,
     set: u64,
@@ -125,13 +147,82 @@ pub(crate) fn set_attributes(
     mount_setattr(fd, recursive, MountAttr { attr_set: set, attr_clr: clear, ..Default::default() })
 }
 
-/// Propagation of a mount that may be detached.
-pub(crate) fn set_tree_propagation(
+pub(crate) fn set_propagation(
     fd: BorrowedFd<'_>,
     recursive: bool,
     propagation: libc::c_ulong,
+    target: Target,
 ) -> io::Result<()> {
-    mount_setattr(fd, recursive, MountAttr { propagation, ..Default::default() })
+    match mount_setattr(fd, recursive, MountAttr { propagation, ..Default::default() }) {
+        Err(error) if is_missing(&error, target) => {
+            let flags = propagation | if recursive { libc::MS_REC } else { 0 };
+            mount_on("", fd, "", flags, "")
+        }
+        result => result,
+    }
+}
+
+/// Maps the owners of a detached tree as `namespace` does.
+pub(crate) fn set_id_map(
+    fd: BorrowedFd<'_>,
+    recursive: bool,
+    namespace: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let userns_fd = u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?;
+    mount_setattr(
+        fd,
+        recursive,
+        MountAttr { attr_set: ATTR_IDMAP, userns_fd, ..Default::default() },
+    )
+}
+
+fn is_missing(error: &io::Error, target: Target) -> bool {
+    error.raw_os_error() == Some(libc::ENOSYS) && target == Target::Attached
+}
+
+/// The change by mount(2), which takes the whole set of flags: those that stay are read first.
+fn remount(fd: BorrowedFd<'_>, set: u64, clear: u64) -> io::Result<()> {
+    let now = rustix::fs::fstatvfs(fd)?.f_flag.bits();
+    let mut flags = libc::MS_REMOUNT | libc::MS_BIND;
+    for (attribute, status, flag) in REMOUNT {
+        let stays = now & status != 0 && clear & attribute == 0;
+        if stays || set & attribute != 0 {
+            flags |= flag;
+        }
+    }
+    if set & ATTR_STRICTATIME != 0 {
+        flags |= libc::MS_STRICTATIME;
+    } else if clear & ATTR_ATIME_MASK != 0 && set & ATTR_NOATIME == 0 {
+        flags = flags & !libc::MS_NOATIME | libc::MS_RELATIME;
+    }
+    mount_on("", fd, "", flags, "")
+}
+
+/// (`MOUNT_ATTR_*`, `ST_*`, `MS_*`)
+const REMOUNT: [(u64, u64, u64); 7] = [
+    (ATTR_RDONLY, 1, libc::MS_RDONLY),
+    (ATTR_NOSUID, 2, libc::MS_NOSUID),
+    (ATTR_NODEV, 4, libc::MS_NODEV),
+    (ATTR_NOEXEC, 8, libc::MS_NOEXEC),
+    (ATTR_NOATIME, 1024, libc::MS_NOATIME),
+    (ATTR_NODIRATIME, 2048, libc::MS_NODIRATIME),
+    (ATTR_NOSYMFOLLOW, 0x2000, 256),
+];
+
+/// Attaches a detached tree with attributes that hold before anyone can reach it, or on old
+/// kernels from right after.
+pub(crate) fn attach_with(
+    tree: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    set: u64,
+) -> io::Result<()> {
+    match set_attributes(tree, set, 0, Target::Detached) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            attach(tree, target)?;
+            remount(tree, set, 0)
+        }
+        result => result.and_then(|()| attach(tree, target)),
+    }
 }
 
 /// Makes the current directory the root and drops the old one; `.` is the new root after it.

@@ -1,0 +1,269 @@
+//! One mount of the specification: what it is, and for a bind its source as a tree of its own.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::oci::{self, IdMapping};
+use super::options::MountOptions;
+use super::plan::PlanError;
+use crate::sys::{self, mount};
+
+#[derive(Debug)]
+pub(crate) enum MountAction {
+    /// A detached copy of the source. Made by the runtime only where init could not make it
+    /// itself (a user namespace that keeps it from the source, an id-mapped mount): else init
+    /// does, so that the mounts of the container are numbered in the order of the specification.
+    Bind {
+        tree: Option<Tree>,
+        source: PathBuf,
+        is_dir: bool,
+    },
+    /// A filesystem made where it is mounted.
+    Filesystem,
+    Cgroup,
+}
+
+#[derive(Debug)]
+pub(crate) struct PlannedMount {
+    pub(crate) destination: String,
+    pub(crate) kind: String,
+    pub(crate) source: String,
+    pub(crate) options: MountOptions,
+    pub(crate) action: MountAction,
+}
+
+/// What a mount depends on besides itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) bundle: &'a Path,
+    pub(crate) propagation: Option<u64>,
+    pub(crate) user_namespace: bool,
+    /// Of the container.
+    pub(crate) mappings: (&'a [IdMapping], &'a [IdMapping]),
+    /// SELinux context of filesystems that can carry one, or "".
+    pub(crate) label: &'a str,
+}
+
+impl PlannedMount {
+    pub(super) fn new(mount: &oci::Mount, around: Surroundings<'_>) -> Result<Self, PlanError> {
+        let mut options = MountOptions::parse(&mount.options);
+        if mount.kind == "bind" {
+            options.flags |= libc::MS_BIND;
+        }
+        let action = if options.is_bind() {
+            bind(mount, &options, around)?
+        } else if options.idmap || !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty()
+        {
+            return Err(PlanError::IdMapNotBind(mount.destination.clone()));
+        } else if mount.kind == "cgroup" || mount.kind == "cgroup2" {
+            MountAction::Cgroup
+        } else {
+            MountAction::Filesystem
+        };
+        if matches!(action, MountAction::Filesystem) {
+            add_label(&mut options.data, &mount.kind, around.label);
+        }
+        // Compat: a relative destination is below the root.
+        let destination = if mount.destination.starts_with('/') {
+            mount.destination.clone()
+        } else {
+            format!("/{}", mount.destination)
+        };
+        Ok(Self {
+            destination,
+            kind: mount.kind.clone(),
+            source: mount.source.clone(),
+            options,
+            action,
+        })
+    }
+}
+
+/// SELinux cannot label procfs and sysfs; a message queue takes no option.
+fn add_label(data: &mut String, kind: &str, label: &str) {
+    if label.is_empty() || matches!(kind, "proc" | "sysfs" | "mqueue") {
+        return;
+    }
+    if !data.is_empty() {
+        data.push(',');
+    }
+    data.push_str(&context(label));
+}
+
+/// The mount option of an SELinux label; "" without one.
+pub(super) fn context(label: &str) -> String {
+    if label.is_empty() { String::new() } else { format!("context=\"{label}\"") }
+}
+
+fn bind(
+    mount: &oci::Mount,
+    options: &MountOptions,
+    around: Surroundings<'_>,
+) -> Result<MountAction, PlanError> {
+    let source = around.bundle.join(&mount.source);
+    let failed = |call: &'static str, cause: io::Error| PlanError::MountSource {
+        from: source.display().to_string(),
+        to: mount.destination.clone(),
+        call,
+        cause,
+    };
+    let id_map = id_map(mount, options, around)?;
+    let is_dir = std::fs::metadata(&source).map_err(|cause| failed("stat", cause))?.is_dir();
+    let tree = if around.user_namespace || id_map.is_some() {
+        let tree = Tree::open(&source, options, around.propagation);
+        Some(tree.map_err(|cause| failed("bind mount", cause))?)
+    } else {
+        None
+    };
+    if let (Some(tree), Some((uids, gids))) = (&tree, id_map) {
+        tree.map_ids(options.recursive_idmap, uids, gids)
+            .map_err(|cause| failed("id-mapped mount", cause))?;
+    }
+    Ok(MountAction::Bind { tree, source, is_dir })
+}
+
+type Mappings<'a> = (&'a [IdMapping], &'a [IdMapping]);
+
+/// The mappings of an id-mapped mount: its own, or the container's where it has none.
+fn id_map<'a>(
+    mount: &'a oci::Mount,
+    options: &MountOptions,
+    around: Surroundings<'a>,
+) -> Result<Option<Mappings<'a>>, PlanError> {
+    let own = (mount.uid_mappings.as_slice(), mount.gid_mappings.as_slice());
+    match (own.0.is_empty(), own.1.is_empty()) {
+        (true, true) if !options.idmap => Ok(None),
+        (false, false) => Ok(Some(own)),
+        (true, true) if !around.mappings.0.is_empty() && !around.mappings.1.is_empty() => {
+            Ok(Some(around.mappings))
+        }
+        _ => Err(PlanError::IdMapIncomplete(mount.destination.clone())),
+    }
+}
+
+/// A detached copy of a bind mount's source.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    fd: OwnedFd,
+    /// Kernels before 5.12 change attributes and propagation only of what is attached.
+    finished: bool,
+}
+
+impl Tree {
+    /// The source as a mount of its own, where the kernel can finished before anything sees it.
+    pub(crate) fn open(
+        source: &Path,
+        options: &MountOptions,
+        propagation: Option<u64>,
+    ) -> io::Result<Self> {
+        let fd = mount::clone_tree(rustix::fs::CWD, source, options.is_recursive())?;
+        let finished = match adjust(fd.as_fd(), options, propagation, mount::Target::Detached) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => false,
+            result => result.map(|()| true)?,
+        };
+        Ok(Self { fd, finished })
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Mounts it on what is behind `target`.
+    pub(crate) fn attach(
+        &self,
+        target: BorrowedFd<'_>,
+        options: &MountOptions,
+        propagation: Option<u64>,
+    ) -> io::Result<()> {
+        mount::attach(self.as_fd(), target)?;
+        if self.finished {
+            return Ok(());
+        }
+        adjust(self.as_fd(), options, propagation, mount::Target::Attached)
+    }
+
+    fn map_ids(&self, recursive: bool, uids: &[IdMapping], gids: &[IdMapping]) -> io::Result<()> {
+        let namespace = sys::clone::user_namespace(&map_text(uids), &map_text(gids))?;
+        mount::set_id_map(self.as_fd(), recursive, namespace.as_fd())
+    }
+}
+
+/// As `/proc/<pid>/uid_map` takes it.
+pub(crate) fn map_text(mappings: &[IdMapping]) -> String {
+    let line = |m: &IdMapping| format!("{} {} {}\n", m.container_id, m.host_id, m.size);
+    mappings.iter().map(line).collect()
+}
+
+fn adjust(
+    tree: BorrowedFd<'_>,
+    options: &MountOptions,
+    propagation: Option<u64>,
+    target: mount::Target,
+) -> io::Result<()> {
+    // A copy is a peer of its source. In the container it would have followed what "/" is made:
+    // a slave, unless the specification says otherwise.
+    let inherited = propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC) & !libc::MS_REC;
+    if inherited != libc::MS_SHARED {
+        mount::set_propagation(tree, true, inherited, target)?;
+    }
+    if let Some(attributes) = options.bind_attributes() {
+        let set = |clear| mount::set_attributes(tree, attributes.set, clear, target);
+        if let Err(error) = set(attributes.clear) {
+            if error.raw_os_error() != Some(libc::EPERM) {
+                return Err(error);
+            }
+            // Flags locked by an outer user namespace stay, unless they were named.
+            set(attributes.forced)?;
+        }
+    }
+    if options.recursive_set | options.recursive_clear != 0 {
+        mount::set_recursive_attributes(tree, options.recursive_set, options.recursive_clear)?;
+    }
+    for flags in &options.propagation {
+        let recursive = flags & libc::MS_REC != 0;
+        mount::set_propagation(tree, recursive, flags & !libc::MS_REC, target)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_becomes_an_option_where_the_filesystem_takes_one() {
+        let labelled = |kind: &str, data: &str| {
+            let mut data = data.to_owned();
+            add_label(&mut data, kind, "u:r:t:s0");
+            data
+        };
+        assert_eq!(labelled("tmpfs", ""), "context=\"u:r:t:s0\"");
+        assert_eq!(labelled("tmpfs", "size=1k"), "size=1k,context=\"u:r:t:s0\"");
+        assert_eq!(labelled("proc", ""), "");
+    }
+
+    #[test]
+    fn half_a_mapping_is_an_error() {
+        let around = Surroundings {
+            bundle: Path::new("/"),
+            propagation: None,
+            user_namespace: false,
+            mappings: (&[], &[]),
+            label: "",
+        };
+        let one = vec![IdMapping { container_id: 0, host_id: 1, size: 1 }];
+        let mount = oci::Mount {
+            kind: "bind".into(),
+            source: "tmp".into(),
+            destination: "/m".into(),
+            uid_mappings: one,
+            ..Default::default()
+        };
+        let error = PlannedMount::new(&mount, around).unwrap_err();
+        assert!(matches!(error, PlanError::IdMapIncomplete(_)), "{error}");
+        let mount = oci::Mount { kind: "tmpfs".into(), ..mount };
+        let error = PlannedMount::new(&mount, around).unwrap_err();
+        assert!(matches!(error, PlanError::IdMapNotBind(_)), "{error}");
+    }
+}
