@@ -11,7 +11,7 @@ OUT     := $(or $(CARGO_TARGET_DIR),target)
 # Runtime and shim are static: musl, which starts fastest, or glibc where Rust has no musl target.
 MUSL    := $(shell uname -m)-unknown-linux-musl
 TARGET   = $(if $(wildcard $(shell rustc --print sysroot)/lib/rustlib/$(MUSL)/lib),$(MUSL),$(shell uname -m)-unknown-linux-gnu)
-STATIC   = $(if $(filter %-gnu,$(TARGET)),RUSTFLAGS='-C target-feature=+crt-static')
+STATIC   = $(if $(filter %-gnu,$(TARGET)),RUSTFLAGS="$$RUSTFLAGS -C target-feature=+crt-static")
 # Elevate only to run.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
 export CARGO_TERM_COLOR ?= never
@@ -68,6 +68,7 @@ check: preflight ## formatting, lints, who may use whom
 fetch: preflight ## everything the other targets need from the network
 	@$(CARGO) fetch --locked
 	@$(SCRIPTS)/preflight.sh peers
+	@$(SCRIPTS)/preflight.sh bench
 	@$(SCRIPTS)/preflight.sh vm
 
 build: preflight ## the programs as they ship, in target/stack

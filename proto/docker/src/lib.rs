@@ -13,6 +13,8 @@ pub mod error;
 pub mod event;
 pub mod exec;
 pub mod filters;
+#[cfg(test)]
+mod foreign;
 pub mod frame;
 pub mod image;
 pub mod network;
