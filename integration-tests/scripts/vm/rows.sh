@@ -264,6 +264,18 @@ devices_equal_runcs() {
   done
 }
 
+update_equals_runcs() {
+  local name
+  for name in runc ours; do
+    bundle $name '{"memory":{"limit":33554432},"pids":{"limit":9}}' 'sleep 1000'
+    runtime $name run -d -b $work/$name $name </dev/null >$work/$name/out 2>&1
+    runtime $name update --memory 50331648 --memory-swap 67108864 --cpu-quota 20000 --cpu-share 2048 --pids-limit 20 $name
+    (cd $cgroups/compare/$name && grep . memory.max memory.swap.max cpu.max cpu.weight pids.max) >$work/$name.values
+    runtime $name delete -f $name
+  done
+  diff $work/runc.values $work/ours.values
+}
+
 integration_runtime() { /tests/runtime --test-threads=2; }
 # Of the others what has to do with cgroups: without KVM everything takes ten times as long.
 integration_shim() { /tests/shim --test-threads=2 lifecycle; }
@@ -285,6 +297,7 @@ row "nothing is left" nothing_is_left
 row "runc-rs writes the values that runc writes" values_equal_runcs
 row "runc-rs writes the values that crun writes" values_equal_cruns
 row "runc-rs allows and denies the devices that runc does" devices_equal_runcs
+row "runc-rs update writes the values that runc update writes" update_equals_runcs
 for tests in runtime shim containerd; do
   [ ! -x /tests/$tests ] || row "integration tests: $tests" integration_$tests
 done
