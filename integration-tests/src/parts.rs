@@ -54,3 +54,34 @@ pub fn root_file_system(root: &Path, applets: &[&str]) {
         symlink("busybox", bin.join(applet)).expect("a link to busybox");
     }
 }
+
+/// The directory with upstream's programs: `PEERS_DIR`, else the one that `make fetch` fills.
+#[must_use]
+pub fn peers() -> PathBuf {
+    std::env::var_os("PEERS_DIR").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/peers")),
+        PathBuf::from,
+    )
+}
+
+/// One of upstream's programs. A missing one fails the test that asks for it.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn peer(name: &str) -> PathBuf {
+    let peers = peers();
+    ["usr/bin", "usr/sbin", "bin", "sbin"]
+        .iter()
+        .map(|directory| peers.join(directory).join(name))
+        .find_map(|path| fs::canonicalize(path).ok())
+        .unwrap_or_else(|| panic!("no {name} below {}; run `make fetch`", peers.display()))
+}
+
+/// What `LD_LIBRARY_PATH` has to say for upstream's programs.
+#[must_use]
+pub fn peer_libraries() -> String {
+    let lib = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
+    let peers = peers();
+    format!("{}:{}", peers.join("usr").join(&lib).display(), peers.join(&lib).display())
+}

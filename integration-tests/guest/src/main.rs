@@ -1,5 +1,11 @@
 //! A static program that plays the container where no distribution's tools are at hand:
 //! `guest echo WORD…`, `guest env`, `guest lines COUNT`, `guest exit CODE`, `guest pause`.
+//!
+//! It is also the floor that a private stack stands on: `guest sandbox` and `guest init`, see
+//! `sandbox`.
+
+mod cgroup;
+mod sandbox;
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
@@ -30,6 +36,14 @@ fn play(arguments: &[String]) -> io::Result<u8> {
                 writeln!(out, "{line:012} {}", "x".repeat(80))?;
             }
         }
+        [verb, name, root, layout] if verb == "sandbox" => {
+            drop(out);
+            return sandbox::outer(name, root, layout);
+        }
+        [verb, name, layout] if verb == "init" => {
+            drop(out);
+            return sandbox::init(name, layout);
+        }
         [verb, code] if verb == "exit" => return number(code),
         [verb] if verb == "pause" => loop {
             std::thread::park();
@@ -37,7 +51,8 @@ fn play(arguments: &[String]) -> io::Result<u8> {
         _ => {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "usage: guest echo WORD… | env | lines COUNT | exit CODE | pause",
+                "usage: guest echo WORD… | env | lines COUNT | exit CODE | pause | \
+                 sandbox NAME ROOT LAYOUT",
             ));
         }
     }
