@@ -21,12 +21,14 @@ pub(crate) enum CliError {
     Answer(#[source] serde_json::Error),
     #[error("{0}")]
     Usage(String),
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", os_text(.source))]
     Io { what: String, source: io::Error },
-    #[error("{0}")]
+    #[error("{}", os_text(.0))]
     Output(#[from] io::Error),
-    #[error("template parsing error: {0}")]
-    Template(String),
+    #[error("{text}")]
+    Template { text: String, code: u8 },
+    #[error("docker: {source}\n\nRun 'docker {verb} --help' for more information")]
+    WithHelp { verb: &'static str, source: Box<CliError> },
 }
 
 impl CliError {
@@ -43,26 +45,44 @@ impl CliError {
         matches!(self, Self::Daemon { status: 404, .. })
     }
 
+    /// The same, as `run` and `create` tell it: a failure of theirs, not of the container.
+    pub(crate) fn with_help(self, verb: &'static str) -> Self {
+        Self::WithHelp { verb, source: Box::new(self) }
+    }
+
     /// `docker run` tells a missing command (127), one that may not run (126) and everything
     /// else (125) apart; the other commands say 1.
-    pub(crate) fn exit_code(&self, from_run: bool) -> u8 {
-        if !from_run {
-            return if matches!(self, Self::Usage(_)) { 125 } else { 1 };
-        }
-        let Self::Daemon { message, .. } = self else { return 125 };
-        let missing = [
+    pub(crate) fn exit_code(&self) -> u8 {
+        let text = match self {
+            Self::Template { code, .. } => return *code,
+            Self::WithHelp { source, .. } => match &**source {
+                // Compat: by the words of the daemon, also of those about its socket.
+                Self::Daemon { .. } | Self::Denied { .. } => source.to_string(),
+                _ => return 125,
+            },
+            _ => return 1,
+        };
+        let says = |any: &[&str]| any.iter().any(|part| text.contains(part));
+        if says(&[
             "executable file not found",
             "no such file or directory",
             "system cannot find the file specified",
-        ];
-        if missing.iter().any(|text| message.contains(text)) {
+        ]) {
             127
-        } else if message.contains("permission denied") || message.contains("is a directory") {
+        } else if says(&["permission denied", "is a directory"]) {
             126
         } else {
             125
         }
     }
+}
+
+/// An `io::Error` in the words of Go, which scripts know: no number, a small letter first.
+pub(crate) fn os_text(problem: &io::Error) -> String {
+    let text = problem.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 #[cfg(test)]
@@ -72,9 +92,26 @@ mod tests {
     #[test]
     fn run_tells_missing_and_forbidden_commands_apart() {
         let daemon = |message: &str| CliError::Daemon { status: 400, message: message.into() };
-        assert_eq!(daemon("exec: \"x\": executable file not found in $PATH").exit_code(true), 127);
-        assert_eq!(daemon("exec /etc: permission denied").exit_code(true), 126);
-        assert_eq!(daemon("Conflict").exit_code(true), 125);
-        assert_eq!(daemon("Conflict").exit_code(false), 1);
+        for (text, code) in [
+            ("exec: \"x\": executable file not found in $PATH", 127),
+            ("exec /etc: permission denied", 126),
+            ("Conflict", 125),
+        ] {
+            assert_eq!(daemon(text).with_help("run").exit_code(), code);
+            assert_eq!(daemon(text).exit_code(), 1);
+        }
+        assert_eq!(
+            daemon("Conflict").with_help("run").to_string(),
+            "docker: Error response from daemon: Conflict\n\nRun 'docker run --help' for more information"
+        );
+    }
+
+    #[test]
+    fn system_errors_read_as_in_go() {
+        let problem = io::Error::from_raw_os_error(2);
+        assert_eq!(
+            CliError::io("open /x", problem).to_string(),
+            "open /x: no such file or directory"
+        );
     }
 }

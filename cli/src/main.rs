@@ -13,19 +13,16 @@ mod ui;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::error::CliError;
 use crate::ui::Ui;
 
 fn main() -> ExitCode {
-    let arguments = command::normalise(std::env::args().collect());
+    let arguments: Vec<String> =
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let mut ui = Ui::standard();
-    let cli = match command::Cli::try_parse_from(&arguments) {
+    let cli = match command::parse(&arguments, &mut ui) {
         Ok(cli) => cli,
-        Err(problem) => return command::usage(&problem, &arguments, &mut ui),
+        Err(code) => return ExitCode::from(code),
     };
-    let verb = cli.verb_name();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(problem) => {
@@ -38,21 +35,11 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(code) => ExitCode::from(code),
-        Err(problem) => report(&problem, verb, &mut ui),
+        // Compat: as a shell sees the stock client, which dies of SIGPIPE.
+        Err(problem) if problem.is_broken_pipe() => ExitCode::from(141),
+        Err(problem) => {
+            ui.complain(&problem.to_string());
+            ExitCode::from(problem.exit_code())
+        }
     }
-}
-
-fn report(problem: &CliError, verb: &str, ui: &mut Ui) -> ExitCode {
-    if problem.is_broken_pipe() {
-        return ExitCode::SUCCESS;
-    }
-    let from_run = matches!(verb, "run" | "create");
-    if from_run {
-        ui.complain(&format!(
-            "docker: {problem}\n\nRun 'docker {verb} --help' for more information"
-        ));
-    } else {
-        ui.complain(&problem.to_string());
-    }
-    ExitCode::from(problem.exit_code(from_run))
 }

@@ -8,6 +8,8 @@ pub(crate) struct Ui {
     pub(crate) err: Box<dyn Write>,
     /// Whether `out` is a terminal.
     pub(crate) terminal: bool,
+    /// Whether `err` is one.
+    pub(crate) err_terminal: bool,
 }
 
 impl Ui {
@@ -17,6 +19,7 @@ impl Ui {
             out: Box::new(io::stdout()),
             err: Box::new(io::stderr()),
             terminal: io::stdout().is_terminal(),
+            err_terminal: io::stderr().is_terminal(),
         }
     }
 

@@ -74,6 +74,11 @@ impl Client {
         self.json(self.send(Method::GET, path, empty()).await?).await
     }
 
+    /// `GET`, as it comes.
+    pub(crate) async fn bytes(&self, path: &str) -> Result<Bytes, CliError> {
+        read(self.send(Method::GET, path, empty()).await?).await
+    }
+
     /// `POST` of a JSON document, answered by JSON.
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
@@ -234,9 +239,8 @@ fn parse_version(text: &str) -> Option<(u16, u16)> {
 }
 
 fn parse_host(host: &str) -> Result<Endpoint, CliError> {
-    let Some((scheme, rest)) = host.split_once("://") else {
-        return Err(CliError::Usage(format!("unable to parse docker host `{host}`")));
-    };
+    // Compat: an address alone is one of TCP.
+    let (scheme, rest) = host.split_once("://").unwrap_or(("tcp", host));
     match scheme {
         "unix" => Ok(Endpoint::Unix(if rest.is_empty() {
             "/var/run/docker.sock".to_owned()
@@ -253,8 +257,11 @@ fn parse_host(host: &str) -> Result<Endpoint, CliError> {
                 };
             Ok(Endpoint::Tcp(address))
         }
-        other => Err(CliError::Usage(format!(
-            "not supported: docker host with scheme {other:?}; use unix:// or tcp://"
+        "ssh" | "npipe" | "https" => Err(CliError::Usage(format!(
+            "not supported: docker host with scheme {scheme:?}; use unix:// or tcp://"
+        ))),
+        _ => Err(CliError::Usage(format!(
+            "Failed to initialize: unable to resolve docker endpoint: invalid bind address format: {host}"
         ))),
     }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use docker_api::container::{ContainerInspect, TopResponse, WaitResponse};
 
-use super::{Context, each, exec};
+use super::{Context, each, exec, flags, try_each};
 use crate::client::{escape, query};
 use crate::error::CliError;
 use crate::format::table;
@@ -34,14 +34,14 @@ impl Start {
             return exec::start_attached(name, self.interactive, &self.detach_keys, true, context)
                 .await;
         }
-        let failed = each(&self.containers, true, context, async |client, name| {
+        let failed = try_each(&self.containers, context, async |client, name| {
             client.act(&format!("/containers/{}/start", escape(name))).await.map(drop)
         })
         .await?;
-        if failed != 0 {
-            context.ui.complain("failed to start containers");
+        if failed.is_empty() {
+            return Ok(0);
         }
-        Ok(failed)
+        Err(CliError::Usage(format!("Error: failed to start containers: {}", failed.join(", "))))
     }
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Stop {
     #[arg(short = 's', long, default_value = "", hide_default_value = true)]
     signal: String,
     /// Seconds to wait before killing the container
-    #[arg(short = 't', long = "timeout", visible_alias = "time", allow_hyphen_values = true)]
+    #[arg(short = 't', long = "timeout", visible_alias = "time", value_parser = flags::integer, allow_hyphen_values = true)]
     timeout: Option<i64>,
     #[arg(required = true)]
     containers: Vec<String>,
@@ -61,7 +61,7 @@ impl Stop {
     pub(super) async fn run(self, context: &mut Context<'_>, verb: &str) -> Result<u8, CliError> {
         let timeout = self.timeout.map(|timeout| timeout.to_string()).unwrap_or_default();
         let query = query(&[("signal", &self.signal), ("t", &timeout)]);
-        each(&self.containers, true, context, async |client, name| {
+        each(&self.containers, context, async |client, name| {
             client.act(&format!("/containers/{}/{verb}{query}", escape(name))).await.map(drop)
         })
         .await
@@ -80,7 +80,7 @@ pub(crate) struct Kill {
 impl Kill {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
         let query = query(&[("signal", &self.signal)]);
-        each(&self.containers, true, context, async |client, name| {
+        each(&self.containers, context, async |client, name| {
             client.act(&format!("/containers/{}/kill{query}", escape(name))).await.map(drop)
         })
         .await
@@ -95,7 +95,7 @@ pub(crate) struct Names {
 
 impl Names {
     pub(super) async fn act(self, context: &mut Context<'_>, verb: &str) -> Result<u8, CliError> {
-        each(&self.containers, true, context, async |client, name| {
+        each(&self.containers, context, async |client, name| {
             client.act(&format!("/containers/{}/{verb}", escape(name))).await.map(drop)
         })
         .await
@@ -129,10 +129,14 @@ impl Rename {
             return Err(CliError::Usage("Error: Neither old nor new names may be empty".into()));
         }
         let query = query(&[("name", &self.new_name)]);
-        context
-            .client
-            .act(&format!("/containers/{}/rename{query}", escape(&self.container)))
-            .await?;
+        let path = format!("/containers/{}/rename{query}", escape(&self.container));
+        if let Err(problem) = context.client.act(&path).await {
+            context.ui.complain(&problem.to_string());
+            return Err(CliError::Usage(format!(
+                "Error: failed to rename container named {}",
+                self.container
+            )));
+        }
         Ok(0)
     }
 }
@@ -153,16 +157,19 @@ impl Remove {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
         let flag = |on: bool| if on { "1" } else { "" };
         let query = query(&[("force", flag(self.force)), ("v", flag(self.volumes))]);
-        let force = self.force;
-        each(&self.containers, true, context, async |client, name| {
-            let name = name.trim_matches('/');
-            match client.delete(&format!("/containers/{}{query}", escape(name))).await {
-                // With -f it is enough that it is gone.
-                Err(problem) if force && problem.is_not_found() => Ok(()),
-                other => other.map(drop),
+        let mut failed = false;
+        for name in &self.containers {
+            let plain = name.trim_matches('/');
+            match context.client.delete(&format!("/containers/{}{query}", escape(plain))).await {
+                Ok(_) => context.ui.say(name)?,
+                Err(problem) => {
+                    context.ui.complain(&problem.to_string());
+                    // With -f it is enough that it is gone.
+                    failed |= !(self.force && problem.is_not_found());
+                }
             }
-        })
-        .await
+        }
+        Ok(u8::from(failed))
     }
 }
 
@@ -200,9 +207,18 @@ impl Port {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
         let state: ContainerInspect =
             context.client.get(&format!("/containers/{}/json", escape(&self.container))).await?;
-        let wanted = self
-            .private_port
-            .map(|port| if port.contains('/') { port } else { format!("{port}/tcp") });
+        let wanted = match &self.private_port {
+            None => None,
+            Some(port) => {
+                let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+                if number.parse::<u16>().is_err() {
+                    return Err(CliError::Usage(format!(
+                        "Error: invalid port ({number}): strconv.ParseUint: parsing {number:?}: invalid syntax"
+                    )));
+                }
+                Some(format!("{number}/{protocol}"))
+            }
+        };
         let mut found = false;
         for (port, bindings) in &state.network_settings.ports {
             if wanted.as_ref().is_some_and(|wanted| wanted != port) {
@@ -225,7 +241,8 @@ impl Port {
         }
         match wanted {
             Some(wanted) if !found => Err(CliError::Usage(format!(
-                "Error: No public port '{wanted}' published for {}",
+                "Error: No public port '{}' published for {}",
+                self.private_port.as_deref().unwrap_or(&wanted),
                 self.container
             ))),
             _ => Ok(0),

@@ -1,7 +1,6 @@
 //! `create`, and the request that `run` shares with it.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 
 use clap::Args;
 use docker_api::Empty;
@@ -39,13 +38,13 @@ pub(crate) struct Flags {
     #[arg(long = "rm")]
     pub(super) remove: bool,
     /// Attach to STDIN, STDOUT or STDERR
-    #[arg(short = 'a', long = "attach", value_name = "STREAM")]
+    #[arg(short = 'a', long = "attach", value_name = "STREAM", value_parser = flags::stream)]
     pub(super) attach: Vec<String>,
     /// Assign a name to the container
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(super) name: String,
     /// Set environment variables
-    #[arg(short = 'e', long = "env")]
+    #[arg(short = 'e', long = "env", value_parser = flags::variable)]
     env: Vec<String>,
     /// Read in a file of environment variables
     #[arg(long = "env-file")]
@@ -93,13 +92,13 @@ pub(crate) struct Flags {
     #[arg(long, value_parser = flags::cpus, default_value = "0", hide_default_value = true)]
     cpus: i64,
     /// CPU shares (relative weight)
-    #[arg(short = 'c', long = "cpu-shares", default_value_t = 0, hide_default_value = true)]
+    #[arg(short = 'c', long = "cpu-shares", value_parser = flags::integer, default_value_t = 0, hide_default_value = true)]
     cpu_shares: i64,
     /// CPUs in which to allow execution (0-3, 0,1)
     #[arg(long = "cpuset-cpus", default_value = "", hide_default_value = true)]
     cpuset_cpus: String,
     /// Tune container pids limit (set -1 for unlimited)
-    #[arg(long = "pids-limit", allow_hyphen_values = true)]
+    #[arg(long = "pids-limit", value_parser = flags::integer, allow_hyphen_values = true)]
     pids_limit: Option<i64>,
     /// Ulimit options
     #[arg(long, value_parser = flags::ulimit)]
@@ -132,16 +131,16 @@ pub(crate) struct Flags {
     #[arg(long, default_value = "", hide_default_value = true)]
     domainname: String,
     /// Add a custom host-to-IP mapping (host:ip)
-    #[arg(long = "add-host")]
+    #[arg(long = "add-host", value_parser = flags::extra_host)]
     add_host: Vec<String>,
     /// Set custom DNS servers
-    #[arg(long)]
+    #[arg(long, value_parser = flags::address)]
     dns: Vec<String>,
     /// Set meta data on a container
-    #[arg(short = 'l', long)]
+    #[arg(short = 'l', long, value_parser = flags::label)]
     label: Vec<String>,
     /// Pull image before running ("always", "missing", "never")
-    #[arg(long, default_value = "missing", value_parser = ["always", "missing", "never"])]
+    #[arg(long, default_value = "missing")]
     pull: String,
     /// Suppress the pull output
     #[arg(short = 'q', long)]
@@ -156,7 +155,7 @@ pub(crate) struct Flags {
     #[arg(long = "stop-signal")]
     stop_signal: Option<String>,
     /// Timeout (in seconds) to stop a container
-    #[arg(long = "stop-timeout")]
+    #[arg(long = "stop-timeout", value_parser = flags::integer)]
     stop_timeout: Option<i64>,
     /// Mount the container's root filesystem as read only
     #[arg(long = "read-only")]
@@ -195,7 +194,7 @@ pub(crate) struct Flags {
 
 impl Create {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
-        let request = self.request(true)?;
+        let request = self.request(true).map_err(|problem| problem.with_help("create"))?;
         let created = self.create(&request, context).await?;
         context.ui.say(&created)?;
         Ok(0)
@@ -215,6 +214,7 @@ impl Create {
                 "container ID file found, make sure the other container isn't running or delete {path}"
             )));
         }
+        image::parse_any(image)?;
         if self.flags.pull == "always" {
             image::pull_for_run(image, &self.flags.platform, self.flags.quiet, context).await?;
         }
@@ -229,10 +229,12 @@ impl Create {
                     && self.flags.pull == "missing"
                     && missing_image(&problem) =>
             {
-                context.ui.complain(&format!(
-                    "Unable to find image '{}' locally",
-                    image::with_tag(image)
-                ));
+                if !self.flags.quiet {
+                    context.ui.complain(&format!(
+                        "Unable to find image '{}' locally",
+                        image::with_tag(image)
+                    ));
+                }
                 image::pull_for_run(image, &self.flags.platform, self.flags.quiet, context).await?;
                 context.client.post::<CreateResponse>(&path, request).await?
             }
@@ -251,23 +253,44 @@ impl Create {
     /// The request, as the options describe it.
     pub(super) fn request(&self, detached: bool) -> Result<CreateRequest, CliError> {
         let flags = &self.flags;
+        if !matches!(flags.pull.as_str(), "always" | "missing" | "never" | "") {
+            return Err(CliError::Usage(format!(
+                "invalid pull option: '{}': must be one of \"always\", \"missing\" or \"never\"",
+                flags.pull
+            )));
+        }
         let (image, command) = self
             .rest
             .split_first()
             .ok_or_else(|| CliError::Usage("\"docker run\" requires at least 1 argument".into()))?;
-        if flags.tty && flags.interactive && !detached && !std::io::stdin().is_terminal() {
-            return Err(CliError::Usage("the input device is not a TTY".into()));
-        }
+        restart_policy(&flags.restart)?;
         if flags.remove && !matches!(flags.restart.as_str(), "no" | "") {
             return Err(CliError::Usage(
                 "conflicting options: cannot specify both --restart and --rm".into(),
             ));
         }
+        if flags.network.is_empty() {
+            return Err(CliError::Usage("no name set for network".into()));
+        }
+        if flags.volume.iter().any(String::is_empty) {
+            return Err(CliError::Usage("invalid empty volume spec".into()));
+        }
+        if flags.device.iter().any(String::is_empty) {
+            return Err(CliError::Usage("bad format for path: ".into()));
+        }
         let ports = flags::ports(&flags.publish)?;
         let mut exposed: BTreeMap<String, Empty> =
             ports.exposed.iter().map(|port| (port.clone(), Empty {})).collect();
         for port in &flags.expose {
-            let opened = flags::ports(std::slice::from_ref(port))?;
+            if port.contains(':') {
+                return Err(CliError::Usage(format!("invalid port format for --expose: {port}")));
+            }
+            let opened = flags::ports(std::slice::from_ref(port)).map_err(|_| {
+                let number = port.split('/').next().unwrap_or_default();
+                CliError::Usage(format!(
+                    "invalid range format for --expose: {port}, error: strconv.ParseUint: parsing {number:?}: invalid syntax"
+                ))
+            })?;
             exposed.extend(opened.exposed.into_iter().map(|port| (port, Empty {})));
         }
         // A path alone is an anonymous volume, everything else a bind.
@@ -346,7 +369,7 @@ impl Create {
             privileged: flags.privileged,
             publish_all_ports: flags.publish_all,
             readonly_rootfs: flags.read_only,
-            security_opt: some(&flags.security_opt),
+            security_opt: some(&security(&flags.security_opt)?),
             tmpfs: (!flags.tmpfs.is_empty()).then(|| {
                 flags
                     .tmpfs
@@ -382,6 +405,39 @@ impl Create {
 
 fn missing_image(problem: &CliError) -> bool {
     matches!(problem, CliError::Daemon { message, .. } if message.to_lowercase().contains("no such image"))
+}
+
+/// A seccomp profile is read here; everything but switches has a value.
+fn security(options: &[String]) -> Result<Vec<String>, CliError> {
+    options
+        .iter()
+        .map(|option| {
+            let (name, value) = match option.split_once('=').or_else(|| option.split_once(':')) {
+                Some((name, value)) => (name, value),
+                None if matches!(option.as_str(), "no-new-privileges" | "disable") => {
+                    return Ok(option.clone());
+                }
+                None => {
+                    return Err(CliError::Usage(format!("Invalid --security-opt: {option:?}")));
+                }
+            };
+            if name != "seccomp" || matches!(value, "unconfined" | "builtin") {
+                return Ok(option.clone());
+            }
+            let profile = std::fs::read_to_string(value).map_err(|source| {
+                CliError::io(
+                    format!("opening seccomp profile ({value}) failed: open {value}"),
+                    source,
+                )
+            })?;
+            let profile: serde_json::Value = serde_json::from_str(&profile).map_err(|problem| {
+                CliError::Usage(format!(
+                    "compacting json for seccomp profile ({value}) failed: {problem}"
+                ))
+            })?;
+            Ok(format!("seccomp={profile}"))
+        })
+        .collect()
 }
 
 /// A relative source is below the current directory.

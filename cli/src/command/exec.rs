@@ -11,7 +11,7 @@ use super::session::{self, Signals, Target, Wait};
 use super::{Context, flags};
 use crate::client::{Ended, escape, query};
 use crate::error::CliError;
-use crate::terminal::{DetachKeys, RawMode};
+use crate::terminal::RawMode;
 
 #[derive(Debug, Args)]
 pub(crate) struct Exec {
@@ -22,7 +22,7 @@ pub(crate) struct Exec {
     #[arg(long = "detach-keys", default_value = "", hide_default_value = true)]
     detach_keys: String,
     /// Set environment variables
-    #[arg(short = 'e', long = "env")]
+    #[arg(short = 'e', long = "env", value_parser = flags::variable)]
     env: Vec<String>,
     /// Read in a file of environment variables
     #[arg(long = "env-file")]
@@ -55,6 +55,9 @@ struct Created {
 
 impl Exec {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
+        // A container that is not there is told before anything else.
+        let path = format!("/containers/{}/json", escape(&self.container));
+        context.client.get::<ContainerInspect>(&path).await?;
         if self.tty && self.interactive && !self.detach && !std::io::stdin().is_terminal() {
             return Err(CliError::Usage("the input device is not a TTY".into()));
         }
@@ -63,6 +66,7 @@ impl Exec {
         } else {
             None
         };
+        let (named, keys) = context.detach_keys(&self.detach_keys)?;
         let request = ExecCreateRequest {
             user: self.user.clone(),
             privileged: self.privileged,
@@ -72,7 +76,7 @@ impl Exec {
             attach_stdout: !self.detach,
             attach_stderr: !self.detach,
             detach: self.detach,
-            detach_keys: self.detach_keys.clone(),
+            detach_keys: named,
             env: Some(flags::environment(&self.env, &self.env_file)?),
             working_dir: self.workdir.clone(),
             cmd: Some(self.command.clone()),
@@ -88,9 +92,7 @@ impl Exec {
         let stream = context.client.hijack(&path, Some(&start), self.tty).await?;
         let raw = if self.tty { RawMode::enter()? } else { None };
         let signals = Signals::of(Target::Exec(&id), self.tty, false)?;
-        let keys = (self.tty && self.interactive)
-            .then(|| DetachKeys::parse(&self.detach_keys))
-            .transpose()?;
+        let keys = (self.tty && self.interactive).then_some(keys);
         let ended = session::watch(
             stream.copy(self.interactive, keys, context.ui),
             &context.client,
@@ -99,7 +101,7 @@ impl Exec {
         .await;
         drop(raw);
         if ended? == Ended::Detached {
-            return Ok(0);
+            return Err(detached());
         }
         let state: ExecInspect = context.client.get(&format!("/exec/{id}/json")).await?;
         Ok(state.exit_code.map_or(0, |code| u8::try_from(code).unwrap_or(u8::MAX)))
@@ -147,6 +149,7 @@ async fn attach(
         ));
     }
     let (tty, input) = (state.config.tty, stdin && state.config.open_stdin);
+    let (named, keys) = context.detach_keys(detach_keys)?;
     if tty && input && !std::io::stdin().is_terminal() {
         return Err(CliError::Usage("the input device is not a TTY".into()));
     }
@@ -159,21 +162,26 @@ async fn attach(
             ("stdin", if input { "1" } else { "" }),
             ("stdout", "1"),
             ("stderr", "1"),
-            ("detachKeys", detach_keys),
+            ("detachKeys", &named),
         ])
     );
     let stream = context.client.hijack(&path, None::<&()>, tty).await?;
     let raw = if tty && input { RawMode::enter()? } else { None };
-    let signals = Signals::begin(&context.client, &state.id, tty, sig_proxy && !tty)?;
-    let keys = (tty && input).then(|| DetachKeys::parse(detach_keys)).transpose()?;
+    let signals = Signals::of(Target::Container(&state.id), tty, sig_proxy && !tty)?;
+    let keys = (tty && input).then_some(keys);
     let ended =
         session::watch(stream.copy(input, keys, context.ui), &context.client, signals).await;
     drop(raw);
     if ended? == Ended::Detached {
-        context.ui.complain("read escape sequence");
-        return Ok(0);
+        return Err(detached());
     }
     wait.exit_code().await
+}
+
+/// Compat: leaving `attach` and `exec` by the detach keys is told, and is no success; `run` and
+/// `start` are quiet about it.
+fn detached() -> CliError {
+    CliError::Usage("read escape sequence".to_owned())
 }
 
 /// Attaches before the start, as `docker start -a` does.
@@ -187,6 +195,7 @@ pub(super) async fn start_attached(
     let state: ContainerInspect =
         context.client.get(&format!("/containers/{}/json", escape(name))).await?;
     let (tty, input) = (state.config.tty, stdin && state.config.open_stdin);
+    let (named, keys) = context.detach_keys(detach_keys)?;
     let path = format!(
         "/containers/{}/attach{}",
         state.id,
@@ -195,7 +204,7 @@ pub(super) async fn start_attached(
             ("stdin", if input { "1" } else { "" }),
             ("stdout", "1"),
             ("stderr", "1"),
-            ("detachKeys", detach_keys),
+            ("detachKeys", &named),
         ])
     );
     let stream = context.client.hijack(&path, None::<&()>, tty).await?;
@@ -203,8 +212,8 @@ pub(super) async fn start_attached(
     let wait = Wait::begin(&context.client, &state.id, condition).await?;
     let raw = if tty && input { RawMode::enter()? } else { None };
     context.client.act(&format!("/containers/{}/start", state.id)).await?;
-    let signals = Signals::begin(&context.client, &state.id, tty, sig_proxy && !tty)?;
-    let keys = (tty && input).then(|| DetachKeys::parse(detach_keys)).transpose()?;
+    let signals = Signals::of(Target::Container(&state.id), tty, sig_proxy && !tty)?;
+    let keys = (tty && input).then_some(keys);
     let ended =
         session::watch(stream.copy(input, keys, context.ui), &context.client, signals).await;
     drop(raw);

@@ -25,14 +25,8 @@ pub(super) fn ports(specifications: &[String]) -> Result<Ports, CliError> {
 }
 
 fn port(specification: &str, ports: &mut Ports) -> Result<(), CliError> {
-    let wrong = |what: &str| {
-        CliError::Usage(format!("invalid publish specification {specification:?}: {what}"))
-    };
+    let wrong = CliError::Usage;
     let (rest, protocol) = specification.split_once('/').unwrap_or((specification, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(wrong(&format!("invalid proto: {protocol}")));
-    }
     let (rest, container) = match rest.rsplit_once(':') {
         Some((rest, container)) => (Some(rest), container),
         None => (None, rest),
@@ -46,27 +40,36 @@ fn port(specification: &str, ports: &mut Ports) -> Result<(), CliError> {
         },
     };
     if !address.is_empty() && address.parse::<std::net::IpAddr>().is_err() {
-        return Err(wrong(&format!("invalid IP address: {address}")));
+        return Err(wrong(format!("Invalid ip address: {address}")));
+    }
+    if container.is_empty() {
+        return Err(wrong(format!("No port specified: {specification}<empty>")));
     }
     let (first, last) =
-        range(container).ok_or_else(|| wrong(&format!("invalid containerPort: {container}")))?;
+        range(container).ok_or_else(|| wrong(format!("Invalid containerPort: {container}")))?;
     let hosts = match host {
         "" => None,
-        host => Some(range(host).ok_or_else(|| wrong(&format!("invalid hostPort: {host}")))?),
+        host => Some(range(host).ok_or_else(|| wrong(format!("Invalid hostPort: {host}")))?),
     };
-    for (offset, number) in (first..=last).enumerate() {
-        let offset = u16::try_from(offset).map_err(|_| wrong("too many ports"))?;
+    if let Some((low, high)) = hosts
+        && high - low != last - first
+        && first != last
+    {
+        return Err(wrong(format!(
+            "Invalid ranges specified for container and host Ports: {container} and {host}"
+        )));
+    }
+    let protocol = protocol.to_ascii_lowercase();
+    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+        return Err(wrong(format!("Invalid proto: {protocol}")));
+    }
+    for number in first..=last {
         let key = format!("{number}/{protocol}");
         let host_port = match hosts {
             None => String::new(),
             // One container port and a range of the host's: the daemon picks from it.
             Some((low, high)) if first == last && low != high => format!("{low}-{high}"),
-            Some((low, high)) => {
-                if high - low != last - first {
-                    return Err(wrong("invalid ranges specified for container and host Ports"));
-                }
-                (low + offset).to_string()
-            }
+            Some((low, _)) => (low + (number - first)).to_string(),
         };
         if !ports.exposed.contains(&key) {
             ports.exposed.push(key.clone());
@@ -98,30 +101,103 @@ impl Ports {
     }
 }
 
-/// `NAME=value` as it is; `NAME` takes our own value, and is left out where we have none.
+/// `NAME=value` as it is; `NAME` takes our own value, and is left out where we have none. A
+/// variable given before counts no more: Compat: also `-e A=1 -e A` without one of ours.
 pub(super) fn environment(given: &[String], files: &[String]) -> Result<Vec<String>, CliError> {
     let mut out = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(file)
             .map_err(|source| CliError::io(format!("open {file}"), source))?;
         for line in text.lines().map(str::trim_start) {
-            if !line.is_empty() && !line.starts_with('#') {
-                out.extend(variable(line)?);
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let name = line.split('=').next().unwrap_or_default();
+            if name.is_empty() {
+                return Err(CliError::Usage(format!(
+                    "invalid env file ({file}): no variable name on line '{line}'"
+                )));
+            }
+            if name.contains(char::is_whitespace) {
+                return Err(CliError::Usage(format!(
+                    "invalid env file ({file}): variable '{name}' contains whitespaces"
+                )));
+            }
+            if line.contains('=') {
+                out.push(line.to_owned());
+            } else if let Ok(value) = std::env::var(name) {
+                out.push(format!("{name}={value}"));
             }
         }
     }
-    for entry in given {
-        out.extend(variable(entry)?);
-    }
+    out.extend(given.iter().cloned());
     Ok(out)
 }
 
-fn variable(entry: &str) -> Result<Option<String>, CliError> {
+/// Checks `-e`; the value of a name alone is ours, and stays open where we have none.
+pub(super) fn variable(entry: &str) -> Result<String, String> {
     match entry.split_once('=') {
-        Some(("", _)) => Err(CliError::Usage(format!("invalid environment variable: {entry}"))),
-        Some(_) => Ok(Some(entry.to_owned())),
-        None => Ok(std::env::var(entry).ok().map(|value| format!("{entry}={value}"))),
+        Some(("", _)) => Err(format!("invalid environment variable: {entry}")),
+        None if entry.is_empty() => Err(format!("invalid environment variable: {entry}")),
+        Some(_) => Ok(entry.to_owned()),
+        None => Ok(match std::env::var(entry) {
+            Ok(value) => format!("{entry}={value}"),
+            Err(_) => entry.to_owned(),
+        }),
     }
+}
+
+/// Checks `-l`.
+pub(super) fn label(entry: &str) -> Result<String, String> {
+    match entry.split('=').next() {
+        None | Some("") => Err(format!("invalid label '{entry}': empty name")),
+        Some(_) => Ok(entry.to_owned()),
+    }
+}
+
+/// Checks `-a`.
+pub(super) fn stream(name: &str) -> Result<String, String> {
+    let name = name.to_ascii_lowercase();
+    if matches!(name.as_str(), "stdin" | "stdout" | "stderr") {
+        return Ok(name);
+    }
+    Err("valid streams are STDIN, STDOUT and STDERR".to_owned())
+}
+
+/// Checks `--dns`.
+pub(super) fn address(text: &str) -> Result<String, String> {
+    match text.trim().parse::<std::net::IpAddr>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(_) => Err(format!("IP address is not correctly formatted: {text}")),
+    }
+}
+
+/// Checks `--add-host`.
+pub(super) fn extra_host(text: &str) -> Result<String, String> {
+    let wrong = || format!("bad format for add-host: {text:?}");
+    let (name, address) =
+        text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(wrong)?;
+    if name.is_empty() {
+        return Err(wrong());
+    }
+    let address = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
+    if address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err() {
+        return Err(format!("invalid IP address in add-host: {address:?}"));
+    }
+    Ok(format!("{name}:{address}"))
+}
+
+/// Checks a filter.
+pub(super) fn filter(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains('=') {
+        return Ok(text.to_owned());
+    }
+    Err("bad format of filter (expected name=value)".to_owned())
+}
+
+/// A whole number, refused in Go's words.
+pub(super) fn integer(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
 }
 
 /// `name=value` pairs; a name alone has an empty value.
@@ -177,11 +253,7 @@ pub(super) fn ulimit(text: &str) -> Result<Ulimit, String> {
     let wrong = || format!("invalid ulimit argument: {text}");
     let (name, limits) = text.split_once('=').ok_or_else(wrong)?;
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-    Ok(Ulimit {
-        name: name.to_owned(),
-        soft: soft.parse().map_err(|_| wrong())?,
-        hard: hard.parse().map_err(|_| wrong())?,
-    })
+    Ok(Ulimit { name: name.to_owned(), soft: integer(soft)?, hard: integer(hard)? })
 }
 
 #[cfg(test)]

@@ -1,19 +1,16 @@
 //! Images: pull, load, import, tag, rmi; and the progress the daemon reports meanwhile.
 
-use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use clap::Args;
 use docker_api::image::ImageDeleted;
-use docker_api::progress::Message;
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method};
-use http_body_util::BodyExt;
 use hyper::body::Frame;
 use oci_image::reference::Reference;
 
-use super::Context;
+use super::{Context, progress};
 use crate::client::{empty, escape, query, streamed};
 use crate::error::CliError;
 
@@ -39,7 +36,7 @@ impl Pull {
             ));
         }
         let reference = parse(&self.name)?;
-        if !self.name.contains('@') && !has_tag(&self.name) {
+        if !self.quiet && !self.name.contains('@') && !has_tag(&self.name) {
             context.ui.say("Using default tag: latest")?;
         }
         pull(&self.name, &self.platform, self.quiet, false, context).await?;
@@ -79,11 +76,20 @@ async fn pull(
     }
     let path = format!("/images/create{query}");
     let answer = context.client.send_with(Method::POST, &path, headers, empty()).await?;
-    show(answer.into_body(), quiet, to_stderr, context).await
+    progress::show(answer.into_body(), quiet, to_stderr, context).await
 }
 
-fn parse(name: &str) -> Result<Reference, CliError> {
+pub(super) fn parse(name: &str) -> Result<Reference, CliError> {
     Reference::parse(name).map_err(|problem| CliError::Usage(problem.to_string()))
+}
+
+/// Checks what may be a name or an id.
+pub(super) fn parse_any(name: &str) -> Result<(), CliError> {
+    let id = name.strip_prefix("sha256:").unwrap_or(name);
+    if id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    parse(name).map(drop)
 }
 
 fn has_tag(name: &str) -> bool {
@@ -130,7 +136,7 @@ impl Load {
         let mut headers = HeaderMap::new();
         headers.insert("Content-Type", HeaderValue::from_static("application/x-tar"));
         let answer = context.client.send_with(Method::POST, &path, headers, archive).await?;
-        show(answer.into_body(), false, false, context).await?;
+        progress::show(answer.into_body(), false, false, context).await?;
         Ok(0)
     }
 }
@@ -173,7 +179,7 @@ impl Import {
             path.push_str(&format!("&changes={}", escape(change)));
         }
         let answer = context.client.send(Method::POST, &path, archive).await?;
-        show(answer.into_body(), false, false, context).await?;
+        progress::show(answer.into_body(), false, false, context).await?;
         Ok(0)
     }
 }
@@ -221,7 +227,12 @@ pub(crate) struct Tag {
 
 impl Tag {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
-        parse(&self.target)?;
+        parse(&self.target).map_err(|problem| {
+            CliError::Usage(format!(
+                "Error parsing reference: {:?} is not a valid repository/tag: {problem}",
+                self.target
+            ))
+        })?;
         let query = query(&[
             ("repo", name_without_tag(&self.target)),
             ("tag", &if has_tag(&self.target) { tag_of(&self.target) } else { String::new() }),
@@ -279,98 +290,6 @@ impl Remove {
     }
 }
 
-/// Prints progress messages: in place on a terminal, without the bars elsewhere.
-async fn show(
-    mut body: hyper::body::Incoming,
-    quiet: bool,
-    to_stderr: bool,
-    context: &mut Context<'_>,
-) -> Result<(), CliError> {
-    let in_place = context.ui.terminal && !to_stderr;
-    let mut display = Display { in_place, lines: HashMap::new(), height: 0 };
-    let mut buffer = BytesMut::new();
-    loop {
-        let frame = body.frame().await.transpose().map_err(CliError::Http)?;
-        let ended = frame.is_none();
-        if let Some(piece) = frame.and_then(|frame| frame.into_data().ok()) {
-            buffer.extend_from_slice(&piece);
-        }
-        while let Some(end) = buffer
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .or_else(|| (ended && !buffer.is_empty()).then(|| buffer.len() - 1))
-        {
-            let line = buffer.split_to(end + 1);
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            let message: Message = docker_api::from_json(&line).map_err(CliError::Answer)?;
-            if let Some(error) = message.error {
-                return Err(CliError::Usage(error));
-            }
-            let out = if to_stderr { &mut context.ui.err } else { &mut context.ui.out };
-            if !quiet {
-                display.show(&message, out)?;
-            }
-        }
-        if ended {
-            return Ok(());
-        }
-    }
-}
-
-struct Display {
-    in_place: bool,
-    lines: HashMap<String, usize>,
-    height: usize,
-}
-
-impl Display {
-    fn show(&mut self, message: &Message, out: &mut dyn Write) -> Result<(), CliError> {
-        if let Some(stream) = &message.stream {
-            write!(out, "{stream}")?;
-            self.height += stream.matches('\n').count();
-            return Ok(());
-        }
-        let Some(status) = &message.status else { return Ok(()) };
-        let Some(id) = message.id.as_deref().filter(|id| !id.is_empty()) else {
-            writeln!(out, "{status}")?;
-            self.height += 1;
-            return Ok(());
-        };
-        let detail = message.progress_detail.as_ref().filter(|detail| detail.current > 0);
-        if !self.in_place {
-            if detail.is_none() {
-                writeln!(out, "{id}: {status}")?;
-            }
-            return Ok(());
-        }
-        let bar = detail.map(|detail| bar(detail.current, detail.total)).unwrap_or_default();
-        let height = self.height;
-        let line = *self.lines.entry(id.to_owned()).or_insert(height);
-        if line == height {
-            writeln!(out, "{id}: {status} {bar}")?;
-            self.height += 1;
-        } else {
-            let up = height - line;
-            write!(out, "\x1b[{up}A\x1b[2K\r{id}: {status} {bar}\r\x1b[{up}B")?;
-        }
-        out.flush()?;
-        Ok(())
-    }
-}
-
-fn bar(current: i64, total: i64) -> String {
-    use crate::format::units::size;
-    if total <= 0 {
-        return size(current);
-    }
-    let filled = usize::try_from(current.min(total) * 50 / total).unwrap_or(0);
-    let head = if filled < 50 { ">" } else { "" };
-    let blank = 50_usize.saturating_sub(filled + head.len());
-    format!("[{}{head}{}] {}/{}", "=".repeat(filled), " ".repeat(blank), size(current), size(total))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -386,24 +305,5 @@ mod tests {
             assert_eq!((name_without_tag(name), tag_of(name).as_str()), (bare, tag), "{name}");
         }
         assert_eq!(with_tag("localhost:5000/x"), "localhost:5000/x:latest");
-    }
-
-    #[test]
-    fn layers_change_in_place_on_a_terminal_only() {
-        let messages = [
-            Message::status(Some("abc"), "Pulling fs layer"),
-            Message::layer("abc", "Downloading", 5, 10),
-            Message::status(None, "Done"),
-        ];
-        let run = |in_place| {
-            let mut out = Vec::new();
-            let mut display = Display { in_place, lines: HashMap::new(), height: 0 };
-            for message in &messages {
-                display.show(message, &mut out).unwrap();
-            }
-            String::from_utf8(out).unwrap()
-        };
-        assert_eq!(run(false), "abc: Pulling fs layer\nDone\n");
-        assert!(run(true).contains("\x1b[1A\x1b[2K\rabc: Downloading [====="));
     }
 }

@@ -1,12 +1,12 @@
 //! `inspect`: the daemon's JSON, or a template over it.
 
+use bytes::Bytes;
 use clap::Args;
-use serde_json::Value;
 
 use super::Context;
 use crate::client::escape;
 use crate::error::CliError;
-use crate::format::template::Format;
+use crate::format::template::{Format, Value, Words};
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
@@ -25,65 +25,84 @@ pub(crate) struct Inspect {
 
 const KINDS: [&str; 4] = ["container", "image", "network", "volume"];
 
+const WORDS: Words = Words {
+    name: "",
+    parsing: "template parsing error: ",
+    executing: "template parsing error: ",
+    code: 64,
+    type_name: "",
+};
+
 impl Inspect {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
         if !self.kind.is_empty() && !KINDS.contains(&self.kind.as_str()) {
             return Err(CliError::Usage(format!(
-                "{:?} is not a valid value for --type",
+                "unknown type: {:?}: must be one of \"container\", \"image\", \"network\", \"volume\"",
                 self.kind
             )));
         }
-        let format = self.format.as_deref().map(Format::parse).transpose()?;
-        let mut found = Vec::new();
-        let mut missing = Vec::new();
+        let format = match self.format.as_deref() {
+            None | Some("" | "json") => None,
+            Some(format) => Some(Format::parse(format, WORDS)?),
+        };
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
         for name in &self.names {
-            match self.find(name, context).await? {
-                Some(value) => found.push(value),
-                None => missing.push(name),
+            match self.find(name, context).await {
+                Ok(text) => found.push(Value::from_json(&text).map_err(CliError::Answer)?),
+                Err(problem) if problem.is_not_found() && self.kind.is_empty() => {
+                    missing.push(format!("Error: No such object: {name}"));
+                }
+                Err(problem) if problem.is_not_found() => missing.push(problem.to_string()),
+                Err(problem) => return Err(problem),
             }
         }
         match format {
             Some(format) => {
                 for value in &found {
-                    context.ui.say(&format.one(value)?)?;
+                    let text = format.one(value);
+                    // Compat: the line of what could not be printed is empty.
+                    context.ui.say(text.as_deref().unwrap_or_default())?;
+                    text?;
                 }
+                if found.is_empty() {
+                    context.ui.say("")?;
+                }
+            }
+            None if self.format.as_deref() == Some("json") => {
+                context.ui.say(&Value::List(found).to_json(false))?;
             }
             None => context.ui.say(&pretty(&found)?)?,
         }
-        for name in &missing {
-            let kind = if self.kind.is_empty() { "object" } else { &self.kind };
-            context.ui.complain(&format!("Error: No such {kind}: {name}"));
+        for text in &missing {
+            context.ui.complain(text);
         }
         Ok(u8::from(!missing.is_empty()))
     }
 
-    async fn find(&self, name: &str, context: &mut Context<'_>) -> Result<Option<Value>, CliError> {
+    /// The first kind that knows the name.
+    async fn find(&self, name: &str, context: &mut Context<'_>) -> Result<Bytes, CliError> {
+        let size = if self.size { "?size=1" } else { "" };
+        let name = escape(name);
+        let mut last = None;
         for kind in KINDS.iter().filter(|kind| self.kind.is_empty() || self.kind == **kind) {
-            let name = escape(name);
             let path = match *kind {
-                "container" if self.size => format!("/containers/{name}/json?size=1"),
-                "container" => format!("/containers/{name}/json"),
+                "container" => format!("/containers/{name}/json{size}"),
                 // A slash in an image's name is part of the path.
                 "image" => format!("/images/{}/json", name.replace("%2F", "/").replace("%3A", ":")),
                 "network" => format!("/networks/{name}"),
                 _ => format!("/volumes/{name}"),
             };
-            match raw(context, &path).await {
-                Ok(value) => return Ok(Some(value)),
-                Err(problem) if problem.is_not_found() => {}
-                Err(problem) => return Err(problem),
+            match context.client.bytes(&path).await {
+                // A name that no image can have is none.
+                Err(CliError::Daemon { status: 400, message }) if self.kind.is_empty() => {
+                    last = Some(CliError::Daemon { status: 404, message });
+                }
+                Err(problem) if problem.is_not_found() => last = Some(problem),
+                other => return other,
             }
         }
-        Ok(None)
+        Err(last.unwrap_or_else(|| CliError::Usage(format!("no such object: {name}"))))
     }
-}
-
-/// The document as it is, nulls included.
-async fn raw(context: &Context<'_>, path: &str) -> Result<Value, CliError> {
-    use http_body_util::BodyExt;
-    let answer = context.client.send(http::Method::GET, path, crate::client::empty()).await?;
-    let text = answer.into_body().collect().await.map_err(CliError::Http)?.to_bytes();
-    serde_json::from_slice(&text).map_err(CliError::Answer)
 }
 
 /// Four blanks a level, as Go prints it.

@@ -38,7 +38,13 @@ impl Logs {
         let state: ContainerInspect =
             context.client.get(&format!("/containers/{}/json", escape(&self.container))).await?;
         let flag = |on: bool| if on { "1" } else { "" };
-        let (since, until) = (moment(&self.since)?, moment(&self.until)?);
+        let named = |name: &'static str| {
+            move |problem: CliError| {
+                CliError::Usage(format!("invalid value for {name:?}: {problem}"))
+            }
+        };
+        let since = moment(&self.since).map_err(named("since"))?;
+        let until = moment(&self.until).map_err(named("until"))?;
         let query = query(&[
             ("stdout", "1"),
             ("stderr", "1"),
@@ -91,6 +97,8 @@ pub(super) fn moment(text: &str) -> Result<String, CliError> {
         .and_then(|time| time.to_zoned(jiff::tz::TimeZone::system()).ok());
     match civil {
         Some(time) => Ok(format!("{}.000000000", time.timestamp().as_second())),
-        None => Err(CliError::Usage(format!("invalid value for time: {text:?}"))),
+        None => {
+            Err(CliError::Usage(format!("failed to parse value as time or duration: {text:?}")))
+        }
     }
 }

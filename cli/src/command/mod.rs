@@ -1,5 +1,6 @@
 //! The commands, one file a family, and how an argument vector becomes one of them.
 
+mod arguments;
 mod container;
 mod create;
 mod exec;
@@ -8,22 +9,27 @@ mod image;
 mod inspect;
 mod list;
 mod logs;
+mod progress;
 mod run;
 mod session;
 mod system;
 
-use std::process::ExitCode;
+use clap::{CommandFactory, Parser, Subcommand};
 
-use clap::{Parser, Subcommand};
-
+use self::arguments::Reading;
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::CliError;
+use crate::terminal::DetachKeys;
 use crate::ui::Ui;
 
 /// Docker's command line over the Engine API.
 #[derive(Debug, Parser)]
-#[command(name = "docker", version = concat!(env!("CARGO_PKG_VERSION"), ", docker-rs"), disable_help_subcommand = true)]
+#[command(
+    name = "docker",
+    disable_help_subcommand = true,
+    override_usage = "docker [OPTIONS] COMMAND"
+)]
 pub(crate) struct Cli {
     /// Daemon socket to connect to
     #[arg(short = 'H', long = "host", global = false, value_name = "HOST")]
@@ -38,7 +44,7 @@ pub(crate) struct Cli {
     #[arg(short = 'D', long)]
     debug: bool,
     /// Set the logging level
-    #[arg(short = 'l', long = "log-level", default_value = "info", value_parser = ["debug", "info", "warn", "error", "fatal"])]
+    #[arg(short = 'l', long = "log-level", default_value = "info")]
     log_level: String,
     #[command(subcommand)]
     verb: Verb,
@@ -102,17 +108,6 @@ enum Verb {
     Info(system::Info),
 }
 
-impl Cli {
-    /// The command as typed.
-    pub(crate) fn verb_name(&self) -> &'static str {
-        match self.verb {
-            Verb::Run(_) => "run",
-            Verb::Create(_) => "create",
-            _ => "",
-        }
-    }
-}
-
 /// What every command has at hand.
 pub(crate) struct Context<'a> {
     pub(crate) client: Client,
@@ -120,16 +115,29 @@ pub(crate) struct Context<'a> {
     pub(crate) ui: &'a mut Ui,
 }
 
+impl Context<'_> {
+    /// The keys that end a session: those given, or those of the configuration.
+    fn detach_keys(&self, given: &str) -> Result<(String, DetachKeys), CliError> {
+        let keys = if given.is_empty() { self.config.detach_keys.as_str() } else { given };
+        Ok((keys.to_owned(), DetachKeys::parse(keys)?))
+    }
+}
+
 /// Runs the command; the result is the exit code.
 pub(crate) async fn run(cli: Cli, ui: &mut Ui) -> Result<u8, CliError> {
+    if !["debug", "info", "warn", "error", "fatal"].contains(&cli.log_level.as_str()) {
+        return Err(CliError::Usage(format!("Unable to parse logging level: {}", cli.log_level)));
+    }
     let directory = cli.config.or_else(|| std::env::var("DOCKER_CONFIG").ok());
     let config = Config::load(directory.as_deref())?;
+    // A flag counts before DOCKER_HOST, which counts before everything else.
+    let addressed =
+        cli.host.is_some() || (cli.context.is_none() && std::env::var_os("DOCKER_HOST").is_some());
     let context = cli
         .context
         .or_else(|| std::env::var("DOCKER_CONTEXT").ok())
         .unwrap_or_else(|| config.current_context.clone());
-    let elsewhere = !matches!(context.as_str(), "" | "default");
-    if elsewhere && cli.host.is_none() && std::env::var_os("DOCKER_HOST").is_none() {
+    if !addressed && !matches!(context.as_str(), "" | "default") {
         return Err(CliError::Usage(format!(
             "not supported: context {context:?}; give the engine's address with -H"
         )));
@@ -140,6 +148,10 @@ pub(crate) async fn run(cli: Cli, ui: &mut Ui) -> Result<u8, CliError> {
     let client = match (&cli.verb, Client::connect(cli.host.as_deref()).await) {
         (_, Ok(client)) => client,
         (Verb::Version(version), Err(problem)) => return version.without_server(ui, problem),
+        (Verb::Info(info), Err(problem)) => return info.without_server(ui, problem),
+        (Verb::Run(_), Err(problem @ (CliError::Connect { .. } | CliError::Denied { .. }))) => {
+            return Err(problem.with_help("run"));
+        }
         (_, Err(problem)) => return Err(problem),
     };
     let mut context = Context { client, config, ui };
@@ -175,142 +187,121 @@ pub(crate) async fn run(cli: Cli, ui: &mut Ui) -> Result<u8, CliError> {
     }
 }
 
-/// Brings an argument vector into the one form the parser knows: `container ls` is `ps`, and
-/// `--rm=true` is `--rm`.
-pub(crate) fn normalise(arguments: Vec<String>) -> Vec<String> {
-    const SWITCHES: [&str; 20] = [
-        "rm",
-        "interactive",
-        "tty",
-        "detach",
-        "privileged",
-        "init",
-        "quiet",
-        "all",
-        "force",
-        "read-only",
-        "publish-all",
-        "no-trunc",
-        "size",
-        "latest",
-        "follow",
-        "timestamps",
-        "details",
-        "attach",
-        "volumes",
-        "sig-proxy",
-    ];
-    let mut out = Vec::with_capacity(arguments.len());
-    let mut switches = true;
-    for argument in arguments {
-        if argument == "--" {
-            switches = false;
-        }
-        let switch = argument
-            .strip_prefix("--")
-            .and_then(|rest| rest.split_once('='))
-            .filter(|(name, _)| switches && SWITCHES.contains(name));
-        match switch {
-            Some((name, "true" | "1" | "t" | "T" | "TRUE" | "True")) if name != "sig-proxy" => {
-                out.push(format!("--{name}"));
-            }
-            Some((name, "false" | "0" | "f" | "F" | "FALSE" | "False")) if name != "sig-proxy" => {}
-            _ => out.push(argument),
-        }
-    }
-    let Some(at) = verb_position(&out) else { return out };
-    let (Some(group), Some(verb)) = (out.get(at), out.get(at + 1)) else { return out };
-    let plain = match (group.as_str(), verb.as_str()) {
-        ("container", "ls" | "list" | "ps") => "ps",
-        ("image", "ls" | "list") => "images",
-        ("image", "rm" | "remove") => "rmi",
-        ("system", "info") => "info",
-        ("system", "events") => "events",
-        ("container" | "image", other) => other,
-        _ => return out,
-    }
-    .to_owned();
-    out.splice(at..at + 2, [plain]);
-    out
+/// All commands and their flags.
+pub(crate) fn grammar() -> clap::Command {
+    let root = Cli::command();
+    let verbs: Vec<String> =
+        root.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    verbs.into_iter().fold(root, |root, verb| {
+        let usage = arguments::usage_of(&verb);
+        root.mut_subcommand(verb, |command| command.override_usage(usage))
+    })
 }
 
-/// Where the command stands, behind the global options.
-fn verb_position(arguments: &[String]) -> Option<usize> {
-    let mut at = 1;
-    while let Some(argument) = arguments.get(at) {
-        match argument.as_str() {
-            "-H" | "--host" | "--config" | "-c" | "--context" | "-l" | "--log-level" => at += 2,
-            other if other.starts_with('-') => at += 1,
-            _ => return Some(at),
+/// Reads the argument vector; what is not a command has been answered already, with an exit code.
+pub(crate) fn parse(typed: &[String], ui: &mut Ui) -> Result<Cli, u8> {
+    let grammar = grammar();
+    match arguments::read(typed, &grammar) {
+        Reading::Command { canonical, path } => Cli::try_parse_from(&canonical)
+            .map_err(|problem| wrong(&problem, &path, &canonical, &grammar, ui)),
+        Reading::Help(words) => Err(help(&words, grammar, ui)),
+        Reading::Nothing => {
+            let mut root = grammar;
+            ui.complain(root.render_help().to_string().trim_end());
+            Err(0)
+        }
+        Reading::Version => {
+            drop(ui.say(&format!("Docker version {}, build docker-rs", env!("CARGO_PKG_VERSION"))));
+            Err(0)
+        }
+        Reading::Mistake { text, code } => {
+            ui.complain(&text);
+            Err(code)
         }
     }
-    None
 }
 
-/// Tells a mistake in the arguments, with Docker's exit codes.
-pub(crate) fn usage(problem: &clap::Error, arguments: &[String], ui: &mut Ui) -> ExitCode {
-    use clap::error::{ContextKind, ContextValue, ErrorKind};
-    match problem.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            drop(ui.say(problem.to_string().trim_end()));
-            return ExitCode::SUCCESS;
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            ui.complain(problem.to_string().trim_end());
-            return ExitCode::from(1);
-        }
-        _ => {}
-    }
-    let dash = arguments.iter().find(|argument| argument.starts_with(['–', '—']));
-    if let Some(dash) = dash {
-        ui.complain(&format!(
-            "docker: {dash:?} begins with a long dash, as word processors make them; type a plain \"-\""
-        ));
-        return ExitCode::from(125);
-    }
-    if problem.kind() == ErrorKind::InvalidSubcommand {
-        let typed = match problem.get(ContextKind::InvalidSubcommand) {
-            Some(ContextValue::String(typed)) => typed.clone(),
-            _ => String::new(),
-        };
-        let mut text = format!("docker: unknown command: docker {typed}\n");
-        if let Some(ContextValue::Strings(near)) = problem.get(ContextKind::SuggestedSubcommand)
-            && let Some(near) = near.first()
-        {
-            text.push_str(&format!("\nDid you mean: docker {near}?\n"));
-        }
-        text.push_str("\nRun 'docker --help' for more information");
+/// A value that its flag could not read.
+fn wrong(
+    problem: &clap::Error,
+    path: &str,
+    canonical: &[String],
+    grammar: &clap::Command,
+    ui: &mut Ui,
+) -> u8 {
+    use clap::error::{ContextKind, ContextValue};
+    let text = |kind| match problem.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    let long = text(ContextKind::InvalidArg).split(' ').next().unwrap_or_default();
+    let verb = canonical.iter().skip(1).find(|word| !word.starts_with("--"));
+    let command = verb.and_then(|verb| grammar.find_subcommand(verb));
+    let flag = command.into_iter().chain([grammar]).find_map(|command| {
+        command
+            .get_arguments()
+            .find(|flag| flag.get_long().is_some_and(|name| long.strip_prefix("--") == Some(name)))
+            .map(|flag| (command, flag))
+    });
+    let (Some((command, flag)), Some(why)) = (flag, std::error::Error::source(problem)) else {
+        ui.complain(problem.to_string().trim_end());
+        return 125;
+    };
+    let line = arguments::wrong_value(flag, text(ContextKind::InvalidValue), &why.to_string());
+    if let Reading::Mistake { text, code } =
+        arguments::flag_mistake(&line, path, command.get_name())
+    {
         ui.complain(&text);
-        return ExitCode::from(1);
+        return code;
     }
-    let text = problem.to_string();
-    ui.complain(&format!("docker: {}", text.trim_start_matches("error: ").trim_end()));
-    ExitCode::from(125)
+    125
+}
+
+fn help(words: &[String], mut grammar: clap::Command, ui: &mut Ui) -> u8 {
+    let text = match words.first() {
+        None => grammar.render_help().to_string(),
+        Some(group) if arguments::is_group(group) => arguments::group_help(group),
+        Some(word) => match grammar.find_subcommand_mut(word) {
+            Some(command) => command.render_help().to_string(),
+            None => {
+                ui.complain(&format!("unknown help topic: {}", words.join(" ")));
+                return 1;
+            }
+        },
+    };
+    drop(ui.say(text.trim_end()));
+    0
 }
 
 /// Runs `act` for each name, as the stock client does: print the name when it worked, the error
-/// when not, go on, and end with 1 if one failed.
-async fn each<F>(
+/// when not, and go on. Answers the names for which it failed.
+async fn try_each<F>(
     names: &[String],
-    ui_names: bool,
     context: &mut Context<'_>,
     act: F,
-) -> Result<u8, CliError>
+) -> Result<Vec<String>, CliError>
 where
     F: AsyncFn(&Client, &str) -> Result<(), CliError>,
 {
-    let mut failed = false;
+    let mut failed = Vec::new();
     for name in names {
         match act(&context.client, name).await {
-            Ok(()) if ui_names => context.ui.say(name)?,
-            Ok(()) => {}
+            Ok(()) => context.ui.say(name)?,
             Err(problem) => {
                 context.ui.complain(&problem.to_string());
-                failed = true;
+                failed.push(name.clone());
             }
         }
     }
-    Ok(u8::from(failed))
+    Ok(failed)
+}
+
+/// The same; the exit code is 1 if one failed.
+async fn each<F>(names: &[String], context: &mut Context<'_>, act: F) -> Result<u8, CliError>
+where
+    F: AsyncFn(&Client, &str) -> Result<(), CliError>,
+{
+    Ok(u8::from(!try_each(names, context, act).await?.is_empty()))
 }
 
 #[cfg(test)]
@@ -322,28 +313,16 @@ mod tests {
     }
 
     #[test]
-    fn command_groups_are_the_short_commands() {
-        for (typed, meant) in [
-            ("docker container ls -a", "docker ps -a"),
-            ("docker -H unix:///x image rm y", "docker -H unix:///x rmi y"),
-            ("docker container run busybox image ls", "docker run busybox image ls"),
-            ("docker run --rm=true --init=false x", "docker run --rm x"),
-        ] {
-            assert_eq!(normalise(words(typed)), words(meant), "{typed}");
-        }
-    }
-
-    #[test]
     fn what_follows_the_image_belongs_to_the_container() {
-        let cli = Cli::try_parse_from(words("docker run -it --rm busybox sh -c -it --rm --help"))
-            .unwrap();
-        let Verb::Run(run) = cli.verb else { panic!("not run") };
+        let mut ui = Ui::standard();
+        let cli = parse(&words("docker run -it --rm busybox sh -c -it --rm --help"), &mut ui);
+        let Ok(Cli { verb: Verb::Run(run), .. }) = cli else { panic!("not run") };
         assert_eq!(run.create.rest, words("busybox sh -c -it --rm --help"));
         assert!(run.create.flags.interactive && run.create.flags.tty && run.create.flags.remove);
     }
 
     #[test]
-    fn an_unknown_option_before_the_image_is_an_error() {
-        assert!(Cli::try_parse_from(words("docker run --nonsense busybox")).is_err());
+    fn the_definitions_of_the_commands_are_sound() {
+        grammar().debug_assert();
     }
 }

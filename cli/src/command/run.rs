@@ -1,5 +1,7 @@
 //! `run`: create, attach, start, and stay until the end.
 
+use std::io::IsTerminal;
+
 use clap::Args;
 
 use super::Context;
@@ -7,7 +9,6 @@ use super::create::Create;
 use super::session::{self, Wait};
 use crate::client::{Ended, query};
 use crate::error::CliError;
-use crate::terminal::DetachKeys;
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -26,23 +27,28 @@ pub(crate) struct Run {
 
 impl Run {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
-        if self.detach && !self.create.flags.attach.is_empty() {
-            return Err(CliError::Usage("Conflicting options: -a and -d".into()));
-        }
-        let request = self.create.request(self.detach)?;
-        let id = self.create.create(&request, context).await?;
+        let tell = |problem: CliError| problem.with_help("run");
+        let request = self.create.request(self.detach).map_err(tell)?;
         if self.detach {
-            context.client.act(&format!("/containers/{id}/start")).await?;
+            if !self.create.flags.attach.is_empty() {
+                return Err(CliError::Usage(
+                    "conflicting options: cannot specify both --attach and --detach".into(),
+                ));
+            }
+        } else if self.create.flags.tty
+            && request.config.attach_stdin
+            && !std::io::stdin().is_terminal()
+        {
+            return Err(CliError::Usage("the input device is not a TTY".into()));
+        }
+        let (named, keys) = context.detach_keys(&self.detach_keys)?;
+        let id = self.create.create(&request, context).await.map_err(tell)?;
+        if self.detach {
+            context.client.act(&format!("/containers/{id}/start")).await.map_err(tell)?;
             context.ui.say(&id)?;
             return Ok(0);
         }
         let (tty, config) = (self.create.flags.tty, &request.config);
-        let keys = if self.detach_keys.is_empty() {
-            &context.config.detach_keys
-        } else {
-            &self.detach_keys
-        };
-        let keys = DetachKeys::parse(keys)?;
         let flag = |on: bool| if on { "1" } else { "" };
         let attach = format!(
             "/containers/{id}/attach{}",
@@ -51,7 +57,7 @@ impl Run {
                 ("stdin", flag(config.attach_stdin)),
                 ("stdout", flag(config.attach_stdout)),
                 ("stderr", flag(config.attach_stderr)),
-                ("detachKeys", &self.detach_keys),
+                ("detachKeys", &named),
             ])
         );
         let stream = context.client.hijack(&attach, None::<&()>, tty).await?;
@@ -61,9 +67,9 @@ impl Run {
         let input = config.attach_stdin;
         if let Err(problem) = context.client.act(&format!("/containers/{id}/start")).await {
             drop(raw);
-            return Err(problem);
+            return Err(tell(problem));
         }
-        let signals = session::Signals::begin(&context.client, &id, tty, self.sig_proxy && !tty)?;
+        let signals = session::Signals::of(session::Target::Container(&id), tty, self.sig_proxy)?;
         let ended = session::watch(
             stream.copy(input, (tty && input).then_some(keys), context.ui),
             &context.client,

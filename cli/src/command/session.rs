@@ -53,25 +53,29 @@ pub(super) struct Signals<'a> {
 }
 
 impl<'a> Signals<'a> {
-    /// Signals of an attached container.
-    pub(super) fn begin(_: &Client, id: &'a str, tty: bool, proxy: bool) -> Result<Self, CliError> {
-        Self::of(Target::Container(id), tty, proxy)
-    }
-
-    /// Signals of an exec: only the terminal's size.
+    /// Watches the size of the terminal, and what is to be passed on.
     pub(super) fn of(id: Target<'a>, tty: bool, proxy: bool) -> Result<Self, CliError> {
         let watch = |kind| signal(kind).map_err(|source| CliError::io("watch signals", source));
         let mut proxied = Vec::new();
         if proxy {
+            // Compat: everything that can be caught but SIGCHLD, SIGPIPE and SIGURG, which are
+            // about the client itself.
             for (name, kind) in [
-                ("INT", SignalKind::interrupt()),
-                ("TERM", SignalKind::terminate()),
                 ("HUP", SignalKind::hangup()),
+                ("INT", SignalKind::interrupt()),
                 ("QUIT", SignalKind::quit()),
+                ("ABRT", SignalKind::from_raw(libc::SIGABRT)),
                 ("USR1", SignalKind::user_defined1()),
                 ("USR2", SignalKind::user_defined2()),
+                ("ALRM", SignalKind::alarm()),
+                ("TERM", SignalKind::terminate()),
+                ("CONT", SignalKind::from_raw(libc::SIGCONT)),
+                ("TSTP", SignalKind::from_raw(libc::SIGTSTP)),
+                ("WINCH", SignalKind::window_change()),
             ] {
-                proxied.push((name, watch(kind)?));
+                if !(tty && name == "WINCH") {
+                    proxied.push((name, watch(kind)?));
+                }
             }
         }
         let resize = if tty { Some(watch(SignalKind::window_change())?) } else { None };

@@ -6,18 +6,17 @@ use docker_api::event::Event;
 use docker_api::system;
 use http::Method;
 use http_body_util::BodyExt;
-use serde_json::{Value, json};
 
-use super::{Context, list, logs};
+use super::{Context, flags, list, logs};
 use crate::client::{empty, query};
 use crate::error::CliError;
-use crate::format::template::Format;
+use crate::format::template::{Format, Value, Words};
 use crate::ui::Ui;
 
 #[derive(Debug, Args)]
 pub(crate) struct Events {
     /// Filter output based on conditions provided
-    #[arg(short = 'f', long)]
+    #[arg(short = 'f', long, value_parser = flags::filter)]
     filter: Vec<String>,
     /// Format output using a custom template
     #[arg(long)]
@@ -32,11 +31,14 @@ pub(crate) struct Events {
 
 impl Events {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
-        let format = self.format.as_deref().map(Format::parse).transpose()?;
+        let format = match self.format.as_deref() {
+            None | Some("") => None,
+            Some(format) => Some(Format::parse(format, EVENT_WORDS)?),
+        };
         let query = query(&[
             ("since", &logs::moment(&self.since)?),
             ("until", &logs::moment(&self.until)?),
-            ("filters", &list::filters(&self.filter)?),
+            ("filters", &list::filters(&self.filter)),
         ]);
         let answer = context.client.send(Method::GET, &format!("/events{query}"), empty()).await?;
         let mut body = answer.into_body();
@@ -51,9 +53,7 @@ impl Events {
                 }
                 let text = match &format {
                     Some(format) => {
-                        let mut value: Value =
-                            serde_json::from_slice(&line).map_err(CliError::Answer)?;
-                        capitalised(&mut value);
+                        let value = Value::from_json(&line).map_err(CliError::Answer)?;
                         format.one(&value)?
                     }
                     None => sentence(&docker_api::from_json(&line).map_err(CliError::Answer)?),
@@ -66,22 +66,13 @@ impl Events {
     }
 }
 
-/// Templates know the fields by their Go names.
-fn capitalised(event: &mut Value) {
-    let Value::Object(members) = event else { return };
-    for (json_name, go_name) in [
-        ("status", "Status"),
-        ("id", "ID"),
-        ("from", "From"),
-        ("scope", "Scope"),
-        ("time", "Time"),
-        ("timeNano", "TimeNano"),
-    ] {
-        if let Some(value) = members.get(json_name).cloned() {
-            members.insert(go_name.to_owned(), value);
-        }
-    }
-}
+const EVENT_WORDS: Words = Words {
+    name: "",
+    parsing: "Error parsing format: ",
+    executing: "Error parsing format: ",
+    code: 64,
+    type_name: "*events.Message",
+};
 
 fn sentence(event: &Event) -> String {
     let (seconds, nanoseconds) = if event.time_nano != 0 {
@@ -114,19 +105,20 @@ pub(crate) struct Version {
 
 impl Version {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
-        let server: system::Version = context.client.get("/version").await?;
+        let format = match self.format.as_deref() {
+            None | Some("") => None,
+            Some(format) => Some(Format::parse(format, VERSION_WORDS)?),
+        };
+        let text = context.client.bytes("/version").await?;
+        let server: system::Version = docker_api::from_json(&text).map_err(CliError::Answer)?;
         let client = client_facts(context.client.version());
-        if let Some(format) = &self.format {
-            let mut value = serde_json::to_value(&server).map_err(CliError::Answer)?;
-            if let Value::Object(members) = &mut value {
-                let api = members.get("ApiVersion").cloned().unwrap_or_default();
-                members.insert("APIVersion".into(), api);
-                let api = members.get("MinAPIVersion").cloned().unwrap_or_default();
-                members.insert("MinAPIVersion".into(), api);
-            }
-            let both = json!({"Client": client, "Server": value});
-            context.ui.say(&Format::parse(format)?.one(&both)?)?;
-            return Ok(0);
+        if let Some(format) = format {
+            let value = Value::from_json(&text).map_err(CliError::Answer)?;
+            let both = Value::Map(vec![("Client".into(), client), ("Server".into(), value)]);
+            let text = format.one(&both);
+            // Compat: the line of what could not be printed is empty.
+            context.ui.say(text.as_deref().unwrap_or_default())?;
+            return text.map(|_| 0);
         }
         print_client(&client, context.ui)?;
         let mut text = format!("\nServer: {}\n", server.platform.name);
@@ -167,26 +159,44 @@ impl Version {
     }
 }
 
+const VERSION_WORDS: Words = Words {
+    name: "version",
+    parsing: "template parsing error: ",
+    executing: "",
+    code: 64,
+    type_name: "system.clientVersion",
+};
+
 fn client_facts(api: &str) -> Value {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
     };
-    json!({
-        "Version": env!("CARGO_PKG_VERSION"), "APIVersion": api, "ApiVersion": api,
-        "DefaultAPIVersion": "1.51", "Os": "linux", "Arch": architecture, "Context": "default",
-        "Platform": {"Name": "docker-rs"},
-    })
+    let facts = [
+        ("Version", env!("CARGO_PKG_VERSION")),
+        ("ApiVersion", api),
+        ("DefaultAPIVersion", "1.51"),
+        ("GitCommit", "docker-rs"),
+        ("GoVersion", "none"),
+        ("Os", "linux"),
+        ("Arch", architecture),
+        ("BuildTime", ""),
+        ("Context", "default"),
+    ];
+    let platform = Value::Map(vec![("Name".into(), Value::text("docker-rs"))]);
+    let mut members = vec![("Platform".to_owned(), platform)];
+    members.extend(facts.map(|(name, value)| (name.to_owned(), Value::text(value))));
+    Value::Map(members)
 }
 
 fn print_client(client: &Value, ui: &mut Ui) -> Result<(), CliError> {
-    let text = |name: &str| client.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |name: &str| client.get(name).map(ToString::to_string).unwrap_or_default();
     write!(
         ui.out,
         "Client: docker-rs\n Version:           {}\n API version:       {}\n OS/Arch:           {}/{}\n Context:           {}\n",
         text("Version"),
-        text("APIVersion"),
+        text("ApiVersion"),
         text("Os"),
         text("Arch"),
         text("Context"),
@@ -201,14 +211,43 @@ pub(crate) struct Info {
     format: Option<String>,
 }
 
+const INFO_WORDS: Words = Words {
+    name: "",
+    parsing: "template parsing error: ",
+    executing: "",
+    code: 64,
+    type_name: "system.dockerInfo",
+};
+
 impl Info {
-    pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
-        let value: Value = context.client.get("/info").await?;
-        if let Some(format) = &self.format {
-            context.ui.say(&Format::parse(format)?.one(&value)?)?;
-            return Ok(0);
+    /// What is known without a daemon.
+    pub(super) fn without_server(&self, ui: &mut Ui, problem: CliError) -> Result<u8, CliError> {
+        if self.format.is_none() {
+            write!(
+                ui.out,
+                "Client: docker-rs\n Version:    {}\n Context:    default\n\nServer:\n",
+                env!("CARGO_PKG_VERSION")
+            )?;
         }
-        let info: system::Info = serde_json::from_value(value).map_err(CliError::Answer)?;
+        Err(problem)
+    }
+
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
+        let format = match self.format.as_deref() {
+            None | Some("") => None,
+            Some(format) => Some(Format::parse(format, INFO_WORDS)?),
+        };
+        let text = context.client.bytes("/info").await?;
+        if let Some(format) = format {
+            let mut value = Value::from_json(&text).map_err(CliError::Answer)?;
+            if let Value::Map(members) = &mut value {
+                members.push(("ClientInfo".to_owned(), client_facts(context.client.version())));
+            }
+            let text = format.one(&value);
+            context.ui.say(text.as_deref().unwrap_or_default())?;
+            return text.map(|_| 0);
+        }
+        let info: system::Info = docker_api::from_json(&text).map_err(CliError::Answer)?;
         let mut text = format!(
             "Client: docker-rs\n Version:    {}\n Context:    default\n\nServer:\n Containers: {}\n  Running: {}\n  Paused: {}\n  Stopped: {}\n Images: {}\n Server Version: {}\n Storage Driver: {}\n",
             env!("CARGO_PKG_VERSION"),

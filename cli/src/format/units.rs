@@ -2,22 +2,31 @@
 
 /// Bytes with three significant digits and decimal units.
 pub(crate) fn size(bytes: i64) -> String {
+    size_of(bytes, 3)
+}
+
+/// The same, with as many digits as wanted.
+pub(crate) fn size_of(bytes: i64, digits: usize) -> String {
     const UNITS: [&str; 9] = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"];
-    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    #[expect(clippy::cast_precision_loss, reason = "a few digits are shown")]
     let mut value = bytes.max(0) as f64;
     let mut unit = 0;
     while value >= 1000.0 && unit + 1 < UNITS.len() {
         value /= 1000.0;
         unit += 1;
     }
-    let digits = if value >= 100.0 {
-        format!("{value:.0}")
+    let whole = if value >= 100.0 {
+        3
     } else if value >= 10.0 {
-        trim(&format!("{value:.1}"))
+        2
     } else {
-        trim(&format!("{value:.2}"))
+        1
     };
-    format!("{digits}{}", UNITS.get(unit).unwrap_or(&"B"))
+    let mut number = format!("{value:.*}", digits.saturating_sub(whole));
+    if number.contains('.') {
+        number = trim(&number);
+    }
+    format!("{number}{}", UNITS.get(unit).unwrap_or(&"B"))
 }
 
 fn trim(digits: &str) -> String {
