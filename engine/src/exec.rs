@@ -99,7 +99,7 @@ fn check_running(container: &Container, phase: Phase) -> Result<(), ContainerErr
     match phase {
         Phase::Running => Ok(()),
         Phase::Paused => Err(ContainerError::Conflict(format!(
-            "container {} is paused, unpause the container before exec",
+            "Container {} is paused, unpause the container before exec",
             container.record().name
         ))),
         Phase::Restarting => Err(ContainerError::Conflict(format!(

@@ -64,7 +64,7 @@ impl Call {
     /// The JSON body. An empty one is the default value.
     pub(crate) async fn json<T: DeserializeOwned + Default>(&mut self) -> Result<T, ApiError> {
         let bytes = self.bytes(MAX_JSON).await?;
-        if bytes.is_empty() {
+        if bytes.is_empty() || bytes.trim_ascii() == b"null" {
             return Ok(T::default());
         }
         let content_type = self
@@ -75,6 +75,11 @@ impl Call {
         let media = content_type.split(';').next().unwrap_or_default().trim();
         if !media.eq_ignore_ascii_case("application/json") {
             // Compat: dockerd names the type quoted.
+            if media.is_empty() {
+                return Err(ApiError::invalid(format!(
+                    "malformed Content-Type header ({content_type}): mime: no media type"
+                )));
+            }
             return Err(ApiError::invalid(format!(
                 "unsupported Content-Type header ({content_type}): must be 'application/json'"
             )));

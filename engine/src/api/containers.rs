@@ -40,7 +40,15 @@ pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError>
         }
         (method, [name, verb]) => {
             let (method, verb) = (method.to_owned(), (*verb).to_owned());
-            let container = app.containers.get(name)?;
+            let container = app.containers.get(name);
+            let container = container.map_err(|error| {
+                // Compat: kill alone names what it could not do.
+                let mut answer = ApiError::from(error);
+                if verb == "kill" {
+                    answer.message = format!("cannot kill container: {name}: {}", answer.message);
+                }
+                answer
+            })?;
             one(app, container, &method, &verb, call).await
         }
         ("GET", [name, "attach", "ws"]) => {
@@ -74,6 +82,14 @@ async fn one(
             Err(ApiError::not_implemented(format!("containers/{verb} is not supported yet")))
         }
         ("POST", "start") => {
+            let body = call.headers().get(http::header::CONTENT_LENGTH);
+            let body = body.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+            // Compat: up to seven bytes are taken for an empty object.
+            if body.is_some_and(|length| length > 7) {
+                return Err(ApiError::invalid(
+                    "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+                ));
+            }
             attach::detach_keys(call.query.get("detachKeys"))?;
             match detached(async move { container.start().await }).await {
                 Ok(()) => Ok(reply::no_content()),
@@ -98,9 +114,21 @@ async fn one(
         ("POST", "kill") => {
             let text = call.query.get("signal");
             let text = if text.is_empty() { "SIGKILL" } else { text };
-            let signal = crate::sys::signal::parse(text)
-                .ok_or_else(|| ApiError::invalid(format!("Invalid signal: {text}")))?;
-            kill(&container, signal).await?;
+            let name = call.segments[1].as_str();
+            let signal = crate::sys::signal::parse(text).ok_or_else(|| {
+                ApiError::invalid(match text.parse::<i64>() {
+                    Ok(number) if number != 0 => format!(
+                        "cannot kill container: {name}: the linux daemon does not support signal {number}"
+                    ),
+                    _ => format!("Invalid signal: {text}"),
+                })
+            })?;
+            kill(&container, signal).await.map_err(|error| match error {
+                ContainerError::Conflict(text) => {
+                    ApiError::conflict(format!("cannot kill container: {name}: {text}"))
+                }
+                other => other.into(),
+            })?;
             Ok(reply::no_content())
         }
         ("POST", "pause") => {
@@ -176,9 +204,12 @@ async fn sizes(app: &App, container: &Container) -> (i64, i64) {
 async fn create(app: &Arc<App>, mut call: Call) -> Result<Reply, ApiError> {
     let bytes_known = call.headers().get(http::header::CONTENT_LENGTH).map(|value| value == "0");
     if bytes_known == Some(true) {
-        return Err(ApiError::invalid("config cannot be empty in order to create a container"));
+        return Err(ApiError::invalid("invalid JSON: got EOF while reading request body"));
     }
     let request: CreateRequest = call.json().await?;
+    if request.config == docker_api::container::Config::default() && request.host_config.is_none() {
+        return Err(ApiError::invalid("config cannot be empty in order to create a container"));
+    }
     let name = call.query.get("name").to_owned();
     let app = Arc::clone(app);
     let (container, warnings) =
@@ -191,7 +222,10 @@ fn stop_options(call: &Call) -> Result<StopOptions, ApiError> {
     let timeout = match call.query.get("t") {
         "" => None,
         text => Some(text.parse::<i64>().map_err(|_| {
-            ApiError::invalid(format!("strconv.Atoi: parsing \"{text}\": invalid syntax"))
+            let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+            let number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let reason = if number { "value out of range" } else { "invalid syntax" };
+            ApiError::invalid(format!("strconv.Atoi: parsing \"{text}\": {reason}"))
         })?),
     };
     let signal = call.query.get("signal");
@@ -285,7 +319,11 @@ async fn logs(container: &Arc<Container>, call: &Call) -> Result<Reply, ApiError
                 .map(|(seconds, nanos)| {
                     Some(Timestamp::new(seconds, u32::try_from(nanos).unwrap_or_default()))
                 })
-                .ok_or_else(|| ApiError::invalid(format!("invalid value for \"{key}\": {text}"))),
+                .ok_or_else(|| {
+                    ApiError::invalid(format!(
+                        "strconv.ParseInt: parsing \"{text}\": invalid syntax"
+                    ))
+                }),
         }
     };
     let tty = container.record().config.tty;
@@ -389,7 +427,9 @@ pub(crate) fn size(call: &Call) -> Result<(u32, u32), ApiError> {
             ))
         })
     };
-    Ok((number("w")?, number("h")?))
+    // Compat: the height is looked at first.
+    let height = number("h")?;
+    Ok((number("w")?, height))
 }
 
 async fn resize(app: &App, container: &Container, call: &Call) -> Result<Reply, ApiError> {
@@ -474,7 +514,9 @@ async fn top(app: &App, container: &Container, call: &Call) -> Result<Reply, Api
         .map_err(|error| ApiError::internal(format!("Error running ps: {error}")))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
-        return Err(ApiError::internal(format!("Error running ps: {}", text.trim())));
+        // Compat: the first line, where ps says what is wrong; the rest is its usage.
+        let first = text.trim().lines().next().unwrap_or_default();
+        return Err(ApiError::internal(format!("ps: {}", first.trim())));
     }
     parse_ps(&String::from_utf8_lossy(&output.stdout), &pids)
         .map(|answer| reply::ok(&answer))

@@ -268,7 +268,11 @@ fn events(app: &Arc<App>, call: &Call) -> Result<Reply, ApiError> {
                 .map(|(seconds, nanos)| {
                     Some(i128::from(seconds) * 1_000_000_000 + i128::from(nanos))
                 })
-                .ok_or_else(|| ApiError::invalid(format!("invalid value for \"{key}\": {text}"))),
+                .ok_or_else(|| {
+                    ApiError::invalid(format!(
+                        "strconv.ParseInt: parsing \"{text}\": invalid syntax"
+                    ))
+                }),
         }
     };
     let (since, until) = (time("since")?, time("until")?);

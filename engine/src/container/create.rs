@@ -208,9 +208,13 @@ pub(crate) fn rename(app: &App, container: &Container, name: &str) -> Result<(),
         ));
     }
     if !names::is_valid(name) {
-        return Err(ContainerError::BadName(name.to_owned()));
+        // Compat: rename shows the name as it keeps it.
+        let error = ContainerError::BadName(format!("/{name}"));
+        return Err(ContainerError::Invalid(format!("Error when allocating new name: {error}")));
     }
-    app.containers.reserve(name, &container.id)?;
+    app.containers.reserve(name, &container.id).map_err(|error| {
+        ContainerError::Conflict(format!("Error when allocating new name: {error}"))
+    })?;
     if let Err(error) = container.change(Durability::Synced, |record| record.name = name.to_owned())
     {
         app.containers.release(name, &container.id);

@@ -234,18 +234,7 @@ impl Owner {
                 return Ok(());
             }
             Ok(_) => {}
-            Err(error) => {
-                // Compat: kill names what it could not do.
-                return Err(match error {
-                    ContainerError::Conflict(text) if wish == Wish::Kill => {
-                        ContainerError::Conflict(format!(
-                            "cannot kill container: {}: {text}",
-                            self.container.id
-                        ))
-                    }
-                    other => other,
-                });
-            }
+            Err(error) => return Err(error),
         }
         let stop_signal = {
             let record = self.container.record();

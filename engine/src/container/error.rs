@@ -75,16 +75,16 @@ impl ContainerError {
                 "container is marked for removal and cannot be started".to_owned()
             }
             Refusal::NotRunning => format!("container {id} is not running"),
-            Refusal::AlreadyPaused => format!("container {id} is already paused"),
+            Refusal::AlreadyPaused => format!("Container {id} is already paused"),
             Refusal::NotPaused => format!("Container {id} is not paused"),
             Refusal::IsRestarting => {
                 format!("Container {id} is restarting, wait until the container is running")
             }
             Refusal::RemoveRunning => format!(
-                "cannot remove container \"/{name}\": container is running: stop the container before removing or force remove"
+                "cannot remove container \"{name}\": container is running: stop the container before removing or force remove"
             ),
             Refusal::RemovePaused => format!(
-                "cannot remove container \"/{name}\": container is paused and must be unpaused first"
+                "cannot remove container \"{name}\": container is paused and must be unpaused first"
             ),
             Refusal::RemoveInProgress => {
                 format!("removal of container {id} is already in progress")

@@ -24,15 +24,16 @@ fn lookup(passwd: &str, group: &str, user: &str, extra: &[String]) -> Result<Use
         None => (user, None),
     };
     let name = if name.is_empty() { "0" } else { name };
-    let number = name.parse::<u32>().ok();
+    let number = parse_number(name)?;
     let mut result = User::default();
     let mut login = None;
     let entry = fields(passwd, 4)
         .find(|entry| entry[0] == name || (number.is_some() && entry[2].parse().ok() == number));
     match entry {
         Some(entry) => {
-            result.uid = entry[2].parse().unwrap_or_default();
-            result.gid = entry[3].parse().unwrap_or_default();
+            // What the image's file says is not to wrap round to root (CVE-2024-40635).
+            result.uid = parse_number(entry[2])?.ok_or_else(out_of_range)?;
+            result.gid = parse_number(entry[3])?.ok_or_else(out_of_range)?;
             login = Some(entry[0].to_owned());
         }
         None => match number {
@@ -73,17 +74,28 @@ fn lookup(passwd: &str, group: &str, user: &str, extra: &[String]) -> Result<Use
 }
 
 fn group_id(group: &str, wanted: &str) -> Result<u32, ContainerError> {
-    let number = wanted.parse::<u32>().ok();
-    if let Some(gid) =
-        fields(group, 3).find(|entry| entry[0] == wanted).and_then(|entry| entry[2].parse().ok())
-    {
-        return Ok(gid);
+    if let Some(entry) = fields(group, 3).find(|entry| entry[0] == wanted) {
+        return parse_number(entry[2])?.ok_or_else(out_of_range);
     }
-    number.ok_or_else(|| {
+    parse_number(wanted)?.ok_or_else(|| {
         ContainerError::Invalid(format!(
             "unable to find group {wanted}: no matching entries in group file"
         ))
     })
+}
+
+/// A number in range; `None` for what is a name.
+fn parse_number(text: &str) -> Result<Option<u32>, ContainerError> {
+    let Ok(number) = text.parse::<i64>() else { return Ok(None) };
+    match u32::try_from(number) {
+        Ok(id) if number <= i64::from(i32::MAX) => Ok(Some(id)),
+        _ => Err(out_of_range()),
+    }
+}
+
+/// Compat: the words of runc's user lookup.
+fn out_of_range() -> ContainerError {
+    ContainerError::Invalid("uids and gids must be in range 0-2147483647".to_owned())
 }
 
 fn fields(text: &str, least: usize) -> impl Iterator<Item = Vec<&str>> {
@@ -107,6 +119,20 @@ mod tests {
         assert_eq!(look("1000"), look("bob"));
         assert_eq!(look("bob:wheel"), User { uid: 1000, gid: 10, groups: vec![10] });
         assert_eq!(look("77:88"), User { uid: 77, gid: 88, groups: vec![88] });
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_wherever_they_come_from() {
+        let passwd = "low:x:-1:0::/:/bin/sh\nhigh:x:4294967296:0::/:/bin/sh\n\
+                      odd:x:five:0::/:/bin/sh\ngroup:x:5:2147483648::/:/bin/sh\n";
+        let group = "big:x:4294967296:\n";
+        let all =
+            ["low", "high", "odd", "group", "-1", "2147483648", "4294967296", "0:big", "0:-1"];
+        for user in all {
+            let error = lookup(passwd, group, user, &[]).unwrap_err().to_string();
+            assert_eq!(error, "uids and gids must be in range 0-2147483647", "{user}");
+        }
+        assert_eq!(lookup(passwd, group, "2147483647", &[]).unwrap().uid, 2_147_483_647);
     }
 
     #[test]
