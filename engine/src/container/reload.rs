@@ -19,6 +19,7 @@ use crate::store::{self, Durability};
 pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
     let dir = app.config.data_root.join("containers");
     let mut records = Vec::new();
+    let mut unreadable = Vec::new();
     for entry in std::fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
         let path = entry?.path();
         match store::read::<Record>(&path.join("container.json")) {
@@ -31,7 +32,10 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
                 sweep::draft(app, &paths.draft()).await;
                 drop(std::fs::remove_dir_all(&path));
             }
-            Err(error) => tracing::error!("{error}; the container is left alone"),
+            Err(error) => {
+                tracing::error!("{error}; the container is left alone");
+                unreadable.extend(path.file_name().map(|id| id.to_string_lossy().into_owned()));
+            }
         }
     }
     records.sort_by(|a, b| a.created.cmp(&b.created));
@@ -59,6 +63,11 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
             let paths = Paths::new(&app.config.data_root, &app.config.exec_root, &record.id);
             attached.push((create::container_net(record), own.to_attached(), paths.netns));
         }
+    }
+    for id in &unreadable {
+        let request = crate::network::ContainerNet { id: id.clone(), ..Default::default() };
+        let paths = Paths::new(&app.config.data_root, &app.config.exec_root, id);
+        attached.push((request, crate::network::Attached::default(), paths.netns));
     }
     app.networks.restore(attached).await.context("restore networks")?;
 
@@ -123,6 +132,6 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
             }
         }
     }
-    sweep::run(app).await;
+    sweep::run(app, unreadable).await;
     Ok(())
 }

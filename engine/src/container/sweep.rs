@@ -20,10 +20,11 @@ use crate::sys;
 const OWNER: &str = "dockerd-rs.engine";
 
 /// Finds what carries this engine's mark or lies in its directories and belongs to no container,
-/// and removes it while requests are answered already.
-pub(super) async fn run(app: &Arc<App>) {
-    let known: Vec<String> =
-        app.containers.all().iter().map(|container| container.id.clone()).collect();
+/// and removes it while requests are answered already. Containers whose record cannot be read are
+/// left alone, with all they have.
+pub(super) async fn run(app: &Arc<App>, unreadable: Vec<String>) {
+    let mut known = unreadable;
+    known.extend(app.containers.all().iter().map(|container| container.id.clone()));
     let ids: HashSet<&str> = known.iter().map(String::as_str).collect();
     let tasks = tasks(app, &ids).await;
     let paths = paths(app, &known);
