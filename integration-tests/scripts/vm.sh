@@ -9,7 +9,7 @@ bin=${BIN_DIR:-$top/target/stack}
 vm=$top/.cache/vm
 peers=$top/.cache/peers
 here=$top/integration-tests/scripts
-deadline=${VM_DEADLINE:-1200}
+deadline=${VM_DEADLINE:-1800}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 kernel=$(echo "$vm"/boot/vmlinuz-*)

@@ -12,8 +12,9 @@ export BIN_DIR=$bin BUSYBOX=/bin/busybox RUST_BACKTRACE=1
 
 docker() { $bin/docker-rs -H unix:///run/d.sock "$@"; }
 
-until_true() { # SECONDS COMMAND…
-  local end=$(($(cut -d. -f1 /proc/uptime) + $1))
+# until_true SECONDS COMMAND…: seconds of a real processor; an emulated one is slower
+until_true() {
+  local end=$(($(cut -d. -f1 /proc/uptime) + $1 * 4))
   shift
   until "$@" >/dev/null 2>&1; do
     [ "$(cut -d. -f1 /proc/uptime)" -lt $end ] || { echo "timed out: $*"; return 1; }
@@ -51,7 +52,7 @@ only_cgroup2() {
 
 engine_starts() {
   $bin/dockerd-rs --data-root /var/tmp/data --exec-root /run/e --pidfile /run/d.pid -H unix:///run/d.sock >/var/tmp/dockerd.log 2>&1 &
-  until_true 60 docker version || { tail -20 /var/tmp/dockerd.log; return 1; }
+  until_true 30 docker version || { tail -20 /var/tmp/dockerd.log; return 1; }
   docker load -q -i /vm/busybox.tar
   expect "cgroup version" 2 "$(docker info -f '{{.CgroupVersion}}')"
 }
