@@ -3,6 +3,9 @@
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum FlagError {
+    /// Asked for rather than wrong.
+    #[error("help requested")]
+    Help,
     // Compat: the texts of Go's flag package.
     #[error("flag provided but not defined: -{0}")]
     Unknown(String),
@@ -68,7 +71,10 @@ impl Parsed {
             let Some((long, _, takes_value)) =
                 flags.iter().find(|(long, short, _)| name == *long || name == *short)
             else {
-                return Err(FlagError::Unknown(name.to_owned()));
+                return Err(match name {
+                    "help" | "h" => FlagError::Help,
+                    _ => FlagError::Unknown(name.to_owned()),
+                });
             };
             let value = match (takes_value, attached) {
                 (true, Some(value)) => value,
@@ -141,6 +147,8 @@ mod tests {
     fn mistakes_are_told_as_go_tells_them() {
         let text = |line| parse(line, Order::Mixed).unwrap_err().to_string();
         assert_eq!(text("--foo"), "flag provided but not defined: -foo");
+        assert_eq!(parse("c1 --help", Order::Mixed).unwrap_err(), FlagError::Help);
+        assert_eq!(parse("c1 ls --help", Order::UntilProgram).unwrap().words[2], "--help");
         assert_eq!(text("c1 --bundle"), "flag needs an argument: -bundle");
         assert_eq!(text("--detach=x"), "invalid boolean value \"x\" for -detach");
     }

@@ -32,6 +32,8 @@ pub(crate) enum ContainerError {
     NotFound,
     #[error("container with given ID already exists")]
     Exists,
+    #[error("container id cannot be empty")]
+    EmptyId,
     #[error("invalid container ID format")]
     InvalidId,
     #[error("{} was made by another runtime; use that one", .0.display())]
@@ -182,12 +184,15 @@ impl Container {
         Ok(containers)
     }
 
+    /// Locked first, then read: nobody else changes it until the lock goes.
+    pub(crate) fn load_locked(root: &Path, id: &str) -> Result<(Self, Lock), ContainerError> {
+        check_id(id)?;
+        let lock = lock(&root.join(id))?;
+        Ok((Self::load(root, id)?, lock))
+    }
+
     pub(crate) fn lock(&self) -> Result<Lock, ContainerError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let failed = |errno: rustix::io::Errno| io_error("lock", &self.dir, errno.into());
-        let fd = rustix::fs::open(&self.dir, flags, Mode::empty()).map_err(failed)?;
-        rustix::fs::flock(&fd, FlockOperation::LockExclusive).map_err(failed)?;
-        Ok(Lock(fd))
+        lock(&self.dir)
     }
 
     pub(crate) fn save(&self) -> Result<(), ContainerError> {
@@ -253,10 +258,17 @@ impl Container {
         if !self.record.complete {
             return Status::Creating;
         }
-        if self.fifo_path().exists() {
+        if self.waits_for_start() {
             return Status::Created;
         }
         if self.cgroup().is_frozen().unwrap_or(false) { Status::Paused } else { Status::Running }
+    }
+
+    /// Whether init reads from its fifo. The file alone does not say so: a `start` that was killed
+    /// leaves it behind.
+    fn waits_for_start(&self) -> bool {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::open(self.fifo_path(), flags, Mode::empty()).is_ok()
     }
 
     pub(crate) fn shown(&self) -> Shown {
@@ -319,8 +331,30 @@ impl Record {
     }
 }
 
+/// Waits for whoever is at work in `dir`.
+pub(crate) fn lock(dir: &Path) -> Result<Lock, ContainerError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let failed = |errno: rustix::io::Errno| match errno {
+        rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => ContainerError::NotFound,
+        _ => io_error("lock", dir, errno.into()),
+    };
+    loop {
+        let fd = rustix::fs::open(dir, flags, Mode::empty()).map_err(failed)?;
+        rustix::fs::flock(&fd, FlockOperation::LockExclusive).map_err(failed)?;
+        // It may have been deleted, and made again, while we waited.
+        let ours = rustix::fs::fstat(&fd).map_err(failed)?;
+        let there = rustix::fs::stat(dir).map_err(failed)?;
+        if (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino) {
+            return Ok(Lock(fd));
+        }
+    }
+}
+
 /// Letters, digits and `_+-.`; the id becomes a directory and a cgroup.
 pub(crate) fn check_id(id: &str) -> Result<(), ContainerError> {
+    if id.is_empty() {
+        return Err(ContainerError::EmptyId);
+    }
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
     if id.is_empty() || id == "." || id == ".." || !id.chars().all(allowed) {
         return Err(ContainerError::InvalidId);
@@ -390,7 +424,7 @@ mod tests {
         for good in ["a", "a.b-c_d+e", "0123"] {
             assert!(check_id(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "a/b", "a b", "ä"] {
+        for bad in [".", "..", "a/b", "a b", "ä"] {
             assert_eq!(check_id(bad).unwrap_err().to_string(), "invalid container ID format");
         }
     }

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use args::{Flag, FlagError, Order, Parsed};
-use commands::Globals;
+use commands::{Globals, Usage, help};
 use log::{Format, Log};
 
 const FLAGS: &[Flag] = &[
@@ -38,34 +38,35 @@ const FLAGS: &[Flag] = &[
     ("help", "h", false),
 ];
 
-const COMMANDS: [&str; 14] = [
-    "create", "delete", "events", "exec", "features", "kill", "list", "pause", "ps", "resume",
-    "run", "spec", "start", "update",
-];
-
 fn main() -> ExitCode {
+    // Before anything of ours is open: what `--preserve-fds` may hand on.
+    let inherited = sys::process::count_open_from(3);
     let arguments =
         std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
     match Parsed::new(arguments, FLAGS, Order::First) {
-        Ok(parsed) => ExitCode::from(dispatch(&parsed)),
+        Ok(parsed) => ExitCode::from(dispatch(&parsed, inherited)),
         Err(error) => {
+            // Compat: runc puts the point here, and a colon for a command's flags.
+            shown(&format!("Incorrect Usage. {error}\n\n{}", overview()));
             Log::default().fatal(&error.to_string());
             ExitCode::FAILURE
         }
     }
 }
 
-fn dispatch(parsed: &Parsed) -> u8 {
+fn dispatch(parsed: &Parsed, inherited: u32) -> u8 {
     if parsed.is_set("version") {
         return shown(&version());
     }
     let Some((command, rest)) = parsed.words.split_first() else {
-        return shown(&usage());
+        return shown(&overview());
     };
-    if parsed.is_set("help") || command == "help" || rest.iter().any(|word| word == "--help") {
-        return shown(&usage());
+    if parsed.is_set("help") || matches!(command.as_str(), "help" | "h") {
+        let page =
+            rest.first().filter(|_| !parsed.is_set("help")).and_then(|name| help::page(name));
+        return shown(&page.unwrap_or_else(overview));
     }
-    let globals = match globals(parsed) {
+    let globals = match globals(parsed, inherited) {
         Ok(globals) => globals,
         Err(error) => {
             Log::default().fatal(&format!("{error:#}"));
@@ -75,23 +76,35 @@ fn dispatch(parsed: &Parsed) -> u8 {
     match execute(&globals, command, rest.to_vec()) {
         Ok(code) => code,
         Err(error) => {
-            globals.log.fatal(&format!("{error:#}"));
-            if error.downcast_ref::<FlagError>().is_some() {
-                drop(io::stderr().write_all(usage().as_bytes()));
-                return 1;
+            let page = help::page(command).unwrap_or_else(overview);
+            match error.downcast_ref::<FlagError>() {
+                Some(FlagError::Help) => return shown(&page),
+                Some(wrong) => {
+                    shown(&format!("Incorrect Usage: {wrong}\n\n{page}"));
+                }
+                None if error.is::<Usage>() => {
+                    shown(&format!("Incorrect Usage.\n\n{page}"));
+                }
+                None => {}
             }
-            // Compat: runc's exec ends with 255 where its own work failed.
-            if command == "exec" { 255 } else { 1 }
+            globals.log.fatal(&format!("{error:#}"));
+            // Compat: runc's numbers. Its exec ends with 255 where its own work failed.
+            match command.as_str() {
+                _ if error.is::<FlagError>() || error.is::<Usage>() => 1,
+                _ if error.is::<UnknownCommand>() => 3,
+                "exec" => 255,
+                _ => 1,
+            }
         }
     }
 }
 
-fn globals(parsed: &Parsed) -> anyhow::Result<Globals> {
+fn globals(parsed: &Parsed, inherited: u32) -> anyhow::Result<Globals> {
     let format = match parsed.get("log-format") {
         None | Some("text") => Format::Text,
         Some("json") => Format::Json,
         // Compat: runc's sentence.
-        Some(other) => anyhow::bail!("unknown log-format {other:?}"),
+        Some(other) => anyhow::bail!("invalid log-format: {other}"),
     };
     let path = parsed.get("log").filter(|path| !path.is_empty()).map(std::path::absolute);
     let path = path.transpose()?;
@@ -104,6 +117,7 @@ fn globals(parsed: &Parsed) -> anyhow::Result<Globals> {
             .unwrap_or_else(|_| PathBuf::from(DEFAULT_ROOT)),
         log,
         systemd_cgroup: parsed.is_set("systemd-cgroup"),
+        inherited,
     })
 }
 
@@ -119,7 +133,7 @@ fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::
         "delete" => commands::delete::run(globals, arguments),
         "events" => commands::events::run(globals, arguments),
         "exec" => commands::exec::run(globals, arguments),
-        "features" => commands::features::run(),
+        "features" => commands::features::run(arguments),
         "kill" => commands::kill::run(globals, arguments),
         "list" => commands::list::run(globals, arguments),
         "pause" => commands::pause::run(globals, arguments),
@@ -132,7 +146,7 @@ fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::
         "update" => commands::update::run(globals, arguments),
         "checkpoint" | "restore" => anyhow::bail!("not supported: {command}"),
         // Compat: podman matches this text to learn what is there.
-        _ => anyhow::bail!("No help topic for '{command}'"),
+        _ => Err(UnknownCommand(command.to_owned()).into()),
     }
 }
 
@@ -146,16 +160,13 @@ fn version() -> String {
     format!("runc-rs version {version}\ncommit: v{version}\nspec: {}\n", container::OCI_VERSION)
 }
 
-fn usage() -> String {
-    format!(
-        "NAME:\n   runc-rs - run containers according to the OCI runtime specification\n\n\
-         USAGE:\n   runc-rs [global options] command [command options] [arguments...]\n\n\
-         COMMANDS:\n   {} state\n\n\
-         GLOBAL OPTIONS:\n   --root DIR  --log FILE  --log-format text|json  --debug  \
-         --systemd-cgroup  --rootless auto|true|false  --version  --help\n",
-        COMMANDS.join(" ")
-    )
+fn overview() -> String {
+    help::overview(&version(), FLAGS)
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("No help topic for '{0}'")]
+struct UnknownCommand(String);
 
 #[cfg(test)]
 mod tests {

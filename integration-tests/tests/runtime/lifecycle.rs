@@ -313,3 +313,72 @@ fn another_runtimes_container_is_refused() {
     assert!(stderr(&output).contains("was made by another runtime"));
     assert!(dir.join("state.json").exists());
 }
+
+#[test]
+fn what_a_command_line_cannot_mean_is_told_with_its_usage() {
+    let bundle = Bundle::new("true");
+    for (arguments, code, words) in [
+        (["start"].as_slice(), 1, r#"\"start\" requires exactly 1 argument(s)"#),
+        (&["kill"], 1, r#"\"kill\" requires a minimum of 1 argument(s)"#),
+        (&["kill", "a", "b", "c"], 1, r#"\"kill\" requires a maximum of 2 argument(s)"#),
+        (&["exec"], 1, r#"\"exec\" requires a minimum of 1 argument(s)"#),
+        (&["list", "a"], 1, r#"\"list\" requires exactly 0 argument(s)"#),
+        (&["state", "--foo"], 1, "flag provided but not defined: -foo"),
+        (&["exec", "unknown", "true"], 255, "exec failed: container does not exist"),
+        (&["kill", "unknown", "NOPE"], 1, "container does not exist"),
+        (&["list", "--format", "foo"], 1, "invalid format option"),
+        (&["no-such-command"], 3, "No help topic for 'no-such-command'"),
+        (&["--log-format", "foo", "list"], 1, "invalid log-format: foo"),
+    ] {
+        let output = bundle.call(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        let text = stderr(&output);
+        assert!(text.contains(words), "{arguments:?}: {text}");
+        let usage = output.stdout.starts_with(b"Incorrect Usage");
+        assert_eq!(usage, words.contains("requires") || words.contains("flag"), "{arguments:?}");
+    }
+    let help = bundle.ok(&["create", "--help"]);
+    assert!(help.contains("create - ") && help.contains("--bundle value, -b value"), "{help}");
+}
+
+#[test]
+fn a_program_named_help_keeps_its_own_flags() {
+    let bundle = Bundle::new("sleep 100");
+    bundle.start();
+    assert_eq!(bundle.ok(&["exec", &bundle.id, "sh", "-c", "echo $0", "--help"]), "--help\n");
+}
+
+#[test]
+fn configurations_that_cannot_be_are_refused_and_leave_nothing() {
+    for (pointer, value, words) in [
+        ("/process/args", json!([]), "args must not be empty"),
+        ("/process/cwd", json!(""), "Cwd property must not be empty"),
+        ("/process/cwd", json!("x"), "Cwd must be an absolute path"),
+        ("/root/path", json!("no-such"), "invalid rootfs: stat "),
+        ("/linux/rootfsPropagation", json!("foo"), "rootfsPropagation=foo is not supported"),
+        ("/process/rlimits", json!([{"type": "RLIMIT_X"}]), "wrong rlimit value: RLIMIT_X"),
+        ("/process/env", json!(["A"]), r#"invalid environment variable: \"A\""#),
+        ("/linux/resources", json!({"cpu": {"cpus": "999"}}), "numerical result out of range\""),
+        ("/linux/resources", json!({"cpu": {"shares": 1}}), "minimum allowed cpu-shares is 2"),
+        (
+            "/linux/devices",
+            json!([{"path": "/dev/x", "type": "x"}]),
+            r#"invalid device type \"x\""#,
+        ),
+        ("/linux/namespaces", json!([{"type": "foo"}]), "does not exist"),
+        (
+            "/linux/seccomp",
+            json!({"defaultAction": "FOO"}),
+            "string FOO is not a valid action for seccomp",
+        ),
+    ] {
+        let mut bundle = Bundle::new("true");
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        bundle.config.pointer_mut(parent).unwrap()[name] = value;
+        let output = bundle.run();
+        assert_eq!(output.status.code(), Some(1), "{pointer}");
+        assert!(stderr(&output).contains(words), "{pointer}: {}", stderr(&output));
+        assert!(!bundle.root().join(&bundle.id).exists(), "{pointer}");
+        assert!(!std::path::Path::new("/sys/fs/cgroup/cpu").join(&bundle.id).exists());
+    }
+}

@@ -11,5 +11,7 @@ mod fields;
 mod lifecycle;
 mod process;
 mod red_team;
+mod robustness;
 mod rootfs;
 mod terminal;
+mod update;

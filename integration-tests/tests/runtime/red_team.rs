@@ -174,3 +174,17 @@ fn a_process_that_waits_for_start_is_not_dumpable() {
     let environment = format!("/proc/{}/environ", bundle.pid());
     assert_eq!(fs::metadata(environment).unwrap().uid(), 0);
 }
+
+#[test]
+fn a_descriptor_the_caller_did_not_open_cannot_be_preserved() {
+    if !crate::bundle::ours_only() {
+        return;
+    }
+    // The runtime's own descriptors have such numbers by then: none may reach the container.
+    let bundle = Bundle::new("ls /proc/self/fd");
+    let directory = bundle.path().to_str().unwrap();
+    let output = bundle.call(&["run", "--preserve-fds", "5", "--bundle", directory, &bundle.id]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = crate::bundle::stderr(&output);
+    assert!(text.contains("preserved file descriptor 3 is not open"), "{text}");
+}

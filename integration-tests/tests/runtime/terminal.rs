@@ -3,33 +3,38 @@
 use std::io::{IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde_json::json;
 
 use crate::bundle::{Bundle, stderr};
 
-fn receive(listener: &UnixListener) -> OwnedFd {
-    let (stream, _) = listener.accept().unwrap();
+/// One message with one descriptor.
+pub(crate) fn receive(stream: &UnixStream) -> (String, OwnedFd) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [0_u8; 256];
     let message = rustix::net::recvmsg(
-        &stream,
+        stream,
         &mut [IoSliceMut::new(&mut bytes)],
         &mut control,
         RecvFlags::CMSG_CLOEXEC,
     )
     .unwrap();
-    assert!(String::from_utf8_lossy(&bytes[..message.bytes]).contains("ptmx"));
-    control
-        .drain()
-        .find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        })
-        .unwrap()
+    let text = String::from_utf8_lossy(&bytes[..message.bytes]).into_owned();
+    let fd = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    (text, fd.unwrap())
+}
+
+fn receive_master(listener: &UnixListener) -> OwnedFd {
+    let (stream, _) = listener.accept().unwrap();
+    let (text, fd) = receive(&stream);
+    assert!(text.contains("ptmx"), "{text}");
+    fd
 }
 
 /// Reads to the terminal's end, which is an error of its own.
@@ -61,7 +66,7 @@ fn the_master_is_sent_and_the_terminal_works() {
         socket.to_str().unwrap(),
         &bundle.id,
     ]);
-    let master = receive(&listener);
+    let master = receive_master(&listener);
     std::fs::File::from(master.try_clone().unwrap()).write_all(b"hello\n").unwrap();
     bundle.detached(&["start", &bundle.id]);
     let text = read_all(master);
@@ -85,7 +90,7 @@ fn exec_gets_a_terminal_of_its_own() {
         &bundle.id,
         "tty",
     ]);
-    assert_eq!(read_all(receive(&listener)), "/dev/pts/0\n");
+    assert_eq!(read_all(receive_master(&listener)), "/dev/pts/0\n");
 }
 
 #[test]

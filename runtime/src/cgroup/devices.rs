@@ -28,7 +28,7 @@ enum Kind {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DeviceRuleError {
-    #[error("invalid device type {0:?}")]
+    #[error("invalid cgroup device type {0:?}")]
     Kind(String),
     #[error("invalid device access {0:?}")]
     Access(String),

@@ -8,10 +8,10 @@ use super::Error;
 
 /// Writes a value to `directory/name`, which the kernel made: nothing is created.
 pub(super) fn write(directory: &Path, name: &str, value: &str) -> Result<(), Error> {
-    raw_write(directory, name, value).map_err(|source| Error::Write {
+    raw_write(directory, name, value).map_err(|cause| Error::Write {
         path: directory.join(name),
         value: value.to_owned(),
-        source,
+        cause,
     })
 }
 
@@ -25,7 +25,7 @@ pub(super) fn read(directory: &Path, name: &str) -> Result<String, Error> {
     let path = directory.join(name);
     match fs::read_to_string(&path) {
         Ok(text) => Ok(text.trim_end().to_owned()),
-        Err(source) => Err(Error::Read { path, source }),
+        Err(cause) => Err(Error::Read { path, cause }),
     }
 }
 
@@ -35,7 +35,7 @@ pub(super) fn pids(directory: &Path) -> Result<Vec<i32>, Error> {
     match fs::read_to_string(&path) {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
         Err(error) if gone(&error) => Ok(Vec::new()),
-        Err(source) => Err(Error::Read { path, source }),
+        Err(cause) => Err(Error::Read { path, cause }),
     }
 }
 
@@ -45,7 +45,7 @@ pub(super) fn gone(error: &io::Error) -> bool {
 
 pub(super) fn errno(error: &Error) -> Option<i32> {
     match error {
-        Error::Write { source, .. } | Error::Read { source, .. } => source.raw_os_error(),
+        Error::Write { cause, .. } | Error::Read { cause, .. } => cause.raw_os_error(),
         _ => None,
     }
 }

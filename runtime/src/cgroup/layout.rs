@@ -29,7 +29,7 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn read() -> Result<Self, Error> {
         let read = |path: &str| {
-            fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })
+            fs::read_to_string(path).map_err(|cause| Error::Read { path: path.into(), cause })
         };
         let layout = Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         if layout.v1.is_empty() && layout.unified.is_none() {

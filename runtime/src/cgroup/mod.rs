@@ -40,15 +40,15 @@ pub(crate) enum CgroupError {
     NotMounted,
     #[error("cgroupsPath {0:?} names no cgroup")]
     EmptyPath(String),
-    #[error("read {}: {}", path.display(), errno_text(errno_of(source)))]
-    Read { path: PathBuf, source: io::Error },
+    #[error("read {}: {}", path.display(), errno_text(errno_of(cause)))]
+    Read { path: PathBuf, cause: io::Error },
     // Compat: `failed to write` is what runc's callers look for.
-    #[error("failed to write {value:?}: write {}: {}", path.display(), errno_text(errno_of(source)))]
-    Write { path: PathBuf, value: String, source: io::Error },
-    #[error("create cgroup {}: {}", path.display(), errno_text(errno_of(source)))]
-    Create { path: PathBuf, source: io::Error },
-    #[error("unable to remove cgroup {}: {}", path.display(), errno_text(errno_of(source)))]
-    Remove { path: PathBuf, source: io::Error },
+    #[error("failed to write {value:?}: write {}: {}", path.display(), errno_text(errno_of(cause)))]
+    Write { path: PathBuf, value: String, cause: io::Error },
+    #[error("create cgroup {}: {}", path.display(), errno_text(errno_of(cause)))]
+    Create { path: PathBuf, cause: io::Error },
+    #[error("unable to remove cgroup {}: {}", path.display(), errno_text(errno_of(cause)))]
+    Remove { path: PathBuf, cause: io::Error },
     #[error("cannot set {0} limit: the controller is not mounted")]
     NoController(&'static str),
     #[error("cannot set {file}: controller {controller} is not available here")]
@@ -80,12 +80,12 @@ pub(crate) enum CgroupError {
     SharesAbove(u64),
     #[error("the minimum allowed cpu-shares is {0}")]
     SharesBelow(u64),
-    #[error("devices: {0}")]
+    #[error("{0}")]
     DeviceRule(DeviceRuleError),
-    #[error("device program of {}: {}", path.display(), errno_text(errno_of(source)))]
-    DeviceProgram { path: PathBuf, source: io::Error },
-    #[error("kill process {pid}: {}", errno_text(errno_of(source)))]
-    Kill { pid: i32, source: io::Error },
+    #[error("device program of {}: {}", path.display(), errno_text(errno_of(cause)))]
+    DeviceProgram { path: PathBuf, cause: io::Error },
+    #[error("kill process {pid}: {}", errno_text(errno_of(cause)))]
+    Kill { pid: i32, cause: io::Error },
     #[error("unknown signal {0}")]
     Signal(i32),
     #[error("{count} processes in {path} outlive SIGKILL")]
@@ -195,7 +195,7 @@ impl Cgroup {
             match unified {
                 Some(mount_point) if controller.is_empty() => v2::create(mount_point, directory)?,
                 _ => fs::create_dir_all(directory)
-                    .map_err(|source| Error::Create { path: directory.clone(), source })?,
+                    .map_err(|cause| Error::Create { path: directory.clone(), cause })?,
             }
             if controller == "cpuset" {
                 v1::inherit_cpuset(directory)?;
@@ -258,6 +258,10 @@ impl Cgroup {
             && let Some(unified) = self.paths.get("")
             && processes::kill_tree(unified)?
         {
+            // Hybrid: what the old freezer holds dies when it lets go.
+            if self.paths.contains_key("freezer") && self.is_frozen().unwrap_or(false) {
+                self.freeze(false)?;
+            }
             return Ok(());
         }
         let Some(directory) = self.any() else { return Ok(()) };

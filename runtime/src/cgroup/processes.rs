@@ -42,7 +42,7 @@ pub(super) fn signal_all(directory: &Path, signal: i32) -> Result<(), Error> {
         for pid in &pids {
             match kill(Pid::from_raw(*pid), signal_name) {
                 Ok(()) | Err(nix::Error::ESRCH) => {}
-                Err(errno) => return Err(Error::Kill { pid: *pid, source: errno.into() }),
+                Err(errno) => return Err(Error::Kill { pid: *pid, cause: errno.into() }),
             }
         }
         if signal_name != Signal::SIGKILL || pids.is_empty() {
@@ -63,8 +63,8 @@ pub(super) fn kill_tree(directory: &Path) -> Result<bool, Error> {
         Err(error) if gone(&error) => Ok(true),
         // A threaded group cannot be killed as one.
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
-        Err(source) => {
-            Err(Error::Write { path: directory.join("cgroup.kill"), value: "1".into(), source })
+        Err(cause) => {
+            Err(Error::Write { path: directory.join("cgroup.kill"), value: "1".into(), cause })
         }
     }
 }
@@ -122,13 +122,13 @@ pub(super) fn remove(directory: &Path) -> Result<(), Error> {
         };
         // ENOTEMPTY is for tests on ordinary file systems.
         if !matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOTEMPTY)) {
-            return Err(Error::Remove { path: directory.to_owned(), source: error });
+            return Err(Error::Remove { path: directory.to_owned(), cause: error });
         }
         for child in children(directory) {
             remove(&child)?;
         }
         if Instant::now() > deadline {
-            return Err(Error::Remove { path: directory.to_owned(), source: error });
+            return Err(Error::Remove { path: directory.to_owned(), cause: error });
         }
         wait_for_change(directory, pause);
         pause = (pause * 2).min(Duration::from_millis(20));

@@ -21,7 +21,7 @@ pub(super) fn create(mount_point: &Path, directory: &Path) -> Result<(), Error> 
         let child = parent.join(name);
         match fs::create_dir(&child) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(Error::Create { path: child, source: error });
+                return Err(Error::Create { path: child, cause: error });
             }
             _ => {}
         }
@@ -229,7 +229,7 @@ fn apply_io(directory: &Path, io: &LinuxBlockIo, set: Set<'_>) -> Result<(), Err
 }
 
 pub(super) fn apply_devices(directory: &Path, policy: &DevicePolicy) -> Result<(), Error> {
-    let fail = |source| Error::DeviceProgram { path: directory.to_owned(), source };
+    let fail = |cause| Error::DeviceProgram { path: directory.to_owned(), cause };
     let cgroup = fs::File::open(directory).map_err(fail)?;
     let before = sys::attached(cgroup.as_fd()).map_err(fail)?;
     let program = sys::load_device_program(&policy.program()).map_err(fail)?;

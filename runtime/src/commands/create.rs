@@ -21,7 +21,7 @@ use crate::spec::process::{Inherited, ProcessPlan, unavailable};
 use crate::sys::clone::Side;
 use crate::sys::{self, errno_of, errno_text};
 
-pub(crate) const FLAGS: &[Flag] = &[
+pub(super) const FLAGS: &[Flag] = &[
     ("bundle", "b", true),
     ("console-socket", "", true),
     ("pidfd-socket", "", true),
@@ -34,7 +34,7 @@ pub(crate) const FLAGS: &[Flag] = &[
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let (parsed, id) = parse_one("create", arguments, FLAGS)?;
     let making = || -> anyhow::Result<()> {
-        let options = Options::new(&parsed)?;
+        let options = Options::new(globals, &parsed)?;
         let bundle = Bundle::load(&options.bundle)?;
         let terminal = bundle.wants_terminal();
         // Compat: a detached terminal needs someone to take it, and only a terminal does.
@@ -62,7 +62,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    pub(crate) fn new(parsed: &Parsed) -> anyhow::Result<Self> {
+    pub(crate) fn new(globals: &Globals, parsed: &Parsed) -> anyhow::Result<Self> {
         let path = |name: &str| -> anyhow::Result<Option<PathBuf>> {
             parsed.get(name).map(|path| Ok(std::path::absolute(path)?)).transpose()
         };
@@ -74,7 +74,7 @@ impl Options {
             choices: Choices {
                 no_pivot: parsed.is_set("no-pivot"),
                 new_keyring: !parsed.is_set("no-new-keyring"),
-                preserve_fds: parsed.number("preserve-fds")? + listen_fds(),
+                preserve_fds: globals.preserved(parsed)?,
             },
         })
     }
@@ -109,9 +109,11 @@ impl Bundle {
         let path = path.canonicalize().map_err(|error| {
             anyhow!("chdir {}: {}", path.display(), errno_text(errno_of(&error)))
         })?;
-        let spec = crate::spec::load(&path)?;
         // Compat: hooks start in the bundle.
-        std::env::set_current_dir(&path).with_context(|| format!("chdir {}", path.display()))?;
+        std::env::set_current_dir(&path).map_err(|error| {
+            anyhow!("chdir {}: {}", path.display(), errno_text(errno_of(&error)))
+        })?;
+        let spec = crate::spec::load(&path)?;
         Ok(Self { path, spec })
     }
 
@@ -193,12 +195,11 @@ fn build(
         container.save_filter(program)?;
     }
     let exec_fifo = make_fifo(&container.fifo_path())?;
-    cgroup.create()?;
+    cgroup.create().map_err(not_admitted)?;
 
     let wants_cgroup = plan.mounts.iter().any(|mount| matches!(mount.action, MountAction::Cgroup));
     let cgroup_mount = if wants_cgroup { Some(cgroup.mounts()?) } else { None };
     let (ours, theirs) = sys::socket::message_pair().context("handshake socket")?;
-    let channel = RuntimeEnd(ours);
     let record = container.record.clone();
     let birth = Birth {
         plan,
@@ -208,14 +209,19 @@ fn build(
         cgroup_mount,
         hook_state: &|status, pid| record.hook_state(status, pid),
     };
-    let pid = give_birth(plan, birth, &channel)?;
+    let (pid, channel) = give_birth(plan, birth, RuntimeEnd(ours))?;
     container.record.pid = pid;
     container.record.start_time = process_stat(pid).map_or(0, |stat| stat.start_time);
     container.save()?;
 
     prepare_from_outside(plan, pid)?;
-    cgroup.join(pid)?;
-    cgroup.apply(resources)?;
+    cgroup.join(pid).map_err(not_admitted)?;
+    cgroup.apply(resources).map_err(|error| {
+        anyhow!(
+            "unable to start container process: error during container init: error setting \
+             cgroup config for procHooks process: {error}"
+        )
+    })?;
     proceed(&channel)?;
     expect(&channel, plan, bundle, &FromInit::Mounted)?;
     // Compat: runc tells prestart hooks `creating`; the specification wants `created`.
@@ -241,6 +247,11 @@ fn init_error(error: hooks::HookError) -> anyhow::Error {
     anyhow!("unable to start container process: {error}")
 }
 
+/// Compat: runc's sentence.
+fn not_admitted(error: crate::cgroup::Error) -> anyhow::Error {
+    anyhow!("unable to start container process: unable to apply cgroup configuration: {error}")
+}
+
 fn make_fifo(path: &Path) -> anyhow::Result<OwnedFd> {
     let mode = Mode::from_raw_mode(0o600);
     rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, mode, 0)
@@ -250,7 +261,11 @@ fn make_fifo(path: &Path) -> anyhow::Result<OwnedFd> {
 }
 
 /// Clones, through a stage where namespaces are to be entered first; init's pid.
-fn give_birth(plan: &Plan, birth: Birth<'_>, channel: &RuntimeEnd) -> anyhow::Result<i32> {
+fn give_birth(
+    plan: &Plan,
+    birth: Birth<'_>,
+    channel: RuntimeEnd,
+) -> anyhow::Result<(i32, RuntimeEnd)> {
     // Nobody in the container may look into us through its procfs before the exec.
     sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).context("prctl PR_SET_DUMPABLE")?;
     let staged = plan.needs_stage();
@@ -259,6 +274,8 @@ fn give_birth(plan: &Plan, birth: Birth<'_>, channel: &RuntimeEnd) -> anyhow::Re
         anyhow!("unable to start container process: clone: {}", errno_text(errno_of(&error)))
     })? {
         Side::Child => {
+            // A copy of the runtime's end in here would hide its death from us.
+            drop(channel);
             if staged {
                 init::stage(plan, &birth.channel);
             }
@@ -268,12 +285,12 @@ fn give_birth(plan: &Plan, birth: Birth<'_>, channel: &RuntimeEnd) -> anyhow::Re
             // Our copy of init's end must go, or its death would go unnoticed.
             drop(birth);
             if !staged {
-                return Ok(pid);
+                return Ok((pid, channel));
             }
             let told = channel.receive().context("handshake")?;
             sys::clone::wait(pid, true).context("wait for the stage")?;
             match told {
-                Some(FromInit::Born(pid)) => Ok(pid),
+                Some(FromInit::Born(pid)) => Ok((pid, channel)),
                 Some(FromInit::Failed(failure)) => {
                     bail!("unable to start container process: {}", failure.sentence())
                 }
@@ -303,8 +320,14 @@ pub(super) fn apply_limits(process: &ProcessPlan, pid: i32) -> anyhow::Result<()
         })?;
     }
     if let Some(score) = process.oom_score_adj {
-        std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
-            .map_err(|error| anyhow!("write oom_score_adj: {}", errno_text(errno_of(&error))))?;
+        std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).map_err(
+            |error| {
+                anyhow!(
+                    "unable to start container process: write oom_score_adj: {}",
+                    errno_text(errno_of(&error))
+                )
+            },
+        )?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{Globals, parse_one};
@@ -12,7 +12,7 @@ use crate::container::{Container, ContainerError, Status};
 use crate::hooks;
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
 
-const FLAGS: &[Flag] = &[("force", "f", false)];
+pub(super) const FLAGS: &[Flag] = &[("force", "f", false)];
 
 /// How long a killed process may take to die.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,17 +20,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let (parsed, id) = parse_one("delete", arguments, FLAGS)?;
     let force = parsed.is_set("force");
+    crate::container::check_id(&id)?;
+    let dir = globals.root.join(&id);
+    // Compat: with --force a container that is not there is no error.
+    let _lock = match crate::container::lock(&dir) {
+        Err(ContainerError::NotFound) if force => return Ok(0),
+        result => result?,
+    };
     let container = match Container::load(&globals.root, &id) {
-        // Compat: with --force a container that is not there is no error. What a create that was
-        // killed early left behind has no record yet and goes too.
+        // A create that was killed before it wrote its record left a directory, nothing else.
         Err(ContainerError::NotFound) if force => {
-            crate::container::check_id(&id)?;
-            drop(std::fs::remove_dir_all(globals.root.join(&id)));
+            std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
             return Ok(0);
         }
         result => result?,
     };
-    let _lock = container.lock()?;
     match container.status() {
         Status::Stopped => {}
         Status::Created | Status::Creating => kill_first(&container)?,

@@ -7,7 +7,7 @@ use super::{Globals, parse_one, print};
 use crate::args::Flag;
 use crate::container::{Container, Status};
 
-const FLAGS: &[Flag] = &[("interval", "", true), ("stats", "", false)];
+pub(super) const FLAGS: &[Flag] = &[("interval", "", true), ("stats", "", false)];
 
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let (parsed, id) = parse_one("events", arguments, FLAGS)?;

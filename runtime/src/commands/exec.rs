@@ -22,7 +22,7 @@ use crate::spec::schedule::MemoryPolicyPlan;
 use crate::sys::clone::{Side, pidfd_open};
 use crate::sys::{self, errno_of, errno_text};
 
-const FLAGS: &[Flag] = &[
+pub(super) const FLAGS: &[Flag] = &[
     ("console-socket", "", true),
     ("pidfd-socket", "", true),
     ("cwd", "", true),
@@ -68,7 +68,7 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
     plan.personality = inherited.personality;
     plan.memory_policy = inherited.memory_policy.as_ref().map(MemoryPolicyPlan::new).transpose()?;
     let listen = listen_fds();
-    plan.preserve_fds = parsed.number("preserve-fds")? + listen;
+    plan.preserve_fds = globals.preserved(parsed)?;
     if listen > 0 {
         plan.env.push(format!("LISTEN_FDS={listen}"));
     }
@@ -216,7 +216,11 @@ fn enter(
     let pid = match sys::clone::clone(0, false).map_err(|error| {
         anyhow!("unable to start container process: clone: {}", errno_text(errno_of(&error)))
     })? {
-        Side::Child => init::enter(entry),
+        Side::Child => {
+            // A copy of the runtime's end in here would hide its death from us.
+            drop(channel);
+            init::enter(entry)
+        }
         Side::Parent(pid) => {
             drop(entry);
             pid
@@ -259,7 +263,10 @@ fn converse(container: &Container, channel: &RuntimeEnd) -> anyhow::Result<()> {
                 hand_over_listener(&Bundle::load(&container.record.bundle)?, &listener)?;
             }
             Some(FromInit::Failed(failure)) => {
-                bail!("unable to start container process: {}", failure.sentence())
+                // Compat: runc's exec does without the words of its init.
+                let sentence = failure.sentence();
+                let sentence = sentence.trim_start_matches("error during container init: ");
+                bail!("unable to start container process: {sentence}")
             }
             Some(message) => bail!("unable to start container process: unexpected {message:?}"),
             None if ready => return Ok(()),

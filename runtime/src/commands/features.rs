@@ -2,12 +2,16 @@
 
 use serde_json::json;
 
-use super::print;
+use super::{no_words, parse, print};
+use crate::args::Order;
 use crate::container::OCI_VERSION;
 use crate::seccomp;
 use crate::spec::{options, process::CAPABILITIES, schedule};
+use crate::sys;
 
-pub(crate) fn run() -> anyhow::Result<u8> {
+pub(crate) fn run(arguments: Vec<String>) -> anyhow::Result<u8> {
+    no_words("features", &parse(arguments, &[], Order::Mixed)?)?;
+    let flags = seccomp::known_flags();
     let features = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
@@ -20,13 +24,19 @@ pub(crate) fn run() -> anyhow::Result<u8> {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": CAPABILITIES.as_slice(),
             "cgroup": {
-                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false,
+                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true,
             },
             "seccomp": {
                 "enabled": true,
                 "actions": seccomp::known_actions(),
                 "operators": seccomp::known_operators(),
                 "archs": seccomp::known_arches(),
+                "knownFlags": flags.map(|flag| flag.0),
+                "supportedFlags": flags
+                    .iter()
+                    .filter(|flag| sys::seccomp::knows_flag(flag.1))
+                    .map(|flag| flag.0)
+                    .collect::<Vec<_>>(),
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},

@@ -8,7 +8,7 @@ use crate::args::{Flag, Order};
 use crate::container::{Container, Status};
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
 
-const FLAGS: &[Flag] = &[("all", "a", false)];
+pub(super) const FLAGS: &[Flag] = &[("all", "a", false)];
 
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let parsed = parse(arguments, FLAGS, Order::Mixed)?;
@@ -18,8 +18,8 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         [] => bail!(usage("a minimum of 1")),
         _ => bail!(usage("a maximum of 2")),
     };
-    let signal = parse_signal(signal).ok_or_else(|| anyhow!("unknown signal {signal:?}"))?;
     let container = Container::load(&globals.root, id)?;
+    let signal = parse_signal(signal).ok_or_else(|| anyhow!("unknown signal {signal:?}"))?;
     if parsed.is_set("all") {
         container.cgroup().kill_all(signal)?;
         return Ok(0);
@@ -112,7 +112,7 @@ const NAMES: &[(&str, i32)] = &[
     ("SYS", libc::SIGSYS),
 ];
 
-const PS_FLAGS: &[Flag] = &[("format", "f", true)];
+pub(super) const PS_FLAGS: &[Flag] = &[("format", "f", true)];
 
 /// `ps`: the container's processes, as a table of host pids or as JSON.
 pub(crate) fn ps(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {

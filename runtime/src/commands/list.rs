@@ -2,14 +2,15 @@
 
 use anyhow::bail;
 
-use super::{Globals, parse, print};
+use super::{Globals, no_words, parse, print};
 use crate::args::{Flag, Order};
 use crate::container::{Container, Shown};
 
-const FLAGS: &[Flag] = &[("format", "f", true), ("quiet", "q", false)];
+pub(super) const FLAGS: &[Flag] = &[("format", "f", true), ("quiet", "q", false)];
 
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let parsed = parse(arguments, FLAGS, Order::Mixed)?;
+    no_words("list", &parsed)?;
     let shown: Vec<Shown> = Container::list(&globals.root)?.iter().map(Container::listed).collect();
     if parsed.is_set("quiet") {
         let ids: String = shown.iter().map(|shown| format!("{}\n", shown.id)).collect();

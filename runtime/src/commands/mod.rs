@@ -6,6 +6,7 @@ pub(crate) mod delete;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod features;
+pub(crate) mod help;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod pause;
@@ -30,6 +31,20 @@ pub(crate) struct Globals {
     pub(crate) root: PathBuf,
     pub(crate) log: Log,
     pub(crate) systemd_cgroup: bool,
+    /// Descriptors from 3 on, without a gap, that the caller left open.
+    pub(crate) inherited: u32,
+}
+
+impl Globals {
+    /// How many descriptors from 3 on the process keeps. One that the caller did not open would be
+    /// ours by now.
+    pub(crate) fn preserved(&self, parsed: &Parsed) -> anyhow::Result<u32> {
+        let count = parsed.number("preserve-fds")?.saturating_add(listen_fds());
+        if count > self.inherited {
+            bail!("preserved file descriptor {} is not open", self.inherited + 3);
+        }
+        Ok(count)
+    }
 }
 
 /// Parses the flags of a command that takes exactly one container id.
@@ -56,6 +71,13 @@ pub(crate) fn parse_one(
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
+
+pub(crate) fn no_words(command: &str, parsed: &Parsed) -> Result<(), Usage> {
+    if parsed.words.is_empty() {
+        return Ok(());
+    }
+    Err(Usage(format!("{}: \"{command}\" requires exactly 0 argument(s)", program())))
+}
 
 pub(crate) fn program() -> String {
     std::env::args().next().unwrap_or_default()

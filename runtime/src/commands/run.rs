@@ -8,7 +8,7 @@ use crate::args::Flag;
 use crate::foreground::Foreground;
 use crate::sys;
 
-const FLAGS: &[Flag] = &[
+pub(super) const FLAGS: &[Flag] = &[
     ("bundle", "b", true),
     ("console-socket", "", true),
     ("pidfd-socket", "", true),
@@ -24,7 +24,7 @@ const FLAGS: &[Flag] = &[
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let (parsed, id) = parse_one("run", arguments, FLAGS)?;
     let running = || -> anyhow::Result<u8> {
-        let options = Options::new(&parsed)?;
+        let options = Options::new(globals, &parsed)?;
         let bundle = Bundle::load(&options.bundle)?;
         let terminal = bundle.wants_terminal();
         let detach = parsed.is_set("detach");

@@ -6,17 +6,15 @@ use anyhow::{Context as _, bail};
 use serde::Serialize as _;
 use serde_json::{Value, json};
 
-use super::parse;
+use super::{no_words, parse};
 use crate::args::{Flag, Order};
 use crate::container::{OCI_VERSION, write_by_rename};
 
-const FLAGS: &[Flag] = &[("bundle", "b", true), ("rootless", "", false)];
+pub(super) const FLAGS: &[Flag] = &[("bundle", "b", true), ("rootless", "", false)];
 
 pub(crate) fn run(arguments: Vec<String>) -> anyhow::Result<u8> {
     let parsed = parse(arguments, FLAGS, Order::Mixed)?;
-    if let Some(word) = parsed.words.first() {
-        bail!("runc: \"spec\" takes no argument: {word}");
-    }
+    no_words("spec", &parsed)?;
     let path = PathBuf::from(parsed.get("bundle").unwrap_or("")).join("config.json");
     if path.exists() {
         // Compat: runc's sentence.

@@ -13,8 +13,7 @@ use crate::sys;
 
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let (_, id) = parse_one("start", arguments, &[])?;
-    let container = Container::load(&globals.root, &id)?;
-    let _lock = container.lock()?;
+    let (container, _lock) = Container::load_locked(&globals.root, &id)?;
     // Compat: runc's sentences for the other states.
     match container.status() {
         Status::Created => {}

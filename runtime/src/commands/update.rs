@@ -10,7 +10,7 @@ use crate::container::{Container, Status};
 use crate::spec::oci::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use crate::sys::{errno_of, errno_text};
 
-const FLAGS: &[Flag] = &[
+pub(super) const FLAGS: &[Flag] = &[
     ("resources", "r", true),
     ("blkio-weight", "", true),
     ("cpu-period", "", true),
@@ -34,8 +34,7 @@ const FLAGS: &[Flag] = &[
 
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let (parsed, id) = parse_one("update", arguments, FLAGS)?;
-    let mut container = Container::load(&globals.root, &id)?;
-    let _lock = container.lock()?;
+    let (mut container, _lock) = Container::load_locked(&globals.root, &id)?;
     if container.status() == Status::Stopped {
         bail!("container not running");
     }

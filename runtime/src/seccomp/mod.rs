@@ -7,6 +7,8 @@
 
 mod arch;
 mod assemble;
+#[cfg(test)]
+mod golden;
 mod policy;
 mod table;
 #[cfg(test)]
@@ -121,6 +123,16 @@ pub(crate) fn known_actions() -> &'static [&'static str] {
         "SCMP_ACT_NOTIFY",
         "SCMP_ACT_TRACE",
         "SCMP_ACT_TRAP",
+    ]
+}
+
+/// `SECCOMP_FILTER_FLAG_*` names and bits, for `features`.
+pub(crate) fn known_flags() -> [(&'static str, u32); 4] {
+    [
+        ("SECCOMP_FILTER_FLAG_TSYNC", FLAG_TSYNC),
+        ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", FLAG_SPEC_ALLOW),
+        ("SECCOMP_FILTER_FLAG_LOG", FLAG_LOG),
+        ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", FLAG_WAIT_KILLABLE_RECV),
     ]
 }
 

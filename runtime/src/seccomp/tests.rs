@@ -8,10 +8,10 @@ use super::*;
 use crate::spec::oci::{LinuxSeccompArg, LinuxSyscall};
 
 #[derive(Clone, Copy, Debug)]
-struct Data {
-    number: u32,
-    audit: u32,
-    args: [u64; 6],
+pub(super) struct Data {
+    pub(super) number: u32,
+    pub(super) audit: u32,
+    pub(super) args: [u64; 6],
 }
 
 impl Data {
@@ -28,7 +28,7 @@ impl Data {
     }
 }
 
-fn run(program: &[libc::sock_filter], data: &Data) -> u32 {
+pub(super) fn run(program: &[libc::sock_filter], data: &Data) -> u32 {
     let mut accumulator = 0_u32;
     let mut at = 0_usize;
     loop {
@@ -42,6 +42,7 @@ fn run(program: &[libc::sock_filter], data: &Data) -> u32 {
             0x15 => at += jump(accumulator == step.k),
             0x25 => at += jump(accumulator > step.k),
             0x35 => at += jump(accumulator >= step.k),
+            0x45 => at += jump(accumulator & step.k != 0),
             0x06 => return step.k,
             other => panic!("instruction {other:#x}"),
         }
@@ -221,7 +222,7 @@ fn engine_like() -> LinuxSeccomp {
     }
 }
 
-fn interesting_values(profile: &LinuxSeccomp) -> Vec<u64> {
+pub(super) fn interesting_values(profile: &LinuxSeccomp) -> Vec<u64> {
     let mut values = BTreeSet::from([0, 1, u64::MAX, 0xffff_ffff, 1 << 32, 40, 41]);
     for arg in profile.syscalls.iter().flat_map(|entry| &entry.args) {
         for value in [arg.value, arg.value_two, arg.value & arg.value_two] {

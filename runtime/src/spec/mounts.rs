@@ -47,6 +47,9 @@ pub(crate) struct Surroundings<'a> {
 
 impl PlannedMount {
     pub(super) fn new(mount: &oci::Mount, around: Surroundings<'_>) -> Result<Self, PlanError> {
+        if mount.destination.is_empty() {
+            return Err(PlanError::NoDestination);
+        }
         let mut options = MountOptions::parse(&mount.options);
         if mount.kind == "bind" {
             options.flags |= libc::MS_BIND;

@@ -184,8 +184,11 @@ const RECURSIVE: &[(&str, bool, u64)] = &[
     ("rnodiratime", false, attr::ATTR_NODIRATIME),
     ("rnoexec", false, attr::ATTR_NOEXEC),
     ("rnostrictatime", true, attr::ATTR_STRICTATIME),
+    // Relative is what remains when no other access time is asked for.
+    ("rnorelatime", true, attr::ATTR_NOATIME | attr::ATTR_STRICTATIME),
     ("rnosuid", false, attr::ATTR_NOSUID),
     ("rnosymfollow", false, attr::ATTR_NOSYMFOLLOW),
+    ("rrelatime", true, attr::ATTR_NOATIME | attr::ATTR_STRICTATIME),
     ("rro", false, attr::ATTR_RDONLY),
     ("rrw", true, attr::ATTR_RDONLY),
     ("rstrictatime", false, attr::ATTR_STRICTATIME),

@@ -27,18 +27,20 @@ pub(crate) enum PlanError {
     NoProcess,
     #[error(transparent)]
     Process(ProcessError),
-    #[error("invalid rootfs: {path}: {}", errno_text(errno_of(cause)))]
+    #[error("invalid rootfs: stat {path}: {}", errno_text(errno_of(cause)))]
     Rootfs { path: String, cause: io::Error },
-    #[error("namespace {0:?} does not exist")]
+    // Compat: as Go prints a namespace, type and path.
+    #[error("namespace {{{0:?} \"\"}} does not exist")]
     UnknownNamespace(String),
-    #[error("malformed spec file: duplicated ns {0:?}")]
+    #[error("malformed spec file: duplicated ns {{{0:?} \"\"}}")]
     DuplicateNamespace(String),
     #[error("not supported: {0}")]
     Unsupported(&'static str),
     #[error("error opening namespace path {path}: {}", errno_text(errno_of(cause)))]
     NamespacePath { path: String, cause: io::Error },
     #[error(
-        "error mounting {from:?} to rootfs at {to:?}: {call} {from}: {}",
+        "unable to start container process: error during container init: error mounting {from:?} \
+         to rootfs at {to:?}: {call} {from}: {}",
         errno_text(errno_of(cause))
     )]
     MountSource { from: String, to: String, call: &'static str, cause: io::Error },
@@ -69,8 +71,12 @@ pub(crate) enum PlanError {
     IdMapNotBind(String),
     #[error("mount {0}: an id-mapped mount needs uidMappings and gidMappings")]
     IdMapIncomplete(String),
-    #[error("device {0:?} has an unknown type")]
+    #[error("invalid device type {0:?}")]
     DeviceType(String),
+    #[error("device {0:?}: invalid owner")]
+    DeviceOwner(String),
+    #[error("a mount has no destination")]
+    NoDestination,
 }
 
 /// A namespace joined by path.
@@ -168,7 +174,8 @@ impl Plan {
                     .ok_or_else(|| PlanError::Propagation(name.to_owned()))?,
             ),
         };
-        let label = if sys::label::selinux_enabled() { linux.mount_label.as_str() } else { "" };
+        let labelled = !linux.mount_label.is_empty() && sys::label::selinux_enabled();
+        let label = if labelled { linux.mount_label.as_str() } else { "" };
         let around = Surroundings {
             bundle,
             propagation,
@@ -186,7 +193,10 @@ impl Plan {
         });
         for device in &linux.devices {
             if !matches!(device.kind.as_str(), "c" | "b" | "u" | "p") {
-                return Err(PlanError::DeviceType(device.path.clone()));
+                return Err(PlanError::DeviceType(device.kind.clone()));
+            }
+            if [device.uid, device.gid].contains(&Some(u32::MAX)) {
+                return Err(PlanError::DeviceOwner(device.path.clone()));
             }
         }
         let seccomp = match &linux.seccomp {
@@ -427,7 +437,7 @@ mod tests {
     fn a_namespace_may_be_named_once() {
         let pid = oci::Namespace { kind: "pid".into(), path: String::new() };
         let error = namespaces(&[pid.clone(), pid]).unwrap_err();
-        assert_eq!(error.to_string(), "malformed spec file: duplicated ns \"pid\"");
+        assert_eq!(error.to_string(), "malformed spec file: duplicated ns {\"pid\" \"\"}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::sys::identity::CapabilitySets;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProcessError {
-    #[error("process args must not be empty")]
+    #[error("args must not be empty")]
     NoArguments,
     #[error("Cwd property must not be empty")]
     NoCwd,
@@ -24,6 +24,10 @@ pub(crate) enum ProcessError {
     Schedule(ScheduleError),
     #[error("rlimit {0} is given twice")]
     DuplicateRlimit(String),
+    #[error("invalid user or group id 4294967295")]
+    InvalidId,
+    #[error("invalid environment variable: {0:?}")]
+    Environment(String),
     #[error("{0} contains a NUL byte")]
     NulByte(&'static str),
 }
@@ -108,15 +112,24 @@ impl Inherited {
 impl ProcessPlan {
     /// `held` = the capabilities this runtime can hand on.
     pub(crate) fn new(process: &oci::Process, held: u64) -> Result<Self, ProcessError> {
-        if process.args.is_empty() {
-            return Err(ProcessError::NoArguments);
-        }
-        // Compat: runc's validator has these two sentences.
+        // Compat: runc's validator, in its order.
         if process.cwd.is_empty() {
             return Err(ProcessError::NoCwd);
         }
         if !process.cwd.starts_with('/') {
             return Err(ProcessError::RelativeCwd);
+        }
+        if process.args.is_empty() {
+            return Err(ProcessError::NoArguments);
+        }
+        let ids = [process.user.uid, process.user.gid];
+        // To the kernel this number means "unchanged".
+        if ids.iter().chain(&process.user.additional_gids).any(|id| *id == u32::MAX) {
+            return Err(ProcessError::InvalidId);
+        }
+        let named = |pair: &str| pair.split_once('=').is_some_and(|(name, _)| !name.is_empty());
+        if let Some(pair) = process.env.iter().find(|pair| !named(pair)) {
+            return Err(ProcessError::Environment(pair.clone()));
         }
         for (what, texts) in [("args", &process.args), ("env", &process.env)] {
             if texts.iter().any(|text| text.contains('\0')) {
@@ -307,9 +320,15 @@ mod tests {
     #[test]
     fn a_process_needs_arguments_and_an_absolute_cwd() {
         let text = |process: &oci::Process| ProcessPlan::new(process, 0).unwrap_err().to_string();
-        assert_eq!(text(&process(&[], "/")), "process args must not be empty");
+        assert_eq!(text(&process(&[], "/")), "args must not be empty");
         assert_eq!(text(&process(&["a"], "")), "Cwd property must not be empty");
         assert_eq!(text(&process(&["a"], "x")), "Cwd must be an absolute path");
+        let nobody = oci::User { uid: u32::MAX, ..Default::default() };
+        let process = oci::Process { user: nobody, ..process(&["a"], "/") };
+        assert_eq!(text(&process), "invalid user or group id 4294967295");
+        let env = vec!["A".to_owned()];
+        let process = oci::Process { env, user: oci::User::default(), ..process };
+        assert_eq!(text(&process), "invalid environment variable: \"A\"");
     }
 
     #[test]

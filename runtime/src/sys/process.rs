@@ -43,6 +43,11 @@ pub(crate) fn is_open(fd: i32) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
+/// How many descriptors are open from `first` on, up to the first gap.
+pub(crate) fn count_open_from(first: i32) -> u32 {
+    (0_u32..).zip(first..).find(|(_, fd)| !is_open(*fd)).map_or(0, |(count, _)| count)
+}
+
 /// Makes `fd` standard input, output and error.
 pub(crate) fn become_stdio(fd: BorrowedFd<'_>) -> io::Result<()> {
     for target in 0..=2 {

@@ -31,3 +31,15 @@ pub(crate) fn install(program: &Program) -> io::Result<Option<OwnedFd>> {
     // SAFETY: with NEW_LISTENER the kernel returns a descriptor only we know.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
+
+/// Whether the kernel takes this flag: without a filter it complains of the pointer only if so.
+pub(crate) fn knows_flag(flag: u32) -> bool {
+    // Some flags are only taken beside a listener.
+    [flag, flag | SECCOMP_FILTER_FLAG_NEW_LISTENER].iter().any(|flags| {
+        let none = std::ptr::null::<libc::sock_fprog>();
+        // SAFETY: the kernel refuses a null filter with EFAULT and installs nothing.
+        let result =
+            unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, *flags, none) };
+        check(result).is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
+    })
+}
