@@ -61,6 +61,8 @@ pub fn layer(entries: &[Entry<'_>]) -> Vec<u8> {
         });
         header.set_mode(if directory { 0o755 } else { 0o644 });
         header.set_size(content.len() as u64);
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_mtime(1_700_000_000);
         tar.append_data(&mut header, path, content.as_bytes()).expect("writing to memory");
     }
