@@ -15,7 +15,7 @@ use crate::hooks;
 use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
 use crate::init::{self, Birth};
 use crate::spec::mounts::{MountAction, map_text};
-use crate::spec::oci::{IdMapping, LinuxResources, Spec};
+use crate::spec::oci::{IdMapping, LinuxResources, Process, Spec};
 use crate::spec::plan::{Choices, Plan};
 use crate::spec::process::{Inherited, ProcessPlan, unavailable};
 use crate::sys::clone::Side;
@@ -436,12 +436,8 @@ fn undo(globals: &Globals, container: &Container) {
 
 /// What will not be as the specification says, and yet is no error.
 fn warn(globals: &Globals, bundle: &Bundle) {
-    let sets = bundle.spec.process.as_ref().and_then(|process| process.capabilities.as_ref());
-    if let (Some(sets), Ok(held)) = (sets, sys::identity::permitted()) {
-        let missing = unavailable(sets, held);
-        if !missing.is_empty() {
-            globals.log.warn(&format!("ignoring unknown or unavailable capabilities: {missing:?}"));
-        }
+    if let Some(process) = &bundle.spec.process {
+        warn_of_capabilities(globals, process);
     }
     let Some(linux) = &bundle.spec.linux else { return };
     if !linux.mount_label.is_empty() && !sys::label::selinux_enabled() {
@@ -449,5 +445,15 @@ fn warn(globals: &Globals, bundle: &Bundle) {
     }
     for field in Cgroup::ignored(&linux.resources) {
         globals.log.warn(&format!("ignoring linux.resources.{field}: cgroups here have none"));
+    }
+}
+
+pub(super) fn warn_of_capabilities(globals: &Globals, process: &Process) {
+    let Some(sets) = &process.capabilities else { return };
+    if let Ok(held) = sys::identity::permitted() {
+        let missing = unavailable(sets, held);
+        if !missing.is_empty() {
+            globals.log.warn(&format!("ignoring unknown or unavailable capabilities: {missing:?}"));
+        }
     }
 }

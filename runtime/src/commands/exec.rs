@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow, bail};
 
 use super::create::{
     Bundle, apply_limits, apply_schedule, connect_console, hand_over_listener, send_pidfd,
+    warn_of_capabilities,
 };
 use super::{Globals, Usage, listen_fds, parse, program, write_pid_file};
 use crate::args::{Flag, Order, Parsed};
@@ -64,6 +65,7 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
     let inherited = &container.record.inherited;
     inherited.fill(&mut process);
     let held = sys::identity::permitted().unwrap_or(u64::MAX);
+    warn_of_capabilities(globals, &process);
     let mut plan = ProcessPlan::new(&process, held)?;
     plan.personality = inherited.personality;
     plan.memory_policy = inherited.memory_policy.as_ref().map(MemoryPolicyPlan::new).transpose()?;

@@ -8,6 +8,7 @@
 //! conditions on calls that i386 multiplexes.
 
 use super::arch::{Arch, X32_BIT};
+use super::table::lookup;
 use super::tests::{Data, interesting_values, run};
 use super::*;
 
@@ -31,6 +32,15 @@ fn our_program_decides_as_libseccomps_on_every_call_and_architecture() {
     let stock = stock();
     assert_eq!(stock.len(), 1859);
     let values = interesting_values(&profile);
+    let conditional: Vec<u32> = profile
+        .syscalls
+        .iter()
+        .filter(|entry| !entry.args.is_empty())
+        .flat_map(|entry| &entry.names)
+        .filter_map(|name| lookup(name))
+        .flatten()
+        .copied()
+        .collect();
     let mut decisions = 0;
     for audit in [0xc000_003e, 0x4000_0003, 0xc000_00b7, 0x4000_0028, 0xc000_0015] {
         let numbers = (0..600).chain(0xf_0000..0xf_0010).chain([X32_BIT - 1, 1 << 31, u32::MAX]);
@@ -41,13 +51,15 @@ fn our_program_decides_as_libseccomps_on_every_call_and_architecture() {
                 assert_eq!(ours, theirs, "{data:x?}: {ours:#x}, libseccomp {theirs:#x}");
                 decisions += 1;
             };
+            check([0; 6]);
             check([u64::MAX; 6]);
-            for value in &values {
+            // The same number may be another call elsewhere: it is looked at in full there too.
+            for value in values.iter().filter(|_| conditional.contains(&(number & !X32_BIT))) {
                 check([*value, 0, 0, 0, 0, 0]);
                 check([0, *value, 0, 0, 0, 0]);
                 check([1, 0, *value, 0, 0, 0]);
             }
         }
     }
-    assert!(decisions > 500_000, "{decisions}");
+    assert!(decisions > 50_000, "{decisions}");
 }
