@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
 use super::{Client, empty, full};
@@ -73,52 +73,64 @@ impl Session {
         ui: &mut Ui,
     ) -> Result<Ended, CliError> {
         let raw = self.raw;
-        let (mut reader, mut writer) = tokio::io::split(self.stream);
-        let mut typed = if input { Some(stdin()) } else { None };
-        let mut keys = keys;
-        let mut decoder = Decoder::default();
-        let mut buffer = vec![0; 32 * 1024];
-        loop {
-            tokio::select! {
-                count = reader.read(&mut buffer) => {
-                    let count = match count {
-                        Ok(0) => return Ok(Ended::Closed),
-                        Ok(count) => count,
-                        Err(problem) if problem.kind() == io::ErrorKind::ConnectionReset => {
-                            return Ok(Ended::Closed);
-                        }
-                        Err(source) => return Err(CliError::io("read from the container", source)),
-                    };
-                    let Some(piece) = buffer.get(..count) else { continue };
-                    if raw {
-                        ui.out.write_all(piece)?;
-                    } else {
-                        demultiplex(&mut decoder, piece, ui)?;
-                    }
-                    ui.out.flush()?;
-                }
-                piece = next(&mut typed) => match piece {
-                    Some(piece) => {
-                        let (piece, detached) = match &mut keys {
-                            Some(keys) => keys.filter(&piece),
-                            None => (piece.to_vec(), false),
-                        };
-                        // The container may be gone already; then the reader sees the end.
-                        if writer.write_all(&piece).await.is_err() {
-                            typed = None;
-                        }
-                        if detached {
-                            return Ok(Ended::Detached);
-                        }
-                    }
-                    None => {
-                        typed = None;
-                        drop(writer.shutdown().await);
-                    }
-                },
-            }
+        let (reader, writer) = tokio::io::split(self.stream);
+        // Both directions go on at once: a container that must write before it reads on would
+        // otherwise wait for us, and we for it.
+        tokio::select! {
+            ended = receive(reader, raw, ui) => ended,
+            () = send(writer, input, keys) => Ok(Ended::Detached),
         }
     }
+}
+
+/// Copies what the container writes, to its end.
+async fn receive(
+    mut reader: ReadHalf<TokioIo<Upgraded>>,
+    raw: bool,
+    ui: &mut Ui,
+) -> Result<Ended, CliError> {
+    let mut decoder = Decoder::default();
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        let count = match reader.read(&mut buffer).await {
+            Ok(0) => return Ok(Ended::Closed),
+            Ok(count) => count,
+            Err(problem) if problem.kind() == io::ErrorKind::ConnectionReset => {
+                return Ok(Ended::Closed);
+            }
+            Err(source) => return Err(CliError::io("read from the container", source)),
+        };
+        let Some(piece) = buffer.get(..count) else { continue };
+        if raw {
+            ui.out.write_all(piece)?;
+        } else {
+            demultiplex(&mut decoder, piece, ui)?;
+        }
+        ui.out.flush()?;
+    }
+}
+
+/// Copies our input and closes it towards the container at its end. Comes back only when the
+/// user typed the detach keys.
+async fn send(mut writer: WriteHalf<TokioIo<Upgraded>>, input: bool, mut keys: Option<DetachKeys>) {
+    if input {
+        let mut typed = stdin();
+        while let Some(piece) = typed.recv().await {
+            let (piece, detached) = match &mut keys {
+                Some(keys) => keys.filter(&piece),
+                None => (piece.to_vec(), false),
+            };
+            // The container may be gone already; then the reader sees the end.
+            if writer.write_all(&piece).await.is_err() {
+                break;
+            }
+            if detached {
+                return;
+            }
+        }
+        drop(writer.shutdown().await);
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Writes each complete frame to its stream.
@@ -141,13 +153,6 @@ pub(crate) fn demultiplex(
             Ok(Some((_, payload))) => ui.err.write_all(&payload)?,
             Err(problem) => return Err(CliError::Usage(problem.to_string())),
         }
-    }
-}
-
-async fn next(typed: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
-    match typed {
-        Some(channel) => channel.recv().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -194,7 +194,7 @@ pub(crate) struct Flags {
 
 impl Create {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
-        let request = self.request(true).map_err(|problem| problem.with_help("create"))?;
+        let request = self.request(false).map_err(|problem| problem.with_help("create"))?;
         let created = self.create(&request, context).await?;
         context.ui.say(&created)?;
         Ok(0)
