@@ -1,0 +1,170 @@
+//! Input, output and signals of `run` without a terminal.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Stdio};
+
+use integration_tests::Stack;
+use integration_tests::pool::lease;
+use integration_tests::sandbox::until;
+use nix::sys::signal::Signal;
+
+use crate::{PATIENT, assert_output, is_stock_client};
+
+fn spawn(stack: &Stack, arguments: &[&str]) -> Child {
+    let mut command = stack.docker_command(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, signal).unwrap();
+}
+
+#[test]
+fn input_is_passed_on_to_its_end() {
+    let stack = lease();
+    assert_output(
+        &stack.docker_with(&["run", "--rm", "-i", "busybox", "cat"], b"a\nb"),
+        0,
+        "a\nb",
+        "",
+    );
+    assert_output(&stack.docker_with(&["run", "--rm", "-i", "busybox", "cat"], b""), 0, "", "");
+    assert_output(&stack.docker_with(&["run", "--rm", "busybox", "cat"], b"unread"), 0, "", "");
+    // A container that does not read to the end does not hold the client up.
+    let output = stack.docker_with(
+        &["run", "--rm", "-i", "busybox", "head", "-n", "1"],
+        &b"line\n".repeat(400_000),
+    );
+    assert_output(&output, 0, "line\n", "");
+    // Output goes on after the input's end.
+    let script = "cat; echo after; echo bad >&2";
+    let output = stack.docker_with(&["run", "--rm", "-i", "busybox", "sh", "-c", script], b"in\n");
+    assert_output(&output, 0, "in\nafter\n", "bad\n");
+}
+
+#[test]
+fn fifty_megabytes_go_through_and_back_unchanged() {
+    let stack = lease();
+    let input: Vec<u8> =
+        (0..50_u32 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let mut command =
+        stack.docker_command(&["run", "--rm", "-i", "--log-driver", "none", "busybox", "cat"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let output = std::thread::scope(|scope| {
+        let input = &input;
+        scope.spawn(move || {
+            stdin.write_all(input).unwrap();
+            drop(stdin);
+        });
+        let mut output = Vec::new();
+        stdout.read_to_end(&mut output).unwrap();
+        output
+    });
+    assert!(child.wait().unwrap().success());
+    assert_eq!(output.len(), 50 << 20);
+    assert!(output == input, "other bytes came back");
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_client_and_nothing_else() {
+    let stack = lease();
+    let mut child = spawn(&stack, &["run", "--name", "y", "busybox", "yes"]);
+    let mut first = [0; 4];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"y\ny\n");
+    // 141 is what a shell makes of SIGPIPE.
+    let status = child.wait().unwrap();
+    assert!(status.code() == Some(141) || status.signal() == Some(13), "{status}");
+    assert_eq!(stack.docker_ok(&["inspect", "-f", "{{.State.Running}}", "y"]), "true");
+    stack.docker_ok(&["rm", "-f", "y"]);
+}
+
+#[test]
+fn signals_are_passed_on() {
+    let stack = lease();
+    let mut child = spawn(&stack, &["run", "--rm", "busybox", "sh", "-c", PATIENT]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    assert_eq!(next(), "ready");
+    for (number, name) in [
+        (Signal::SIGHUP, "HUP"),
+        (Signal::SIGINT, "INT"),
+        (Signal::SIGQUIT, "QUIT"),
+        (Signal::SIGUSR1, "USR1"),
+        (Signal::SIGUSR2, "USR2"),
+        (Signal::SIGALRM, "ALRM"),
+        (Signal::SIGCONT, "CONT"),
+        (Signal::SIGWINCH, "WINCH"),
+        (Signal::SIGTERM, "TERM"),
+    ] {
+        signal(&child, number);
+        assert_eq!(next(), format!("got {name}"));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+    assert_eq!(stack.docker_ok(&["ps", "-aq"]), "");
+}
+
+#[test]
+fn without_sig_proxy_a_signal_is_for_the_client() {
+    let stack = lease();
+    let mut child =
+        spawn(&stack, &["run", "--name", "s", "--sig-proxy=false", "busybox", "sh", "-c", PATIENT]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    // Upstream's newer clients wait for more than one SIGTERM.
+    let number = if is_stock_client() { Signal::SIGKILL } else { Signal::SIGTERM };
+    signal(&child, number);
+    assert_eq!(child.wait().unwrap().signal(), Some(number as i32));
+    assert_eq!(stack.docker_ok(&["inspect", "-f", "{{.State.Running}}", "s"]), "true");
+    // `attach` finds it again; it passes signals on unless told otherwise.
+    let mut child = spawn(&stack, &["attach", "s"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    until("attached", || {
+        let attached = ["-f", "container=s", "-f", "event=attach", "--format", "{{.Action}}"];
+        let past = ["events", "--since", "10m", "--until", "0s"];
+        stack.docker_ok(&[&past[..], &attached].concat()).lines().count() == 2
+    });
+    signal(&child, Signal::SIGTERM);
+    let last = lines.map(Result::unwrap).find(|line| line == "got TERM");
+    assert_eq!(last.as_deref(), Some("got TERM"));
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+    stack.docker_ok(&["rm", "s"]);
+}
+
+#[test]
+fn logs_follow_to_the_end() {
+    let stack = lease();
+    stack.docker_ok(&["run", "-d", "--name", "f", "busybox", "sh", "-c", PATIENT]);
+    let mut child = spawn(&stack, &["logs", "-f", "f"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().transpose().unwrap();
+    assert_eq!(next().as_deref(), Some("ready"));
+    stack.docker_ok(&["kill", "-s", "USR1", "f"]);
+    assert_eq!(next().as_deref(), Some("got USR1"));
+    stack.docker_ok(&["stop", "f"]);
+    assert_eq!(next().as_deref(), Some("got TERM"));
+    assert_eq!(next(), None);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    stack.docker_ok(&["rm", "f"]);
+}
+
+#[test]
+fn only_the_streams_asked_for_are_attached() {
+    let stack = lease();
+    let run = |streams: &[&str]| {
+        stack.docker(
+            &[
+                &["run", "--rm"][..],
+                streams,
+                &["busybox", "sh", "-c", "echo out; echo err >&2; exit 3"],
+            ]
+            .concat(),
+        )
+    };
+    assert_output(&run(&["-a", "stdout"]), 3, "out\n", "");
+    assert_output(&run(&["-a", "STDERR"]), 3, "", "err\n");
+    assert_output(&run(&["-a", "stdout", "--attach=stderr"]), 3, "out\n", "err\n");
+}

@@ -1,0 +1,262 @@
+//! Terminals: what a user sees who sits at one.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use integration_tests::Stack;
+use integration_tests::pool::lease;
+use integration_tests::sandbox::PATIENCE;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
+
+/// A client on a pseudo-terminal of its own.
+pub(crate) struct Terminal {
+    master: File,
+    child: Child,
+    /// What it has written and nobody has looked for yet.
+    seen: String,
+}
+
+impl Terminal {
+    pub(crate) fn docker(stack: &Stack, arguments: &[&str], rows: u16, columns: u16) -> Self {
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let slave = OpenOptions::new().read(true).write(true).open(name).unwrap();
+        let master = File::from(master);
+        resize(&master, rows, columns);
+        let docker = stack.docker_command(arguments);
+        // In a session of its own, so that the terminal can send signals.
+        let mut command = Command::new("setsid");
+        command
+            .arg("-c")
+            .arg(docker.get_program())
+            .args(docker.get_args())
+            .env_clear()
+            .env("TERM", "xterm");
+        for (name, value) in docker.get_envs() {
+            command.env(name, value.unwrap());
+        }
+        let child = command
+            .stdin(Stdio::from(slave.try_clone().unwrap()))
+            .stdout(Stdio::from(slave.try_clone().unwrap()))
+            .stderr(Stdio::from(slave))
+            .spawn()
+            .unwrap();
+        Self { master, child, seen: String::new() }
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.master.write_all(bytes).unwrap();
+    }
+
+    pub(crate) fn resize(&self, rows: u16, columns: u16) {
+        resize(&self.master, rows, columns);
+    }
+
+    /// Reads until the text comes; gives everything up to its end.
+    #[track_caller]
+    pub(crate) fn until(&mut self, text: &str) -> String {
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                return self.seen.drain(..at + text.len()).collect();
+            }
+            assert!(self.more(), "the end came before {text:?}: {:?}", self.seen);
+        }
+    }
+
+    /// Everything to the end, and the exit code.
+    pub(crate) fn to_end(&mut self) -> (String, i32) {
+        while self.more() {}
+        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        (std::mem::take(&mut self.seen), code)
+    }
+
+    /// False at the end, which for a terminal is an error of its own.
+    #[track_caller]
+    fn more(&mut self) -> bool {
+        let patience = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+        let mut ready = [PollFd::new(&self.master, PollFlags::IN)];
+        assert_ne!(
+            poll(&mut ready, Some(&patience)).unwrap(),
+            0,
+            "nothing more after {:?}",
+            self.seen
+        );
+        let mut buffer = [0; 4096];
+        match self.master.read(&mut buffer) {
+            Ok(0) | Err(_) => false,
+            Ok(count) => {
+                self.seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+                true
+            }
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn resize(master: &File, rows: u16, columns: u16) {
+    tcsetwinsize(master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
+        .unwrap();
+}
+
+/// A shell without line editing, whose prompt is `>`.
+const SHELL: [&str; 4] =
+    ["busybox", "sh", "-c", "stty size; while printf '>' && read -r line; do eval \"$line\"; done"];
+
+fn interactive<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+    [&["run", "-it"][..], flags, &SHELL].concat()
+}
+
+#[test]
+fn the_containers_terminal_has_the_size_of_the_users() {
+    let stack = lease();
+    let mut terminal = Terminal::docker(&stack, &interactive(&["--rm"]), 31, 97);
+    // Older engines learn the size only after the start.
+    if stack.is_stock() {
+        terminal.until(">");
+    } else {
+        terminal.until("31 97\r\n>");
+    }
+    let begun = Instant::now();
+    loop {
+        terminal.resize(42, 123);
+        terminal.send(b"stty size\n");
+        if terminal.until(">").contains("42 123\r\n") {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "the size never came");
+    }
+    terminal.send(b"tty; exit 9\n");
+    let (text, code) = terminal.to_end();
+    assert!(text.ends_with("/dev/pts/0\r\n") || text.ends_with("/dev/console\r\n"), "{text:?}");
+    assert_eq!(code, 9);
+    assert_eq!(stack.docker_ok(&["ps", "-aq"]), "", "--rm cleans up");
+}
+
+#[test]
+fn control_c_is_for_the_container_and_the_terminal_is_put_back() {
+    let stack = lease();
+    let mut terminal = Terminal::docker(&stack, &interactive(&["--rm"]), 24, 80);
+    terminal.until(">");
+    terminal.send(b"trap 'echo caught' INT; sleep 1000\n");
+    terminal.until("sleep 1000\r\n");
+    let begun = Instant::now();
+    // The trap is set a moment after its echo.
+    terminal.send(b"\x03");
+    terminal.until("caught\r\n");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    terminal.send(b"\nexit 4\n");
+    assert_eq!(terminal.to_end().1, 4);
+    let after = tcgetattr(&terminal.master).unwrap().local_modes;
+    assert!(
+        after.contains(rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO)
+    );
+}
+
+#[test]
+fn detach_keys_leave_the_container_running() {
+    let stack = lease();
+    let mut terminal = Terminal::docker(&stack, &interactive(&["--name", "d"]), 24, 80);
+    terminal.until(">");
+    // Half of the sequence is input like any other.
+    terminal.send(b"\x10x\n");
+    terminal.until(">");
+    terminal.send(b"\x10\x11");
+    let (_, code) = terminal.to_end();
+    assert_eq!(code, 0);
+    let running = || stack.docker_ok(&["inspect", "-f", "{{.State.Running}}", "d"]);
+    assert_eq!(running(), "true");
+    // `attach` sees the container again; its keys can be chosen, and leaving is told.
+    let mut terminal =
+        Terminal::docker(&stack, &["attach", "--detach-keys", "ctrl-x,x", "d"], 24, 80);
+    terminal.send(b"echo he''re\n");
+    terminal.until("here\r\n");
+    terminal.send(b"\x18x");
+    let (text, code) = terminal.to_end();
+    assert!(text.ends_with("read escape sequence\r\n"), "{text:?}");
+    assert_eq!((code, running().as_str()), (1, "true"));
+    let mut terminal = Terminal::docker(&stack, &["attach", "d"], 24, 80);
+    terminal.send(b"exit 6\n");
+    assert_eq!(terminal.to_end().1, 6);
+    // `start -ai` is quiet about it, as `run` is.
+    let mut terminal = Terminal::docker(&stack, &["start", "-ai", "d"], 24, 80);
+    terminal.until(">");
+    terminal.send(b"\x10\x11");
+    let (text, code) = terminal.to_end();
+    assert!(!text.contains("escape sequence"), "{text:?}");
+    assert_eq!((code, running().as_str()), (0, "true"));
+    stack.docker_ok(&["rm", "-f", "d"]);
+}
+
+#[test]
+fn the_configurations_detach_keys_count() {
+    let stack = lease();
+    let directory = stack.root().join("config");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("config.json"), "{\"detachKeys\": \"ctrl-e,e\"}").unwrap();
+    let directory = directory.to_str().unwrap();
+    let arguments = [&["--config", directory][..], &interactive(&["--name", "k"])].concat();
+    let mut terminal = Terminal::docker(&stack, &arguments, 24, 80);
+    terminal.until(">");
+    terminal.send(b"\x05e");
+    assert_eq!(terminal.to_end().1, 0);
+    let mut terminal =
+        Terminal::docker(&stack, &["--config", directory, "exec", "-it", "k", "cat"], 24, 80);
+    terminal.send(b"typed\n");
+    terminal.until("typed\r\ntyped\r\n");
+    terminal.send(b"\x05e");
+    let (text, code) = terminal.to_end();
+    assert_eq!((text.ends_with("read escape sequence\r\n"), code), (true, 1), "{text:?}");
+    stack.docker_ok(&["rm", "-f", "k"]);
+}
+
+#[test]
+fn exec_on_a_terminal_has_its_size_and_exit_code() {
+    let stack = lease();
+    stack.docker_ok(&["run", "-d", "--name", "x", "busybox", "sleep", "1000"]);
+    let exec = [&["exec", "-it", "x"][..], &SHELL[1..]].concat();
+    let mut terminal = Terminal::docker(&stack, &exec, 33, 88);
+    terminal.until(">");
+    let begun = Instant::now();
+    loop {
+        terminal.resize(44, 111);
+        terminal.send(b"stty size\n");
+        if terminal.until(">").contains("44 111\r\n") {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "the size never came");
+    }
+    terminal.send(b"exit 5\n");
+    assert_eq!(terminal.to_end().1, 5);
+    stack.docker_ok(&["rm", "-f", "x"]);
+}
+
+#[test]
+fn end_of_input_and_control_c_without_a_terminal_inside() {
+    let stack = lease();
+    // -i without -t: the user's terminal does the line editing.
+    let mut terminal = Terminal::docker(&stack, &["run", "--rm", "-i", "busybox", "cat"], 24, 80);
+    terminal.send(b"line\n");
+    terminal.until("line\r\nline\r\n");
+    terminal.send(b"\x04");
+    assert_eq!(terminal.to_end(), (String::new(), 0));
+    let script = "trap 'echo int; exit 5' INT; echo up; while :; do sleep 1000 & wait $!; done";
+    let mut terminal =
+        Terminal::docker(&stack, &["run", "--rm", "busybox", "sh", "-c", script], 24, 80);
+    terminal.until("up\r\n");
+    terminal.send(b"\x03");
+    let (text, code) = terminal.to_end();
+    assert_eq!((text.trim_start_matches("^C"), code), ("int\r\n", 5));
+}
