@@ -292,7 +292,9 @@ async fn wait(container: &Arc<Container>, call: &Call) -> Result<Reply, ApiError
             () = sender.closed() => return,
             met = met => match met {
                 Ok(now) => WaitResponse {
-                    error: (!now.error.is_empty())
+                    // Compat: a failed start is told to who asks afterwards; who waited for the
+                    // exit or the removal gets the code alone.
+                    error: (matches!(until, Until::NotRunning) && !now.error.is_empty())
                         .then(|| WaitError { message: now.error.clone() }),
                     status_code: now.exit_code,
                 },

@@ -369,6 +369,13 @@ fn check(app: &App, config: &Config, host: &HostConfig) -> Result<(), ContainerE
             "Conflicting options: Nano CPUs and CPU Period cannot both be set".to_owned(),
         );
     }
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let most = i64::try_from(cpus).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
+    if resources.nano_cpus < 0 || resources.nano_cpus > most {
+        return invalid(format!(
+            "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
+        ));
+    }
     if host.shm_size < 0 {
         return invalid("SHM size can not be less than 0".to_owned());
     }

@@ -98,9 +98,7 @@ fn parse_bind(text: &str) -> Result<Mounted, ContainerError> {
             "nocopy" => mount.no_copy = true,
             other if PROPAGATIONS.contains(&other) => mount.propagation = other.to_owned(),
             _ => {
-                return Err(ContainerError::Invalid(format!(
-                    "invalid volume specification: '{text}': invalid mode: {mode}"
-                )));
+                return Err(ContainerError::Invalid(format!("invalid mode: {mode}")));
             }
         }
     }

@@ -75,12 +75,18 @@ impl Images {
         let dangling = filters.flag("dangling")?;
         let bounds = self.bounds(filters).await?;
         let mut found = Vec::new();
-        for group in grouped(self.catalog.list().await?) {
+        for mut group in grouped(self.catalog.list().await?) {
             let references = group.references();
             if dangling.is_some_and(|wanted| wanted != references.is_empty())
                 || !matches_reference(filters, &references)
             {
                 continue;
+            }
+            // Only the names that were asked for are shown.
+            if filters.contains("reference") {
+                group.names.retain(|name| {
+                    name.reference().is_some_and(|one| matches_reference(filters, &[one]))
+                });
             }
             // An image whose blobs are missing (being pulled, or another platform's) is not shown.
             let content = match self.catalog.content(group.first()).await {
