@@ -22,6 +22,9 @@ use std::path::Path;
 use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::app::App;
 use crate::config::{Arguments, Command, Config, ConfigCommand};
@@ -103,15 +106,13 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
     // Ours at the wanted level; the protocol libraries speak up only when something is wrong.
     let level = config.level()?;
     let others = level.min(tracing::Level::WARN);
-    let filter = tracing_subscriber::EnvFilter::new(format!("{others},containerd_rs={level}"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_writer(std::io::stderr);
+    let targets = Targets::new().with_default(others).with_target("containerd_rs", level);
+    let log = tracing_subscriber::registry().with(targets);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr);
     if config.debug.format == "json" {
-        builder.json().init();
+        log.with(lines.json()).init();
     } else {
-        builder.init();
+        log.with(lines).init();
     }
     Ok(())
 }

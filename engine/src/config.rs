@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use serde_json::Value;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The engine's configuration with every default applied.
 #[derive(Clone, Debug)]
@@ -503,19 +507,20 @@ impl Config {
 /// Starts the daemon's own log on stderr.
 pub(crate) fn start_logging(config: &Config) {
     let level = match (config.debug, config.log_level.as_str()) {
-        (true, _) | (_, "debug") => "debug",
-        (_, "warn") => "warn",
-        (_, "error" | "fatal") => "error",
-        _ => "info",
+        (true, _) | (_, "debug") => Level::DEBUG,
+        (_, "warn") => Level::WARN,
+        (_, "error" | "fatal") => Level::ERROR,
+        _ => Level::INFO,
     };
-    let filter = tracing_subscriber::EnvFilter::new(format!(
-        "{level},hyper=warn,h2=warn,tower=warn,tonic=warn"
-    ));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Ours at the wanted level; the protocol libraries speak up only when something is wrong.
+    let others = level.min(Level::WARN);
+    let targets = Targets::new().with_default(others).with_target("dockerd_rs", level);
+    let log = tracing_subscriber::registry().with(targets);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr);
     if config.log_json {
-        builder.json().init();
+        log.with(lines.json()).init();
     } else {
-        builder.with_ansi(false).init();
+        log.with(lines).init();
     }
 }
 
