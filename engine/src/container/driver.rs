@@ -7,6 +7,7 @@ use proto::containerd::services::tasks::v1 as tasks_api;
 use tokio::sync::{mpsc, oneshot};
 
 use super::lifecycle::{self, Decision, Phase, Wish, decide};
+use super::start::Layer;
 use super::{Container, ContainerError, create, rootfs, start};
 use crate::app::App;
 use crate::store::Durability;
@@ -113,7 +114,7 @@ impl Owner {
                     drop(reply.send(result));
                 }
                 if failed && self.container.record().host_config.auto_remove {
-                    return self.remove(true).await.is_ok();
+                    return self.remove(true, false).await.is_ok();
                 }
             }
             Command::Stop { signal, reply } => {
@@ -320,7 +321,7 @@ impl Owner {
                 false
             }
             Ok(_) => {
-                let result = self.remove(volumes).await;
+                let result = self.remove(volumes, false).await;
                 let gone = result.is_ok();
                 drop(reply.send(result));
                 gone
@@ -328,7 +329,7 @@ impl Owner {
         }
     }
 
-    async fn remove(&mut self, volumes: bool) -> Result<(), ContainerError> {
+    async fn remove(&mut self, volumes: bool, layer_gone: bool) -> Result<(), ContainerError> {
         self.restart_at = None;
         // Written down: an engine that is killed half-way goes on removing when it returns.
         self.container.change(Durability::Written, |record| {
@@ -336,10 +337,10 @@ impl Owner {
             record.state.remove_volumes = volumes;
         })?;
         if self.container.record().state.unclean {
-            start::release(&self.app, &self.container).await;
+            start::release(&self.app, &self.container, Layer::Keep).await;
         }
         let id = self.container.id.clone();
-        if let Err(error) = rootfs::remove(&self.app, &id).await {
+        if !layer_gone && let Err(error) = rootfs::remove(&self.app, &id).await {
             self.container.record().state.phase = Phase::Dead;
             return Err(error);
         }
@@ -378,7 +379,7 @@ impl Owner {
     /// True when the container is gone.
     async fn recover(&mut self, then: Then) -> bool {
         if self.container.record().state.unclean {
-            start::release(&self.app, &self.container).await;
+            start::release(&self.app, &self.container, Layer::Keep).await;
             let written = self.container.change(Durability::Written, |record| {
                 record.state.unclean = false;
                 record.state.starting.clear();
@@ -396,7 +397,7 @@ impl Owner {
                 return false;
             }
             Then::Start => self.start(false).await.map(|()| false),
-            Then::Remove { volumes } => self.remove(volumes).await.map(|()| true),
+            Then::Remove { volumes } => self.remove(volumes, false).await.map(|()| true),
         };
         done.unwrap_or_else(|error| {
             tracing::warn!(container = self.container.id, "after the restart: {error}");
@@ -459,7 +460,9 @@ impl Owner {
             "die",
             &[("exitCode", code.to_string()), ("execDuration", ran.to_string())],
         );
-        start::release(&self.app, &self.container).await;
+        // The record says so already: an engine that is killed here goes on with it.
+        let layer = if auto_remove && !again { Layer::Remove } else { Layer::Keep };
+        let layer_gone = start::release(&self.app, &self.container, layer).await;
         let written =
             self.container.change(Durability::Written, |record| record.state.unclean = false);
         if let Err(error) = written {
@@ -467,7 +470,7 @@ impl Owner {
         }
         self.container.announce(|snapshot| snapshot.clean = true);
         if let Some((volumes, replies)) = self.removal.take() {
-            let result = self.remove(volumes).await;
+            let result = self.remove(volumes, layer_gone).await;
             let gone = result.is_ok();
             let text = result.err().map(|error| error.to_string());
             for reply in replies {
@@ -485,7 +488,7 @@ impl Owner {
             return false;
         }
         if auto_remove {
-            match self.remove(true).await {
+            match self.remove(true, layer_gone).await {
                 Ok(()) => return true,
                 Err(error) => tracing::error!(container = self.container.id, "--rm: {error}"),
             }

@@ -24,7 +24,7 @@ use crate::sys::inside::Inside;
 pub(super) async fn start(app: &Arc<App>, container: &Container) -> Result<u32, ContainerError> {
     let started = steps(app, container).await;
     if started.is_err() {
-        release(app, container).await;
+        release(app, container, Layer::Keep).await;
     }
     started
 }
@@ -366,7 +366,11 @@ pub(crate) fn make_fifo(path: &Path) -> Result<(), ContainerError> {
 
 /// Deletes task and record below, ending what still lives of it; absence is fine.
 pub(super) async fn delete_below(app: &App, id: &str) {
-    let gone = |code: tonic::Code| code == tonic::Code::NotFound;
+    delete_task(app, id).await;
+    delete_record(app, id).await;
+}
+
+async fn delete_task(app: &App, id: &str) {
     let task = tasks_api::DeleteTaskRequest { container_id: id.to_owned() };
     let mut deleted = app.containerd.tasks().delete(task.clone()).await;
     if let Err(status) = &deleted
@@ -376,13 +380,16 @@ pub(super) async fn delete_below(app: &App, id: &str) {
         deleted = app.containerd.tasks().delete(task).await;
     }
     if let Err(status) = deleted
-        && !gone(status.code())
+        && status.code() != tonic::Code::NotFound
     {
         tracing::warn!(container = id, "delete task: {}", status.message());
     }
+}
+
+async fn delete_record(app: &App, id: &str) {
     let record = containers_api::DeleteContainerRequest { id: id.to_owned() };
     if let Err(status) = app.containerd.containers().delete(record).await
-        && !gone(status.code())
+        && status.code() != tonic::Code::NotFound
     {
         tracing::warn!(container = id, "delete container record: {}", status.message());
     }
@@ -408,37 +415,79 @@ async fn end_below(app: &App, id: &str) {
 /// A killed process is gone by then, unless the kernel holds it.
 const END: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Releases everything a run held. Runs to the end; what fails is logged.
-pub(super) async fn release(app: &App, container: &Container) {
+/// What becomes of the container's own layer when its run is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layer {
+    Keep,
+    Remove,
+}
+
+/// Releases everything a run held; with `Layer::Remove` the layer too, in the same breath. Runs to
+/// the end; what fails is logged. Answers whether the layer is gone.
+pub(super) async fn release(app: &App, container: &Container, layer: Layer) -> bool {
     let record = container.record().clone();
     let id = &record.id;
     app.outputs.finish(id).await;
-    delete_below(app, id).await;
-    if let Err(error) = rootfs::unmount(&container.paths.rootfs).await {
+    // The process is gone, so that neither mount nor network waits for the task's end.
+    tokio::join!(
+        delete_task(app, id),
+        release_mounts(app, container, &record),
+        release_networks(app, container, &record),
+    );
+    // Nothing of the task runs on; containerd commits both at once.
+    let (removed, (), ()) = tokio::join!(
+        async {
+            match layer {
+                Layer::Keep => Ok(false),
+                Layer::Remove => rootfs::remove(app, id).await.map(|()| true),
+            }
+        },
+        delete_record(app, id),
+        release_files(container),
+    );
+    container.record().attached = None;
+    removed.unwrap_or_else(|error| {
+        tracing::warn!(container = id, "{error}");
+        false
+    })
+}
+
+async fn release_networks(app: &App, container: &Container, record: &Record) {
+    if record.networks.is_empty() {
+        return;
+    }
+    let id = &record.id;
+    if let Err(error) = app.networks.detach(id).await {
+        tracing::warn!(container = id, "detach networks: {error}");
+    }
+    let netns = container.paths.netns.clone();
+    if let Err(error) = blocking(move || Ok(sys::netns::remove(&netns)?)).await {
         tracing::warn!(container = id, "{error}");
     }
-    if !record.networks.is_empty() {
-        if let Err(error) = app.networks.detach(id).await {
-            tracing::warn!(container = id, "detach networks: {error}");
+    if record.attached.is_some() {
+        for (name, network) in &record.networks {
+            let attributes = std::collections::BTreeMap::from([
+                ("container".to_owned(), id.clone()),
+                ("name".to_owned(), name.clone()),
+                ("type".to_owned(), "bridge".to_owned()),
+            ]);
+            app.events.publish("network", "disconnect", &network.network_id, attributes);
         }
-        let netns = container.paths.netns.clone();
-        if let Err(error) = blocking(move || Ok(sys::netns::remove(&netns)?)).await {
-            tracing::warn!(container = id, "{error}");
-        }
-        if record.attached.is_some() {
-            for (name, network) in &record.networks {
-                let attributes = std::collections::BTreeMap::from([
-                    ("container".to_owned(), id.clone()),
-                    ("name".to_owned(), name.clone()),
-                    ("type".to_owned(), "bridge".to_owned()),
-                ]);
-                app.events.publish("network", "disconnect", &network.network_id, attributes);
-            }
-        }
+    }
+}
+
+async fn release_mounts(app: &App, container: &Container, record: &Record) {
+    let id = &record.id;
+    if let Err(error) = rootfs::unmount(&container.paths.rootfs).await {
+        tracing::warn!(container = id, "{error}");
     }
     for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
         app.volumes.unmount(&mount.name, id).await;
     }
+}
+
+/// Blocking work on what the run left in files.
+async fn release_files(container: &Container) {
     let paths = container.paths.clone();
     let cleaned = blocking(move || {
         if paths.shm.exists() {
@@ -451,7 +500,6 @@ pub(super) async fn release(app: &App, container: &Container) {
     })
     .await;
     if let Err(error) = cleaned {
-        tracing::warn!(container = id, "{error}");
+        tracing::warn!(container = container.id, "{error}");
     }
-    container.record().attached = None;
 }

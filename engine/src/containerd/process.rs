@@ -26,20 +26,41 @@ pub(super) async fn watch(config: Config, shutdown: CancellationToken) {
     let dir = config.exec_root.join("containerd");
     let mut failures: u32 = 0;
     loop {
-        let pause = Duration::from_millis(250 << failures.min(5));
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-        if living(&dir).is_some() {
-            failures = 0;
+        if let Some(pid) = living(&dir) {
+            let since = tokio::time::Instant::now();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = end_of(pid) => {}
+            }
+            if since.elapsed() > Duration::from_secs(10) {
+                failures = 0;
+            }
             continue;
         }
         tracing::warn!("containerd-rs is gone, starting it again");
-        failures += 1;
         if let Err(error) = spawn(&config, &dir) {
             tracing::error!("containerd-rs: {error:#}");
         }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_millis(250 << failures.min(5))) => {}
+        }
+        failures += 1;
+    }
+}
+
+/// Returns when the process has ended.
+async fn end_of(pid: i32) {
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    use tokio::io::Interest;
+    use tokio::io::unix::AsyncFd;
+    let end = Pid::from_raw(pid)
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok())
+        .and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE).ok());
+    match end {
+        Some(end) => drop(end.readable().await),
+        // It has just ended, or there is no telling: look again soon.
+        None => tokio::time::sleep(Duration::from_millis(100)).await,
     }
 }
 
