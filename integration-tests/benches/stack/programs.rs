@@ -72,9 +72,10 @@ fn describe(stack: &Stack, path: PathBuf) -> anyhow::Result<Program> {
     let output = command.arg(if shim { "-v" } else { "--version" }).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let text = text.unwrap_or_default();
-    // The shim says its name first and its version below.
-    let line = text.lines().find(|line| line.contains(|c: char| c.is_ascii_digit()));
-    let version = line.unwrap_or_default().trim().replace(',', "");
+    // Stock's shim says its name first and its version below.
+    let below = text.lines().map(str::trim).find_map(|line| line.strip_prefix("Version:"));
+    let first = text.lines().find(|line| line.contains(|c: char| c.is_ascii_digit()));
+    let version = below.or(first).unwrap_or_default().trim().replace(',', "");
     Ok(Program { kind: stack.kind, path, version, sha256 })
 }
 
