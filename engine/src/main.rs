@@ -50,9 +50,10 @@ fn run() -> anyhow::Result<()> {
 async fn serve(config: config::Config) -> anyhow::Result<()> {
     let pid_file = config.pid_file.clone();
     let _pid_file = sys::pidfile::PidFile::create(&pid_file)?;
+    let signals = api::listen::Signals::catch().context("catch signals")?;
     let sockets = api::listen::bind(&config)?;
     let app = app::App::start(config).await?;
-    let result = api::listen::serve(&app, sockets).await;
+    let result = api::listen::serve(&app, sockets, signals).await;
     app.stop().await;
     result
 }

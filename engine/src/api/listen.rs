@@ -10,7 +10,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::app::App;
@@ -74,8 +74,30 @@ fn bind_unix(path: &Path, group: &str) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
+/// What asks the engine to stop. Caught before anything is started that only a stop ends.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    pub(crate) fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Answers until a signal asks to stop.
-pub(crate) async fn serve(app: &Arc<App>, sockets: Vec<Socket>) -> anyhow::Result<()> {
+pub(crate) async fn serve(
+    app: &Arc<App>,
+    sockets: Vec<Socket>,
+    mut signals: Signals,
+) -> anyhow::Result<()> {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut tasks = tokio::task::JoinSet::new();
     for socket in sockets {
@@ -107,14 +129,11 @@ pub(crate) async fn serve(app: &Arc<App>, sockets: Vec<Socket>) -> anyhow::Resul
             }
         });
     }
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => tracing::info!("reload by SIGHUP is not there yet; nothing changed"),
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hangup.recv() => tracing::info!("reload by SIGHUP is not there yet; nothing changed"),
         }
     }
     tracing::info!("Processing signal, shutting down");
