@@ -98,7 +98,7 @@ pub(crate) fn top() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-fn output_directory() -> PathBuf {
+pub(crate) fn output_directory() -> PathBuf {
     top().join("target/bench")
 }
 

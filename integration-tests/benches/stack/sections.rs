@@ -45,6 +45,8 @@ impl Run<'_> {
                 _ => self.logs()?,
             }
             say(&format!("{section}: {:.1} s", started.elapsed().as_secs_f64()))?;
+            // A bench that is cut off keeps what it has.
+            self.samples.write_csv(&crate::output_directory())?;
         }
         Ok(programs)
     }
