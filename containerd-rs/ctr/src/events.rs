@@ -66,7 +66,7 @@ fn body(event: &Any) -> Shown {
             "exit_status": e.exit_status, "exited_at": e.exited_at,
         }),
         event::TaskDelete => |e| object!({
-            "container_id": e.container_id, "pid": e.pid, "exit_status": e.exit_status,
+            "container_id": e.container_id.clone(), "pid": e.pid, "exit_status": e.exit_status,
             "exited_at": e.exited_at, "id": if e.id == e.container_id { String::new() } else { e.id },
         }),
         event::TaskExecAdded => |e| object!({"container_id": e.container_id, "exec_id": e.exec_id}),
