@@ -127,6 +127,17 @@ impl Hierarchy {
     }
 }
 
+/// Lets everything run that stands still: what is frozen does not even die.
+pub(crate) fn thaw(at: &Path) {
+    fs::write(at.join("freezer.state"), "THAWED").ok();
+    fs::write(at.join("cgroup.freeze"), "0").ok();
+    for entry in fs::read_dir(at).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            thaw(&entry.path());
+        }
+    }
+}
+
 /// Hands every controller on to the children; those that cannot be are seen by who needs them.
 fn enable_all(at: &Path) {
     let names = fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();

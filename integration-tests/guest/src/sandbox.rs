@@ -16,6 +16,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::mount::{MsFlags, mount};
@@ -26,7 +27,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::cgroup::{TOP, hierarchies};
+use crate::cgroup::{TOP, hierarchies, thaw};
 
 /// `guest sandbox`: makes the cgroups and the namespaces, and clears up when init has ended.
 pub(crate) fn outer(name: &str, root: &str, layout: &str) -> io::Result<u8> {
@@ -83,6 +84,7 @@ pub(crate) fn init(name: &str, layout: &str) -> io::Result<u8> {
             let mut part = [0; 4096];
             let count = input.read(&mut part)?;
             if count == 0 {
+                thaw(Path::new(TOP));
                 return Ok(0);
             }
             pending.extend_from_slice(&part[..count]);
