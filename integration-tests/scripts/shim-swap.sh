@@ -161,10 +161,10 @@ docker_over_fifos() { # DIRECTORY: a containerd with c.sock, started there
   expect exec-terminal yes "$(on_terminal "$docker exec -it talk sh -c 'test -t 0 && echo yes'")"
   $docker rm -f talk >/dev/null
 
-  $run -d -i --name echo busybox cat >/dev/null
-  expect attach over "$( (echo over; sleep 1) | $docker attach echo)"
+  $run -d -i --name echo busybox sh -c 'read x; echo got $x' >/dev/null
+  expect attach "got over" "$( (echo over; sleep 1) | $docker attach echo)"
   until_true 10 sh -c "[ \$($docker ps -q | wc -l) = 0 ]"
-  expect attach-log over "$($docker logs echo)"
+  expect attach-log "got over" "$($docker logs echo)"
   $docker rm echo >/dev/null
 
   # The engine is away while the container writes: it waits, nothing is lost and nothing comes twice.
