@@ -21,9 +21,10 @@ mod volumes;
 use integration_tests::Stack;
 use serde_json::{Value, json};
 
-/// A shell that says `ready`, answers SIGUSR1 with `got`, ends on SIGTERM with 7, and waits.
+/// A shell that says `ready`, answers SIGUSR1 with `got`, ends on SIGTERM with 7, and waits. In short
+/// pieces: a signal that comes just before a shell's `wait` is heard after it.
 pub(crate) const PATIENT: &str = "trap 'echo got' USR1; trap 'exit 7' TERM; echo ready; \
-     while :; do sleep 1000 & wait $!; done";
+     sleep 1000 & while :; do usleep 50000 & wait $!; done";
 
 /// A container of busybox with a shell script.
 pub(crate) fn shell(script: &str) -> Value {

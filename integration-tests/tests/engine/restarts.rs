@@ -55,7 +55,7 @@ fn containers_outlive_the_engine_and_are_found_again() {
     let brief = ready(
         &stack,
         "brief",
-        &shell("echo ready; trap 'exit 6' USR1; while :; do sleep 1000 & wait $!; done"),
+        &shell("echo ready; trap 'exit 6' USR1; while :; do usleep 50000 & wait $!; done"),
     );
     let pid = |id: &str| i32::try_from(api.inspect(id)["State"]["Pid"].as_i64().unwrap()).unwrap();
     let (first, second) = (pid(&id), pid(&brief));

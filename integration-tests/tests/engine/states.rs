@@ -48,7 +48,7 @@ fn stop_kills_what_does_not_listen() {
 fn the_stop_signal_is_the_containers_own() {
     let stack = lease();
     let api = stack.api();
-    let script = "trap 'exit 9' USR2; echo ready; while :; do sleep 1000 & wait $!; done";
+    let script = "trap 'exit 9' USR2; echo ready; while :; do usleep 50000 & wait $!; done";
     let body = with(shell(script), json!({"StopSignal": "SIGUSR2"}));
     let id = ready(&stack, "own", &body);
     api.post("/containers/own/stop").expect(204);
@@ -59,7 +59,7 @@ fn the_stop_signal_is_the_containers_own() {
 fn restart_gives_a_new_process_and_keeps_the_files() {
     let stack = lease();
     let api = stack.api();
-    let script = "echo x >> /count; wc -l < /count; trap 'exit 0' TERM; echo ready; while :; do sleep 1000 & wait $!; done";
+    let script = "echo x >> /count; wc -l < /count; trap 'exit 0' TERM; echo ready; while :; do usleep 50000 & wait $!; done";
     let id = ready(&stack, "again", &shell(script));
     let pid = api.inspect(&id)["State"]["Pid"].clone();
     api.post("/containers/again/restart?t=10").expect(204);
