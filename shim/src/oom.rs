@@ -30,7 +30,9 @@ impl OomWatch {
                     .write(true)
                     .open(directory.join("cgroup.event_control"))
                     .ok()?;
-                write!(register, "{} {}", event.as_raw_fd(), control.as_raw_fd()).ok()?;
+                // In one write: the kernel reads each as a registration of its own.
+                let line = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
+                register.write_all(line.as_bytes()).ok()?;
                 Some(Self::V1 { event, _control: control, directory })
             }
             Cgroup::V2(_) => {

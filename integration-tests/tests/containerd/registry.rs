@@ -30,6 +30,9 @@ impl Image {
             let mut header = tar::Header::new_ustar();
             header.set_entry_type(kind);
             header.set_mode(mode);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(1_700_000_000);
             header.set_size(data.len() as u64);
             if !link.is_empty() {
                 header.set_link_name(link).unwrap();
