@@ -84,7 +84,7 @@ impl Call {
                 "unsupported Content-Type header ({content_type}): must be 'application/json'"
             )));
         }
-        docker_api::from_json(&bytes)
+        docker_api::from_request(&bytes)
             .map_err(|error| ApiError::invalid(format!("invalid JSON: {}", json_reason(&error))))
     }
 

@@ -20,7 +20,7 @@ use crate::api::hijack::{hijack, stream_type};
 use crate::api::reply::{self, Reply};
 use crate::app::App;
 use crate::container::attach::{self, Input, Output, Wanted};
-use crate::container::{Container, ContainerError, StopOptions, create, logs, spec, view};
+use crate::container::{Container, ContainerError, StopOptions, check, create, logs, spec, view};
 use crate::store::Durability;
 
 pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError> {
@@ -69,6 +69,10 @@ async fn one(
     match (method, verb) {
         ("GET", "json") => {
             let mut inspect = view::inspect(app, &container);
+            view::project(&mut inspect.network_settings.networks, call.version);
+            if call.version.below(48) {
+                inspect.image_manifest_descriptor = None;
+            }
             if call.query.flag("size") {
                 let (rw, root) = sizes(app, &container).await;
                 inspect.size_rw = Some(rw);
@@ -176,6 +180,12 @@ async fn list(app: &App, call: &Call) -> Result<Reply, ApiError> {
     };
     let limit = usize::try_from(limit).unwrap_or_default();
     let mut rows = view::list(app, call.query.flag("all"), limit, &filters)?;
+    for row in &mut rows {
+        view::project(&mut row.network_settings.networks, call.version);
+        if call.version.below(48) {
+            row.image_manifest_descriptor = None;
+        }
+    }
     if call.query.flag("size") {
         for row in &mut rows {
             if let Ok(container) = app.containers.get(&row.id) {
@@ -211,9 +221,10 @@ async fn create(app: &Arc<App>, mut call: Call) -> Result<Reply, ApiError> {
         return Err(ApiError::invalid("config cannot be empty in order to create a container"));
     }
     let name = call.query.get("name").to_owned();
+    let version = call.version;
     let app = Arc::clone(app);
     let (container, warnings) =
-        detached(async move { create::create(&app, &name, request).await }).await?;
+        detached(async move { create::create(&app, &name, request, version).await }).await?;
     let answer = CreateResponse { id: container.id.clone(), warnings };
     Ok(reply::json(StatusCode::CREATED, &answer))
 }
@@ -483,6 +494,7 @@ async fn update(
         memory_swap,
         pids_limit
     );
+    let warnings = check::update(own)?;
     if container.phase().has_process() {
         let limits = spec::limits(&host)?;
         let json = serde_json::to_vec(&limits).unwrap_or_default();
@@ -495,7 +507,7 @@ async fn update(
     }
     container.change(Durability::Synced, |record| record.host_config = host)?;
     container.event(app, "update", &[]);
-    Ok(reply::ok(&UpdateResponse { warnings: None }))
+    Ok(reply::ok(&UpdateResponse { warnings: (!warnings.is_empty()).then_some(warnings) }))
 }
 
 async fn top(app: &App, container: &Container, call: &Call) -> Result<Reply, ApiError> {

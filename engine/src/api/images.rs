@@ -1,6 +1,6 @@
 //! `/images`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -55,7 +55,10 @@ pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError>
         ("POST", path) if path == ["images", "load"] => load(app, call).await,
         ("POST", path) if path == ["images", "prune"] => {
             let filters = call.query.filters()?;
-            Ok(ok(&app.images.prune(&filters, |id| app.containers.using_image(id)).await?))
+            let before = app.images.chains().await;
+            let pruned = app.images.prune(&filters, |id| app.containers.using_image(id)).await?;
+            forget_init_layers(app, before).await;
+            Ok(ok(&pruned))
         }
         ("POST", path) if path.len() > 2 && path.last() == Some(&"tag") => {
             let (repository, tag) = (call.query.get("repo"), call.query.get("tag"));
@@ -68,9 +71,22 @@ pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError>
         ("DELETE", path) if path.len() > 1 => {
             let force = call.query.flag("force");
             let users = |id: &str| app.containers.using_image(id);
-            Ok(ok(&app.images.remove(&call.name(0), force, users).await?))
+            let before = app.images.chains().await;
+            let removed = app.images.remove(&call.name(0), force, users).await?;
+            forget_init_layers(app, before).await;
+            Ok(ok(&removed))
         }
         _ => Err(ApiError::page_not_found()),
+    }
+}
+
+/// The layer containers of an image share goes with the image, unless one of them is left.
+async fn forget_init_layers(app: &App, before: BTreeSet<String>) {
+    let after = app.images.chains().await;
+    let used: BTreeSet<String> =
+        app.containers.all().iter().map(|one| one.record().chain_id.clone()).collect();
+    for chain in before.iter().filter(|chain| !after.contains(*chain) && !used.contains(*chain)) {
+        crate::container::rootfs::forget_init(app, chain).await;
     }
 }
 

@@ -7,7 +7,7 @@ use docker_api::container::{Config, CreateRequest, HostConfig};
 use docker_api::volume::VolumeCreateRequest;
 
 use super::record::{Mounted, Record, VERSION};
-use super::{Container, ContainerError, mounts, names, rootfs, spec};
+use super::{Container, ContainerError, check, mounts, names, rootfs, spec};
 use crate::app::App;
 use crate::image::ImageError;
 use crate::network::ContainerNet;
@@ -19,6 +19,7 @@ pub(crate) async fn create(
     app: &Arc<App>,
     name: &str,
     request: CreateRequest,
+    version: docker_api::version::ApiVersion,
 ) -> Result<(Arc<Container>, Vec<String>), ContainerError> {
     let mut config = request.config;
     let mut host = request.host_config.unwrap_or_default();
@@ -35,15 +36,24 @@ pub(crate) async fn create(
         }
         other => other?,
     };
+    // What the image only suggests does not refuse the container.
+    let image_health = image.config.healthcheck.is_some();
     merge(&mut config, &image.config);
     if config.entrypoint.as_ref().is_none_or(Vec::is_empty)
         && config.cmd.as_ref().is_none_or(Vec::is_empty)
     {
         return Err(ContainerError::Invalid("no command specified".to_owned()));
     }
-    check(app, &config, &host)?;
     let mut warnings = Vec::new();
-    defaults(app, &mut host, &mut warnings)?;
+    check::check(app, &config, &mut host, &mut warnings)?;
+    if !version.below(44) && config.mac_address.as_ref().is_some_and(|mac| !mac.is_empty()) {
+        warnings.push("The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead.".to_owned());
+    }
+    if image_health && config.healthcheck.is_none() {
+        warnings.push("The image's health check is not run: not supported yet.".to_owned());
+    }
+    defaults(app, &mut host);
+    joined(app, &mut host)?;
 
     let id = sys::dirs::random_id()
         .map_err(|error| ContainerError::Invalid(format!("random bytes: {error}")))?;
@@ -54,11 +64,6 @@ pub(crate) async fn create(
                 .unwrap_or_default(),
             _ => id[..12].to_owned(),
         };
-    }
-    if host.uts_mode == "host" {
-        config.hostname = nix::unistd::gethostname()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
     }
     let mut words = config.entrypoint.clone().unwrap_or_default();
     words.extend(config.cmd.clone().unwrap_or_default());
@@ -71,6 +76,7 @@ pub(crate) async fn create(
         args: words,
         image_id: image.id.clone(),
         chain_id: image.chain_id.clone(),
+        manifest: image.manifest.clone(),
         mounts: mounts::collect(&config, &host, inherited(app, &host)?)?,
         config,
         host_config: host,
@@ -133,15 +139,18 @@ async fn finish(
         }
         rootfs::prepare(app, &id, &record.chain_id).await?;
         for mount in record.mounts.iter_mut().filter(|mount| mount.kind == "volume") {
-            let labels = mount.anonymous.then(|| {
-                BTreeMap::from([("com.docker.volume.anonymous".to_owned(), String::new())])
-            });
+            let mut labels = mount.labels.clone();
+            if mount.anonymous {
+                labels
+                    .get_or_insert_default()
+                    .insert("com.docker.volume.anonymous".to_owned(), String::new());
+            }
             let volume = app
                 .volumes
                 .create(VolumeCreateRequest {
                     name: mount.name.clone(),
                     driver: mount.driver.clone(),
-                    driver_opts: None,
+                    driver_opts: mount.driver_opts.clone(),
                     labels,
                 })
                 .await?;
@@ -283,16 +292,12 @@ fn merge(config: &mut Config, image: &Config) {
     if config.entrypoint.as_ref().is_some_and(Vec::is_empty) {
         config.entrypoint = None;
     }
-    match (&mut config.healthcheck, image.healthcheck) {
-        (None, theirs) => config.healthcheck = theirs,
-        (Some(own), Some(theirs)) => {
-            own.test = own.test.take().filter(|test| !test.is_empty()).or(theirs.test);
-            own.interval = own.interval.or(theirs.interval);
-            own.timeout = own.timeout.or(theirs.timeout);
-            own.start_period = own.start_period.or(theirs.start_period);
-            own.retries = own.retries.or(theirs.retries);
-        }
-        (Some(_), None) => {}
+    if let (Some(own), Some(theirs)) = (&mut config.healthcheck, image.healthcheck) {
+        own.test = own.test.take().filter(|test| !test.is_empty()).or(theirs.test);
+        own.interval = own.interval.or(theirs.interval);
+        own.timeout = own.timeout.or(theirs.timeout);
+        own.start_period = own.start_period.or(theirs.start_period);
+        own.retries = own.retries.or(theirs.retries);
     }
     if config.working_dir.is_empty() {
         config.working_dir = image.working_dir;
@@ -300,148 +305,12 @@ fn merge(config: &mut Config, image: &Config) {
     if let Some(volumes) = image.volumes {
         config.volumes.get_or_insert_default().extend(volumes);
     }
+    config.volumes = config.volumes.take().filter(|volumes| !volumes.is_empty());
     config.stop_signal = config.stop_signal.take().or(image.stop_signal);
     config.shell = config.shell.take().or(image.shell);
 }
 
-/// Refuses what cannot be, with dockerd's words.
-fn check(app: &App, config: &Config, host: &HostConfig) -> Result<(), ContainerError> {
-    let invalid = |text: String| Err(ContainerError::Invalid(text));
-    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
-        return invalid(format!(
-            "the working directory '{}' is invalid, it needs to be an absolute path",
-            config.working_dir
-        ));
-    }
-    if let Some(signal) = &config.stop_signal
-        && !signal.is_empty()
-        && sys::signal::parse(signal).is_none()
-    {
-        return invalid(format!("Invalid signal: {signal}"));
-    }
-    for pair in config.env.iter().flatten() {
-        if pair.is_empty() || pair.starts_with('=') {
-            return invalid(format!("invalid environment variable: {pair}"));
-        }
-    }
-    let policy = &host.restart_policy;
-    match policy.name.as_str() {
-        "" | "no" | "always" | "unless-stopped" => {
-            if policy.maximum_retry_count != 0 {
-                return invalid(format!(
-                    "maximum retry count cannot be used with restart policy '{}'",
-                    policy.name
-                ));
-            }
-        }
-        "on-failure" => {
-            if policy.maximum_retry_count < 0 {
-                return invalid("maximum retry count cannot be negative".to_owned());
-            }
-        }
-        other => {
-            return invalid(format!(
-                "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
-            ));
-        }
-    }
-    if host.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
-        return invalid("can't create 'AutoRemove' container with restart policy".to_owned());
-    }
-    let resources = &host.resources;
-    if resources.memory != 0 && resources.memory < 6 << 20 {
-        return invalid("Minimum memory limit allowed is 6MB".to_owned());
-    }
-    if resources.memory > 0 && resources.memory_swap > 0 && resources.memory_swap < resources.memory
-    {
-        return invalid(
-            "Minimum memoryswap limit should be larger than memory limit, see usage".to_owned(),
-        );
-    }
-    if resources.memory == 0 && resources.memory_swap > 0 {
-        return invalid(
-            "You should always set the Memory limit when using Memoryswap limit, see usage"
-                .to_owned(),
-        );
-    }
-    if resources.nano_cpus > 0 && (resources.cpu_period > 0 || resources.cpu_quota > 0) {
-        return invalid(
-            "Conflicting options: Nano CPUs and CPU Period cannot both be set".to_owned(),
-        );
-    }
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let most = i64::try_from(cpus).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
-    if resources.nano_cpus < 0 || resources.nano_cpus > most {
-        return invalid(format!(
-            "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
-        ));
-    }
-    if host.shm_size < 0 {
-        return invalid("SHM size can not be less than 0".to_owned());
-    }
-    if host.oom_score_adj < -1000 || host.oom_score_adj > 1000 {
-        return invalid(format!(
-            "Invalid value {}, range for oom score adj is [-1000, 1000]",
-            host.oom_score_adj
-        ));
-    }
-    let driver = match host.log_config.kind.as_str() {
-        "" => app.config.log_driver.as_str(),
-        given => given,
-    };
-    if !matches!(driver, "json-file" | "none") {
-        // Compat: the words for a log driver nobody registered.
-        return invalid(format!("logger: no log driver named '{driver}' is registered"));
-    }
-    for key in host.log_config.config.keys() {
-        let known = [
-            "max-size",
-            "max-file",
-            "compress",
-            "labels",
-            "env",
-            "labels-regex",
-            "env-regex",
-            "tag",
-            "mode",
-            "max-buffer-size",
-        ];
-        if driver == "json-file" && !known.contains(&key.as_str()) {
-            return invalid(format!("unknown log opt '{key}' for json-file log driver"));
-        }
-    }
-    if let Some(runtime) = &host.runtime
-        && !runtime.is_empty()
-        && runtime != "runc"
-        && !runtime.starts_with("io.containerd.")
-        && !app.config.runtimes.contains_key(runtime)
-    {
-        return invalid(format!("unknown or invalid runtime name: {runtime}"));
-    }
-    if host.init.unwrap_or(app.config.init) {
-        return Err(ContainerError::NotImplemented(
-            "--init is not supported yet: there is no init program".to_owned(),
-        ));
-    }
-    if !matches!(host.userns_mode.as_str(), "" | "host") {
-        return invalid(format!("invalid USER mode: {}", host.userns_mode));
-    }
-    if host.resources.device_requests.as_ref().is_some_and(|requests| !requests.is_empty()) {
-        return invalid(
-            "could not select device driver \"\" with capabilities: [[gpu]]".to_owned(),
-        );
-    }
-    if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
-        return Err(ContainerError::NotImplemented("links are not supported yet".to_owned()));
-    }
-    Ok(())
-}
-
-fn defaults(
-    app: &App,
-    host: &mut HostConfig,
-    warnings: &mut Vec<String>,
-) -> Result<(), ContainerError> {
+fn defaults(app: &App, host: &mut HostConfig) {
     let cgroup2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     if matches!(host.network_mode.as_str(), "" | "default") {
         host.network_mode = "bridge".to_owned();
@@ -473,6 +342,12 @@ fn defaults(
         host.masked_paths.get_or_insert_with(spec::default_masked_paths);
         host.readonly_paths.get_or_insert_with(spec::default_readonly_paths);
     }
+    // Compat: without a namespace of its own a container cannot have a label of its own.
+    let unlabelled = host.privileged || host.ipc_mode == "host" || host.pid_mode == "host";
+    let mut options = host.security_opt.iter().flatten();
+    if unlabelled && !options.any(|option| option.starts_with("label")) {
+        host.security_opt.get_or_insert_default().push("label=disable".to_owned());
+    }
     let resources = &mut host.resources;
     if resources.memory > 0 && resources.memory_swap == 0 {
         resources.memory_swap = resources.memory.saturating_mul(2);
@@ -480,14 +355,23 @@ fn defaults(
     if resources.pids_limit.is_some_and(|limit| limit <= 0) {
         resources.pids_limit = None;
     }
-    if cgroup2 && resources.oom_kill_disable == Some(true) {
-        warnings.push(
-            "Your kernel does not support OomKillDisable. OomKillDisable discarded.".to_owned(),
-        );
-        resources.oom_kill_disable = Some(false);
+}
+
+/// The containers whose namespaces are joined, by their ids.
+fn joined(app: &App, host: &mut HostConfig) -> Result<(), ContainerError> {
+    for mode in [&mut host.pid_mode, &mut host.ipc_mode] {
+        if let Some(name) = mode.strip_prefix("container:") {
+            // Compat: dockerd answers 400 here; 404 would mean the image.
+            let other = app.containers.get(name);
+            let other = other.map_err(|error| ContainerError::Invalid(error.to_string()))?;
+            *mode = format!("container:{}", other.id);
+        }
     }
-    if resources.memory_swappiness == Some(-1) {
-        resources.memory_swappiness = None;
+    // Compat: a missing one shows at start.
+    if let Some(name) = host.network_mode.strip_prefix("container:")
+        && let Ok(other) = app.containers.get(name)
+    {
+        host.network_mode = format!("container:{}", other.id);
     }
     Ok(())
 }
@@ -514,7 +398,10 @@ fn wanted_networks(
     given: Option<BTreeMap<String, Option<docker_api::network::EndpointSettings>>>,
 ) -> Result<BTreeMap<String, docker_api::network::EndpointSettings>, ContainerError> {
     let mode = record.host_config.network_mode.as_str();
-    if mode == "host" || mode.starts_with("container:") {
+    if mode == "host"
+        || mode.starts_with("container:")
+        || record.config.network_disabled == Some(true)
+    {
         return Ok(BTreeMap::new());
     }
     let mut wanted: BTreeMap<_, _> = given

@@ -189,22 +189,41 @@ fn escape(text: &str) -> String {
 /// What `--log-opt labels=… env=… tag=…` adds to every record.
 pub(super) fn attributes(record: &Record) -> BTreeMap<String, String> {
     let options = &record.host_config.log_config.config;
+    let option = |key: &str| options.get(key).map(String::as_str).filter(|text| !text.is_empty());
     let mut attributes = BTreeMap::new();
-    for name in options.get("labels").into_iter().flat_map(|names| names.split(',')) {
-        if let Some(value) = record.config.labels.as_ref().and_then(|labels| labels.get(name)) {
-            attributes.insert(name.to_owned(), value.clone());
-        }
+    let labels = record.config.labels.clone().unwrap_or_default();
+    let env = record.config.env.iter().flatten().filter_map(|pair| pair.split_once('='));
+    let env: BTreeMap<String, String> =
+        env.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    for (all, names, pattern) in [(labels, "labels", "labels-regex"), (env, "env", "env-regex")] {
+        let names: Vec<&str> = option(names).into_iter().flat_map(|list| list.split(',')).collect();
+        let pattern = option(pattern).and_then(|pattern| regex::Regex::new(pattern).ok());
+        attributes.extend(all.into_iter().filter(|(key, _)| {
+            names.contains(&key.as_str())
+                || pattern.as_ref().is_some_and(|pattern| pattern.is_match(key))
+        }));
     }
-    for name in options.get("env").into_iter().flat_map(|names| names.split(',')) {
-        let value = record.config.env.iter().flatten().find_map(|pair| {
-            let (key, value) = pair.split_once('=')?;
-            (key == name).then(|| value.to_owned())
-        });
-        if let Some(value) = value {
-            attributes.insert(name.to_owned(), value);
-        }
+    if let Some(template) = option("tag") {
+        attributes.insert("tag".to_owned(), tag(record, template));
     }
     attributes
+}
+
+/// The log option `tag`; what is not one of dockerd's fields stays as it is.
+pub(super) fn tag(record: &Record, template: &str) -> String {
+    let image = record.image_id.trim_start_matches("sha256:");
+    let short = |id: &str| id.get(..12).unwrap_or(id).to_owned();
+    [
+        ("{{.ID}}", short(&record.id)),
+        ("{{.FullID}}", record.id.clone()),
+        ("{{.Name}}", record.name.clone()),
+        ("{{.ImageID}}", short(image)),
+        ("{{.ImageFullID}}", record.image_id.clone()),
+        ("{{.ImageName}}", record.config.image.clone()),
+        ("{{.DaemonName}}", "docker".to_owned()),
+    ]
+    .iter()
+    .fold(template.to_owned(), |text, (field, value)| text.replace(field, value))
 }
 
 const CHUNK: usize = 64 << 10;

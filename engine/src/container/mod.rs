@@ -4,6 +4,7 @@
 //! record under a short lock and watches [`Snapshot`]s.
 
 pub(crate) mod attach;
+pub(crate) mod check;
 pub(crate) mod create;
 mod driver;
 pub(crate) mod error;

@@ -1,6 +1,7 @@
 //! What a container mounts, from `-v`, `--mount`, `--tmpfs`, `--volumes-from` and the image.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use docker_api::container::{Config, HostConfig, Mount};
 
@@ -32,7 +33,9 @@ pub(super) fn collect(
         }
     };
     for bind in host.binds.iter().flatten() {
-        add(parse_bind(bind)?)?;
+        let mount = parse_bind(bind)?;
+        driver(host, &mount)?;
+        add(mount)?;
     }
     for mount in host.mounts.iter().flatten() {
         add(parse_mount(mount)?)?;
@@ -53,16 +56,33 @@ pub(super) fn collect(
                 "invalid volume specification: destination can't be '/'".to_owned(),
             ));
         }
-        all.entry(destination.clone()).or_insert_with(|| Mounted {
+        let volume = Mounted {
             kind: "volume".to_owned(),
-            destination,
+            destination: destination.clone(),
             driver: "local".to_owned(),
             rw: true,
             anonymous: true,
             ..Mounted::default()
-        });
+        };
+        if let Entry::Vacant(free) = all.entry(destination) {
+            driver(host, &volume)?;
+            free.insert(volume);
+        }
     }
     Ok(all.into_values().collect())
+}
+
+/// `--volume-driver` counts for volumes that no `--mount` describes.
+fn driver(host: &HostConfig, mount: &Mounted) -> Result<(), ContainerError> {
+    if mount.kind != "volume" || matches!(host.volume_driver.as_str(), "" | "local") {
+        return Ok(());
+    }
+    let volume = if mount.anonymous {
+        crate::sys::dirs::random_id().unwrap_or_default()
+    } else {
+        mount.name.clone()
+    };
+    Err(ContainerError::NoVolumeDriver { volume, driver: host.volume_driver.clone() })
 }
 
 /// `src:dst[:mode]` or `dst`.
@@ -128,6 +148,20 @@ fn parse_mount(mount: &Mount) -> Result<Mounted, ContainerError> {
             mount.kind
         ))
     };
+    // Options of another type would be forgotten.
+    for (options, kind, given) in [
+        ("BindOptions", "bind", mount.bind_options.is_some()),
+        ("VolumeOptions", "volume", mount.volume_options.is_some()),
+        ("ImageOptions", "image", mount.image_options.is_some()),
+        ("TmpfsOptions", "tmpfs", mount.tmpfs_options.is_some()),
+    ] {
+        if given && mount.kind != kind {
+            return Err(ContainerError::Invalid(format!(
+                "{options} must not be specified on mount type \"{}\"",
+                mount.kind
+            )));
+        }
+    }
     if mount.target.is_empty() {
         return Err(invalid("field Target must not be empty"));
     }
@@ -162,6 +196,23 @@ fn parse_mount(mount: &Mount) -> Result<Mounted, ContainerError> {
                 other => return Err(invalid(&format!("invalid propagation mode: {other}"))),
             };
             result.non_recursive = options.non_recursive;
+            result.read_only_top = options.read_only_non_recursive;
+            result.read_only_force = options.read_only_force_recursive;
+            if options.read_only_non_recursive && options.read_only_force_recursive {
+                return Err(invalid(
+                    "mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive",
+                ));
+            }
+            for (name, given) in [
+                ("ReadOnlyNonRecursive", options.read_only_non_recursive),
+                ("ReadOnlyForceRecursive", options.read_only_force_recursive),
+            ] {
+                if given && !mount.read_only {
+                    return Err(ContainerError::Invalid(format!(
+                        "mount options conflict: !ReadOnly && BindOptions.{name}"
+                    )));
+                }
+            }
             result.create_source = options.create_mountpoint;
             if !result.create_source && !std::path::Path::new(&mount.source).exists() {
                 return Err(invalid(&format!("bind source path does not exist: {}", mount.source)));
@@ -171,8 +222,20 @@ fn parse_mount(mount: &Mount) -> Result<Mounted, ContainerError> {
             let options = mount.volume_options.clone().unwrap_or_default();
             result.name = mount.source.clone();
             result.anonymous = mount.source.is_empty();
+            let driver = options.driver_config.unwrap_or_default();
+            if !matches!(driver.name.as_str(), "" | "local") {
+                return Err(ContainerError::NoVolumeDriver {
+                    volume: mount.source.clone(),
+                    driver: driver.name,
+                });
+            }
             result.driver = "local".to_owned();
+            result.driver_opts = driver.options;
+            result.labels = options.labels;
             result.no_copy = options.no_copy;
+            if options.subpath.starts_with('/') {
+                return Err(invalid("subpath must be a relative path within the volume"));
+            }
             result.subpath = options.subpath;
             result.mode = "z".to_owned();
         }
@@ -183,19 +246,48 @@ fn parse_mount(mount: &Mount) -> Result<Mounted, ContainerError> {
             let options = mount.tmpfs_options.clone().unwrap_or_default();
             let mut words = Vec::new();
             if options.size_bytes > 0 {
-                words.push(format!("size={}", options.size_bytes));
+                words.push(format!("size={}", size(options.size_bytes)));
             }
             if options.mode > 0 {
                 words.push(format!("mode={:o}", options.mode));
+            }
+            for option in options.options.into_iter().flatten() {
+                match option.as_slice() {
+                    [flag] if matches!(flag.as_str(), "exec" | "noexec") => {
+                        words.push(flag.clone());
+                    }
+                    other => {
+                        let name = other.first().cloned().unwrap_or_default();
+                        return Err(invalid(&format!("invalid option: {name}")));
+                    }
+                }
             }
             if mount.read_only {
                 words.push("ro".to_owned());
             }
             result.tmpfs = words.join(",");
         }
-        other => return Err(ContainerError::Invalid(format!("mount type unknown: \"{other}\""))),
+        "image" => {
+            return Err(ContainerError::NotImplemented(
+                "image mounts are not supported yet".to_owned(),
+            ));
+        }
+        _ => return Err(invalid("mount type unknown")),
     }
     Ok(result)
+}
+
+/// Bytes in the largest unit that leaves none over, as dockerd writes the size of a tmpfs.
+fn size(mut bytes: i64) -> String {
+    let mut unit = "";
+    for next in ["k", "m", "g"] {
+        if bytes % 1024 != 0 {
+            break;
+        }
+        bytes /= 1024;
+        unit = next;
+    }
+    format!("{bytes}{unit}")
 }
 
 /// A path without `//`, `.`, `..` and trailing slash, as Go's `filepath.Clean`.
@@ -232,6 +324,68 @@ mod tests {
             let text = parse_bind(bad).unwrap_err().to_string();
             assert!(text.contains(bad), "{text}");
         }
+    }
+
+    #[test]
+    fn options_of_another_type_and_unknown_drivers_are_refused() {
+        let refused = |change: fn(&mut Mount)| {
+            let mut mount = Mount {
+                kind: "volume".to_owned(),
+                source: "v".to_owned(),
+                target: "/x".to_owned(),
+                ..Mount::default()
+            };
+            change(&mut mount);
+            parse_mount(&mount).unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused(|mount| mount.bind_options = Some(Default::default())),
+            "BindOptions must not be specified on mount type \"volume\""
+        );
+        assert_eq!(
+            refused(|mount| {
+                mount.volume_options.get_or_insert_default().driver_config =
+                    Some(docker_api::container::DriverConfig {
+                        name: "nope".to_owned(),
+                        options: None,
+                    });
+            }),
+            "create v: error looking up volume plugin nope: plugin \"nope\" not found"
+        );
+        assert_eq!(
+            refused(|mount| {
+                mount.volume_options.get_or_insert_default().subpath = "/a".to_owned();
+            }),
+            "invalid mount config for type \"volume\": subpath must be a relative path within the volume"
+        );
+        assert_eq!(
+            refused(|mount| mount.kind = "cluster".to_owned()),
+            "invalid mount config for type \"cluster\": mount type unknown"
+        );
+        assert_eq!(
+            refused(|mount| {
+                mount.kind = "tmpfs".to_owned();
+                mount.source.clear();
+                mount.tmpfs_options.get_or_insert_default().options =
+                    Some(vec![vec!["uid".to_owned(), "5".to_owned()]]);
+            }),
+            "invalid mount config for type \"tmpfs\": invalid option: uid"
+        );
+        let host = HostConfig {
+            binds: Some(vec!["data:/d".to_owned()]),
+            volume_driver: "nope".to_owned(),
+            ..HostConfig::default()
+        };
+        let error = collect(&Config::default(), &host, vec![]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "create data: error looking up volume plugin nope: plugin \"nope\" not found"
+        );
+    }
+
+    #[test]
+    fn sizes_of_a_tmpfs_have_dockers_units() {
+        assert_eq!([size(65536), size(3 << 30), size(1025)], ["64k", "3g", "1025"]);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Record {
     pub(crate) args: Vec<String>,
     pub(crate) image_id: String,
     pub(crate) chain_id: String,
+    /// Descriptor of the image's manifest.
+    pub(crate) manifest: serde_json::Value,
     pub(crate) config: Config,
     pub(crate) host_config: HostConfig,
     pub(crate) mounts: Vec<Mounted>,
@@ -81,6 +83,15 @@ pub(crate) struct Mounted {
     pub(crate) non_recursive: bool,
     /// `-v` makes a missing source, `--mount` does not.
     pub(crate) create_source: bool,
+    /// A read-only bind: what is mounted below its source may stay writable.
+    pub(crate) read_only_top: bool,
+    /// A read-only bind: refuse to start unless everything below is read-only too.
+    pub(crate) read_only_force: bool,
+    /// Labels and options of a volume that does not exist yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) labels: Option<docker_api::StringMap>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) driver_opts: Option<docker_api::StringMap>,
     /// Options of a tmpfs.
     pub(crate) tmpfs: String,
 }

@@ -50,7 +50,6 @@ async fn steps(app: &Arc<App>, container: &Container) -> Result<u32, ContainerEr
         }
     }
     let mounts = mount_volumes(app, &record, &paths.rootfs).await?;
-    let record = container.record().clone();
     let joined_pid = |mode: &str| -> Result<Option<u32>, ContainerError> {
         let Some(name) = mode.strip_prefix("container:") else { return Ok(None) };
         let other = app.containers.get(name)?;
@@ -64,6 +63,20 @@ async fn steps(app: &Arc<App>, container: &Container) -> Result<u32, ContainerEr
         }
         Ok(Some(other.state.pid))
     };
+    if let Some(name) = record.host_config.network_mode.strip_prefix("container:") {
+        // The namespace comes with its name.
+        let other = app.containers.get(name).map_err(|error| {
+            ContainerError::System(format!("joining network namespace of container: {error}"))
+        })?;
+        let (hostname, domainname) = {
+            let other = other.record();
+            (other.config.hostname.clone(), other.config.domainname.clone())
+        };
+        let mut own = container.record();
+        own.config.hostname = hostname;
+        own.config.domainname = domainname;
+    }
+    let record = container.record().clone();
     let host = &record.host_config;
     let netns = match joined_pid(&host.network_mode)? {
         Some(pid) => Some(PathBuf::from(format!("/proc/{pid}/ns/net"))),

@@ -10,6 +10,7 @@ use docker_api::container::{
 use docker_api::filters::Filters;
 use docker_api::image::DriverData;
 use docker_api::network::{EndpointSettings, PortMap};
+use docker_api::version::ApiVersion;
 
 use super::lifecycle::Phase;
 use super::record::Record;
@@ -20,9 +21,24 @@ use crate::app::App;
 pub(crate) fn inspect(app: &App, container: &Container) -> ContainerInspect {
     let record = container.record().clone();
     let paths = &container.paths;
-    let file = |name: &str| paths.dir.join(name).to_string_lossy().into_owned();
     let started = record.state.started_at != docker_api::time::ZERO;
-    let files = |name: &str| if started { file(name) } else { String::new() };
+    // Another container's network comes with its files; a bind over one of them is shown instead.
+    let mode = record.host_config.network_mode.as_str();
+    let dir = match mode.strip_prefix("container:").and_then(|id| app.containers.get(id).ok()) {
+        Some(other) => other.paths.dir.clone(),
+        None => paths.dir.clone(),
+    };
+    let files = |name: &str| {
+        let target = format!("/etc/{name}");
+        match record.mounts.iter().find(|mount| mount.destination == target) {
+            _ if !started => String::new(),
+            Some(mount) => mount.source.clone(),
+            None => dir.join(name).to_string_lossy().into_owned(),
+        }
+    };
+    let apparmor = record.host_config.security_opt.iter().flatten().find_map(|option| {
+        option.strip_prefix("apparmor").and_then(|rest| rest.strip_prefix(['=', ':']))
+    });
     let has_log = record.host_config.log_config.kind == "json-file" && started;
     let execs = app.execs.of_container(&record.id);
     ContainerInspect {
@@ -42,6 +58,7 @@ pub(crate) fn inspect(app: &App, container: &Container) -> ContainerInspect {
         },
         name: format!("/{}", record.name),
         restart_count: record.restart_count,
+        app_armor_profile: apparmor.unwrap_or_default().to_owned(),
         driver: crate::containerd::SNAPSHOTTER.to_owned(),
         platform: "linux".to_owned(),
         exec_ids: (!execs.is_empty()).then_some(execs),
@@ -50,6 +67,7 @@ pub(crate) fn inspect(app: &App, container: &Container) -> ContainerInspect {
         mounts: mounts(&record),
         config: record.config.clone(),
         network_settings: network_settings(container, &record),
+        image_manifest_descriptor: Some(record.manifest.clone()).filter(|one| !one.is_null()),
         ..ContainerInspect::default()
     }
 }
@@ -95,7 +113,21 @@ fn endpoints(record: &Record) -> BTreeMap<String, EndpointSettings> {
                 BTreeMap::new()
             }
         }
-        None => record.networks.clone(),
+        None => {
+            let mut networks = record.networks.clone();
+            // Compat: which networks these are shows from the first start on.
+            if record.state.started_at == docker_api::time::ZERO {
+                networks.values_mut().for_each(|settings| settings.network_id.clear());
+            }
+            networks
+        }
+    }
+}
+
+/// Compat: what older clients are not shown.
+pub(crate) fn project(networks: &mut BTreeMap<String, EndpointSettings>, version: ApiVersion) {
+    for settings in networks.values_mut() {
+        settings.gw_priority = (!version.below(48)).then(|| settings.gw_priority.unwrap_or(0));
     }
 }
 
@@ -147,6 +179,7 @@ pub(crate) fn summary(container: &Container) -> ContainerSummary {
         },
         network_settings: SummaryNetworks { networks: endpoints(&record) },
         mounts: mounts(&record),
+        image_manifest_descriptor: Some(record.manifest.clone()).filter(|one| !one.is_null()),
         ..ContainerSummary::default()
     }
 }

@@ -67,6 +67,8 @@ pub(crate) struct Content {
     pub(crate) chain: Vec<Digest>,
     /// Bytes of manifest, configuration and layers as stored.
     pub(crate) stored: i64,
+    /// The manifest's descriptor, platform included.
+    pub(crate) manifest: serde_json::Value,
 }
 
 /// The members of an image configuration that only people read.
@@ -171,7 +173,7 @@ impl Catalog {
     }
 
     async fn read(&self, image: &Named) -> Result<Content, ImageError> {
-        let (manifest, manifest_size) = self.manifest(image).await?;
+        let (manifest, manifest_size, descriptor) = self.manifest(image).await?;
         let bytes = self.blob(&manifest.config.digest).await?;
         let config = ImageConfig::parse(&bytes)
             .map_err(|source| ImageError::Document { image: image.name.clone(), source })?;
@@ -186,14 +188,34 @@ impl Catalog {
         let sizes = manifest.layers.iter().chain([&manifest.config]).map(|layer| layer.size);
         let stored = i64::try_from(sizes.sum::<u64>()).unwrap_or(i64::MAX);
         let stored = stored.saturating_add(manifest_size);
-        Ok(Content { config, container, details, chain, stored })
+        let mut platform = serde_json::json!({
+            "architecture": config.platform.architecture,
+            "os": config.platform.os,
+        });
+        if !config.platform.variant.is_empty() {
+            platform["variant"] = serde_json::json!(config.platform.variant);
+        }
+        let manifest = serde_json::json!({
+            "mediaType": descriptor.0,
+            "digest": descriptor.1.to_string(),
+            "size": descriptor.2,
+            "platform": platform,
+        });
+        Ok(Content { config, container, details, chain, stored, manifest })
     }
 
-    async fn manifest(&self, image: &Named) -> Result<(Manifest, i64), ImageError> {
+    /// The manifest for this host, the bytes of the documents read, and its type, digest and size.
+    async fn manifest(
+        &self,
+        image: &Named,
+    ) -> Result<(Manifest, i64, (String, Digest, i64)), ImageError> {
         let document = |source| ImageError::Document { image: image.name.clone(), source };
         let bytes = self.blob(&image.target).await?;
         let index = match Document::parse(&image.media_type, &bytes).map_err(document)? {
-            Document::Manifest(manifest) => return Ok((*manifest, length(&bytes))),
+            Document::Manifest(manifest) => {
+                let own = (image.media_type.clone(), image.target.clone(), image.size);
+                return Ok((*manifest, length(&bytes), own));
+            }
             Document::Index(index) => index,
         };
         let mut missing = None;
@@ -202,7 +224,12 @@ impl Catalog {
                 Ok(inner) => {
                     match Document::parse(&descriptor.media_type, &inner).map_err(document)? {
                         Document::Manifest(manifest) => {
-                            return Ok((*manifest, length(&bytes) + length(&inner)));
+                            let own = (
+                                descriptor.media_type.clone(),
+                                descriptor.digest.clone(),
+                                length(&inner),
+                            );
+                            return Ok((*manifest, length(&bytes) + length(&inner), own));
                         }
                         Document::Index(_) => {}
                     }

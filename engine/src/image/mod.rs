@@ -14,7 +14,7 @@ mod remove;
 mod transfer;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -58,6 +58,8 @@ pub(crate) struct Image {
     pub(crate) config: ImageConfig,
     /// Key of the committed snapshot the container's starts from; empty for an image without layers.
     pub(crate) chain_id: String,
+    /// Descriptor of the manifest, as the API shows it.
+    pub(crate) manifest: serde_json::Value,
 }
 
 /// Where progress lines go; the receiver may leave at any time.
@@ -187,7 +189,19 @@ impl Images {
             id: named.target.to_string(),
             config: content.container.clone(),
             chain_id: content.chain.last().map(Digest::to_string).unwrap_or_default(),
+            manifest: content.manifest.clone(),
         }))
+    }
+
+    /// The uppermost chain id of every image.
+    pub(crate) async fn chains(&self) -> BTreeSet<String> {
+        let mut chains = BTreeSet::new();
+        for named in self.catalog.list().await.unwrap_or_default() {
+            if let Ok(content) = self.catalog.content(&named).await {
+                chains.extend(content.chain.last().map(Digest::to_string));
+            }
+        }
+        chains
     }
 
     /// How many there are.

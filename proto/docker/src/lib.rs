@@ -17,6 +17,7 @@ pub mod filters;
 mod foreign;
 pub mod frame;
 pub mod image;
+pub mod keys;
 pub mod network;
 pub mod progress;
 pub mod system;
@@ -40,6 +41,14 @@ pub struct Empty {}
 pub fn from_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
     let mut value: serde_json::Value = serde_json::from_slice(bytes)?;
     forget_nulls(&mut value);
+    serde_json::from_value(value)
+}
+
+/// Reads a request: as [`from_json`], and names match whatever their case.
+pub fn from_request<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    let mut value: serde_json::Value = serde_json::from_slice(bytes)?;
+    forget_nulls(&mut value);
+    keys::fold_keys(&mut value);
     serde_json::from_value(value)
 }
 

@@ -156,7 +156,7 @@ pub struct EndpointSettings {
     pub global_ipv6_address: String,
     #[serde(rename = "GlobalIPv6PrefixLen")]
     pub global_ipv6_prefix_len: u8,
-    #[serde(rename = "DNSNames", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "DNSNames")]
     pub dns_names: Option<Vec<String>>,
 }
 

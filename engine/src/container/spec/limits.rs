@@ -58,6 +58,9 @@ pub(crate) fn limits(host: &HostConfig) -> Result<Map<String, Value>, ContainerE
     if let Some(swappiness) = resources.memory_swappiness {
         memory.insert("swappiness".to_owned(), json!(swappiness));
     }
+    if let Some(limit) = resources.kernel_memory_tcp.filter(|&limit| limit > 0) {
+        memory.insert("kernelTCP".to_owned(), json!(limit));
+    }
     if resources.oom_kill_disable == Some(true) {
         memory.insert("disableOOMKiller".to_owned(), json!(true));
     }

@@ -43,6 +43,7 @@ struct Security {
     seccomp: Option<String>,
     apparmor: Option<String>,
     unmask: bool,
+    writable_cgroups: bool,
 }
 
 /// Checks a request without starting anything.
@@ -85,7 +86,7 @@ pub(crate) fn build(
     let mut linux = Map::new();
     let mut sysctl = Map::new();
     let own_network = host.network_mode != "host" && !host.network_mode.starts_with("container:");
-    if own_network && host.userns_mode != "host" {
+    if own_network {
         sysctl.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), json!("0"));
         sysctl.insert("net.ipv4.ping_group_range".to_owned(), json!("0 2147483647"));
     }
@@ -133,9 +134,8 @@ pub(crate) fn build(
     if !rlimits.is_empty() {
         process["rlimits"] = Value::Array(rlimits);
     }
-    if host.oom_score_adj != 0 {
-        process["oomScoreAdj"] = json!(host.oom_score_adj);
-    }
+    // Always: the shim's own would be inherited.
+    process["oomScoreAdj"] = json!(host.oom_score_adj);
     if let Some(profile) = &security.apparmor {
         process["apparmorProfile"] = json!(profile);
     }
@@ -150,7 +150,7 @@ pub(crate) fn build(
         "ociVersion": "1.1.0",
         "process": process,
         "root": {"path": facts.rootfs, "readonly": host.readonly_rootfs},
-        "mounts": mounts::all(record, facts),
+        "mounts": mounts::all(record, facts, security.writable_cgroups),
         "linux": linux,
     });
     if host.uts_mode != "host" {
@@ -299,8 +299,22 @@ fn security(host: &HostConfig, config: &Config) -> Result<Security, ContainerErr
             ("apparmor", "unconfined") => {}
             ("apparmor", value) => security.apparmor = Some(value.to_owned()),
             ("systempaths", "unconfined") => security.unmask = true,
-            ("label", _) => {}
+            // Compat: nothing where SELinux is off, which is where this engine runs.
+            ("label", "disable") => {}
+            ("label", _) if !selinux() => {}
+            ("label", _) => {
+                return Err(ContainerError::NotImplemented(
+                    "SELinux labels are not supported yet".to_owned(),
+                ));
+            }
+            ("writable-cgroups", "false") => {}
+            ("writable-cgroups", "true") => security.writable_cgroups = true,
             // Compat: dockerd's words.
+            _ if !option.contains(['=', ':']) => {
+                return Err(ContainerError::Invalid(format!(
+                    "invalid --security-opt 1: \"{option}\""
+                )));
+            }
             _ => {
                 return Err(ContainerError::Invalid(format!(
                     "invalid --security-opt 2: \"{option}\""
@@ -309,6 +323,10 @@ fn security(host: &HostConfig, config: &Config) -> Result<Security, ContainerErr
         }
     }
     Ok(security)
+}
+
+fn selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 fn seccomp_value(

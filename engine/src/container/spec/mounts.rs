@@ -8,10 +8,11 @@ use super::Facts;
 use crate::container::record::{Mounted, Record};
 
 /// All mounts, in dockerd's order: system first, then by depth and name.
-pub(super) fn all(record: &Record, facts: &Facts<'_>) -> Vec<Value> {
+pub(super) fn all(record: &Record, facts: &Facts<'_>, writable_cgroups: bool) -> Vec<Value> {
     let host = &record.host_config;
     let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": source, "options": options});
     let read = if host.privileged { "rw" } else { "ro" };
+    let cgroups = if host.privileged || writable_cgroups { "rw" } else { "ro" };
     let mut list = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -22,7 +23,7 @@ pub(super) fn all(record: &Record, facts: &Facts<'_>) -> Vec<Value> {
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", read]),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &[read, "nosuid", "noexec", "nodev"]),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &[cgroups, "nosuid", "noexec", "nodev"]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
     ];
     match host.ipc_mode.as_str() {
@@ -47,7 +48,12 @@ pub(super) fn all(record: &Record, facts: &Facts<'_>) -> Vec<Value> {
     list.retain(|entry| {
         !facts.mounts.iter().any(|(own, _)| entry["destination"] == own.destination.as_str())
     });
-    let mut own: Vec<(String, Value)> = Vec::new();
+    let mut own: Vec<(String, Value)> = facts
+        .mounts
+        .iter()
+        .map(|(mounted, source)| (mounted.destination.clone(), one(mounted, source)))
+        .collect();
+    own.sort_by_key(|(target, _)| (target.matches('/').count(), target.clone()));
     for (name, target) in [
         ("resolv.conf", "/etc/resolv.conf"),
         ("hostname", "/etc/hostname"),
@@ -57,15 +63,16 @@ pub(super) fn all(record: &Record, facts: &Facts<'_>) -> Vec<Value> {
             continue;
         }
         let source = facts.files.join(name);
-        let write = if host.readonly_rootfs { "ro" } else { "rw" };
+        let mut options = vec!["rbind", "rprivate"];
+        if host.readonly_rootfs {
+            options.insert(1, "rro");
+        }
         let value = json!({"destination": target, "type": "bind", "source": source,
-            "options": ["rbind", "rprivate", write]});
+            "options": options});
         own.push((target.to_owned(), value));
     }
-    for (mounted, source) in &facts.mounts {
-        own.push((mounted.destination.clone(), one(mounted, source)));
-    }
-    own.sort_by_key(|(target, _)| (target.matches('/').count(), target.clone()));
+    // Compat: dockerd's order, by depth alone; what is equally deep stays in place.
+    own.sort_by_key(|(target, _)| target.matches('/').count());
     list.extend(own.into_iter().map(|(_, value)| value));
     list
 }
@@ -90,13 +97,14 @@ fn one(mounted: &Mounted, source: &PathBuf) -> Value {
     }
     let bind = if mounted.non_recursive { "bind" } else { "rbind" };
     let mut options = vec![bind.to_owned()];
-    options.push(if mounted.propagation.is_empty() {
-        "rprivate".to_owned()
-    } else {
-        mounted.propagation.clone()
-    });
     if !mounted.rw {
-        options.push("ro".to_owned());
+        // Read-only all the way down, as far as the kernel can.
+        let recursive = !mounted.non_recursive && !mounted.read_only_top;
+        options.push(if recursive { "rro" } else { "ro" }.to_owned());
+    }
+    // Compat: a volume has none of its own, the root's decides.
+    if !mounted.propagation.is_empty() {
+        options.push(mounted.propagation.clone());
     }
     json!({"destination": mounted.destination, "type": "bind", "source": source,
         "options": options})
