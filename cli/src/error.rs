@@ -28,7 +28,7 @@ pub(crate) enum CliError {
     #[error("{text}")]
     Template { text: String, code: u8 },
     #[error("docker: {source}\n\nRun 'docker {verb} --help' for more information")]
-    WithHelp { verb: &'static str, source: Box<CliError> },
+    WithHelp { verb: &'static str, source: Box<Self> },
 }
 
 impl CliError {

@@ -51,13 +51,7 @@ pub(super) async fn watch(config: Config, shutdown: CancellationToken) {
 
 /// Returns when the process has ended.
 async fn end_of(pid: i32) {
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
-    use tokio::io::Interest;
-    use tokio::io::unix::AsyncFd;
-    let end = Pid::from_raw(pid)
-        .and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok())
-        .and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE).ok());
-    match end {
+    match sys::pidfd::open(pid) {
         Some(end) => drop(end.readable().await),
         // It has just ended, or there is no telling: look again soon.
         None => tokio::time::sleep(Duration::from_millis(100)).await,

@@ -5,6 +5,7 @@ pub(crate) mod dirs;
 pub(crate) mod inside;
 pub(crate) mod mount;
 pub(crate) mod netns;
+pub(crate) mod pidfd;
 pub(crate) mod pidfile;
 pub(crate) mod signal;
 pub(crate) mod spawn;

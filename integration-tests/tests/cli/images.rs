@@ -160,7 +160,7 @@ fn on_a_terminal_layers_are_shown_in_place() {
     registry.push("lib/seen", "1", &json!({}), std::slice::from_ref(&layer));
     let name = format!("{}/lib/seen:1", registry.host);
     let mut terminal = Terminal::docker(&stack, &["pull", &name], 30, 100);
-    let (text, code) = terminal.to_end();
+    let (text, code) = terminal.until_end();
     assert_eq!(code, 0, "{text}");
     let short = &image::digest(&layer)[7..19];
     assert!(text.starts_with("1: Pulling from lib/seen\r\n"), "{text}");
@@ -173,7 +173,7 @@ fn on_a_terminal_layers_are_shown_in_place() {
     stack.docker_ok(&["rmi", &name]);
     // Nothing on a terminal to load from.
     let mut terminal = Terminal::docker(&stack, &["load"], 30, 100);
-    let (text, code) = terminal.to_end();
+    let (text, code) = terminal.until_end();
     assert_eq!((text.as_str(), code), ("requested load from stdin, but stdin is empty\r\n", 1));
 }
 

@@ -15,8 +15,8 @@ mod system;
 mod terminal;
 mod usage;
 
+use integration_tests::Output;
 use integration_tests::Stack;
-use integration_tests::stack::Output;
 
 /// What follows a failure of `run`.
 pub(crate) const RUN_HINT: &str = "\n\nRun 'docker run --help' for more information\n";

@@ -121,7 +121,7 @@ fn without_sig_proxy_a_signal_is_for_the_client() {
     assert_eq!(stack.docker_ok(&["inspect", "-f", "{{.State.Running}}", "s"]), "true");
     // `attach` finds it again; it passes signals on unless told otherwise.
     let mut child = spawn(&stack, &["attach", "s"]);
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     until("attached", || {
         let attached = ["-f", "container=s", "-f", "event=attach", "--format", "{{.Action}}"];
         let past = ["events", "--since", "10m", "--until", "0s"];

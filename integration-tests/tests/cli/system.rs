@@ -87,7 +87,7 @@ fn events_are_printed_as_they_come_and_can_be_asked_for_later() {
     stack.docker_ok(&["rm", "ev"]);
     let mut seen = Vec::new();
     for line in lines.by_ref() {
-        seen.push(line.unwrap().rsplitn(2, ' ').nth(1).unwrap().to_owned());
+        seen.push(line.unwrap().rsplit_once(' ').unwrap().0.to_owned());
         if seen.last().unwrap() == "container destroy" {
             break;
         }

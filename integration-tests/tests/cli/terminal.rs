@@ -71,7 +71,7 @@ impl Terminal {
     }
 
     /// Everything to the end, and the exit code.
-    pub(crate) fn to_end(&mut self) -> (String, i32) {
+    pub(crate) fn until_end(&mut self) -> (String, i32) {
         while self.more() {}
         let code = self.child.wait().unwrap().code().unwrap_or(-1);
         (std::mem::take(&mut self.seen), code)
@@ -139,7 +139,7 @@ fn the_containers_terminal_has_the_size_of_the_users() {
         assert!(begun.elapsed() < Duration::from_secs(5), "the size never came");
     }
     terminal.send(b"tty; exit 9\n");
-    let (text, code) = terminal.to_end();
+    let (text, code) = terminal.until_end();
     assert!(text.ends_with("/dev/pts/0\r\n") || text.ends_with("/dev/console\r\n"), "{text:?}");
     assert_eq!(code, 9);
     assert_eq!(stack.docker_ok(&["ps", "-aq"]), "", "--rm cleans up");
@@ -158,7 +158,7 @@ fn control_c_is_for_the_container_and_the_terminal_is_put_back() {
     terminal.until("caught\r\n");
     assert!(begun.elapsed() < Duration::from_secs(5));
     terminal.send(b"\nexit 4\n");
-    assert_eq!(terminal.to_end().1, 4);
+    assert_eq!(terminal.until_end().1, 4);
     let after = tcgetattr(&terminal.master).unwrap().local_modes;
     assert!(
         after.contains(rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO)
@@ -174,7 +174,7 @@ fn detach_keys_leave_the_container_running() {
     terminal.send(b"\x10x\n");
     terminal.until(">");
     terminal.send(b"\x10\x11");
-    let (_, code) = terminal.to_end();
+    let (_, code) = terminal.until_end();
     assert_eq!(code, 0);
     let running = || stack.docker_ok(&["inspect", "-f", "{{.State.Running}}", "d"]);
     assert_eq!(running(), "true");
@@ -184,17 +184,17 @@ fn detach_keys_leave_the_container_running() {
     terminal.send(b"echo he''re\n");
     terminal.until("here\r\n");
     terminal.send(b"\x18x");
-    let (text, code) = terminal.to_end();
+    let (text, code) = terminal.until_end();
     assert!(text.ends_with("read escape sequence\r\n"), "{text:?}");
     assert_eq!((code, running().as_str()), (1, "true"));
     let mut terminal = Terminal::docker(&stack, &["attach", "d"], 24, 80);
     terminal.send(b"exit 6\n");
-    assert_eq!(terminal.to_end().1, 6);
+    assert_eq!(terminal.until_end().1, 6);
     // `start -ai` is quiet about it, as `run` is.
     let mut terminal = Terminal::docker(&stack, &["start", "-ai", "d"], 24, 80);
     terminal.until(">");
     terminal.send(b"\x10\x11");
-    let (text, code) = terminal.to_end();
+    let (text, code) = terminal.until_end();
     assert!(!text.contains("escape sequence"), "{text:?}");
     assert_eq!((code, running().as_str()), (0, "true"));
     stack.docker_ok(&["rm", "-f", "d"]);
@@ -211,13 +211,13 @@ fn the_configurations_detach_keys_count() {
     let mut terminal = Terminal::docker(&stack, &arguments, 24, 80);
     terminal.until(">");
     terminal.send(b"\x05e");
-    assert_eq!(terminal.to_end().1, 0);
+    assert_eq!(terminal.until_end().1, 0);
     let mut terminal =
         Terminal::docker(&stack, &["--config", directory, "exec", "-it", "k", "cat"], 24, 80);
     terminal.send(b"typed\n");
     terminal.until("typed\r\ntyped\r\n");
     terminal.send(b"\x05e");
-    let (text, code) = terminal.to_end();
+    let (text, code) = terminal.until_end();
     assert_eq!((text.ends_with("read escape sequence\r\n"), code), (true, 1), "{text:?}");
     stack.docker_ok(&["rm", "-f", "k"]);
 }
@@ -239,7 +239,7 @@ fn exec_on_a_terminal_has_its_size_and_exit_code() {
         assert!(begun.elapsed() < Duration::from_secs(5), "the size never came");
     }
     terminal.send(b"exit 5\n");
-    assert_eq!(terminal.to_end().1, 5);
+    assert_eq!(terminal.until_end().1, 5);
     stack.docker_ok(&["rm", "-f", "x"]);
 }
 
@@ -251,12 +251,12 @@ fn end_of_input_and_control_c_without_a_terminal_inside() {
     terminal.send(b"line\n");
     terminal.until("line\r\nline\r\n");
     terminal.send(b"\x04");
-    assert_eq!(terminal.to_end(), (String::new(), 0));
+    assert_eq!(terminal.until_end(), (String::new(), 0));
     let script = "trap 'echo int; exit 5' INT; echo up; while :; do sleep 1000 & wait $!; done";
     let mut terminal =
         Terminal::docker(&stack, &["run", "--rm", "busybox", "sh", "-c", script], 24, 80);
     terminal.until("up\r\n");
     terminal.send(b"\x03");
-    let (text, code) = terminal.to_end();
+    let (text, code) = terminal.until_end();
     assert_eq!((text.trim_start_matches("^C"), code), ("int\r\n", 5));
 }

@@ -61,21 +61,21 @@ fn the_list_tells_states_names_commands_and_labels() {
         let list = api.get(path).expect(200).json();
         list.as_array().unwrap().iter().map(|c| c["Id"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(ids("/containers/json"), [running.clone()]);
+    assert_eq!(ids("/containers/json"), [&*running]);
     // Newest first.
     assert_eq!(ids("/containers/json?all=1"), [ended.clone(), running.clone(), created.clone()]);
-    assert_eq!(ids("/containers/json?limit=1"), [ended.clone()]);
+    assert_eq!(ids("/containers/json?limit=1"), [&*ended]);
     let filtered =
         |filters: Value| ids(&format!("/containers/json?all=1&filters={}", query(&filters)));
-    assert_eq!(filtered(json!({"label": ["k=v"]})), [created.clone()]);
+    assert_eq!(filtered(json!({"label": ["k=v"]})), [&*created]);
     assert_eq!(filtered(json!({"label": ["k=other"]})), Vec::<String>::new());
-    assert_eq!(filtered(json!({"name": ["^/tw"]})), [running.clone()]);
-    assert_eq!(filtered(json!({"status": ["exited"]})), [ended.clone()]);
-    assert_eq!(filtered(json!({"exited": ["3"]})), [ended.clone()]);
-    assert_eq!(filtered(json!({"id": [&created[..12]]})), [created.clone()]);
+    assert_eq!(filtered(json!({"name": ["^/tw"]})), [&*running]);
+    assert_eq!(filtered(json!({"status": ["exited"]})), [&*ended]);
+    assert_eq!(filtered(json!({"exited": ["3"]})), [&*ended]);
+    assert_eq!(filtered(json!({"id": [&created[..12]]})), [&*created]);
     assert_eq!(filtered(json!({"ancestor": ["busybox"]})).len(), 3);
-    assert_eq!(filtered(json!({"before": ["two"]})), [created.clone()]);
-    assert_eq!(filtered(json!({"since": ["two"]})), [ended.clone()]);
+    assert_eq!(filtered(json!({"before": ["two"]})), [&*created]);
+    assert_eq!(filtered(json!({"since": ["two"]})), [&*ended]);
     assert_eq!(filtered(json!({"network": ["bridge"]})).len(), 3);
     let bad = api.get(&format!("/containers/json?filters={}", query(&json!({"nope": ["x"]}))));
     assert_eq!(bad.status, 400);

@@ -36,16 +36,14 @@ fn an_exec_tells_its_output_and_its_exit_code() {
     assert_eq!(before["OpenStdin"], false);
     assert_eq!(before["OpenStdout"], true);
     assert_eq!(api.inspect("c1")["ExecIDs"], json!([exec]));
-    for upgrade in [true] {
-        let exec = create(&stack, "c1", &body);
-        let start = json!({"Detach": false, "Tty": false});
-        let mut stream = api.hijack(&format!("/exec/{exec}/start"), Some(&start), upgrade);
-        assert_eq!(stream.status, if upgrade { 101 } else { 200 }, "{}", stream.head);
-        assert_eq!(stream.frames(), ("y /var 1:1\n".to_owned(), "oops\n".to_owned()));
-        let after = inspect(&stack, &exec);
-        assert_eq!(after["Running"], false);
-        assert_eq!(after["ExitCode"], 6);
-    }
+    let exec = create(&stack, "c1", &body);
+    let start = json!({"Detach": false, "Tty": false});
+    let mut stream = api.hijack(&format!("/exec/{exec}/start"), Some(&start), true);
+    assert_eq!(stream.status, 101, "{}", stream.head);
+    assert_eq!(stream.frames(), ("y /var 1:1\n".to_owned(), "oops\n".to_owned()));
+    let after = inspect(&stack, &exec);
+    assert_eq!(after["Running"], false);
+    assert_eq!(after["ExitCode"], 6);
 }
 
 #[test]

@@ -71,8 +71,8 @@ fn a_loaded_image_is_listed_and_inspected() {
             .map(|i| i["Id"].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
-    assert_eq!(ids(json!({"label": ["kind=test"]})), [id.clone()]);
-    assert_eq!(ids(json!({"reference": ["test/*"]})), [id.clone()]);
+    assert_eq!(ids(json!({"label": ["kind=test"]})), [&*id]);
+    assert_eq!(ids(json!({"reference": ["test/*"]})), [&*id]);
     assert_eq!(ids(json!({"reference": ["test/*:2"]})), Vec::<String>::new());
     assert_eq!(ids(json!({"before": ["test/loaded:1"]})).len(), 1, "busybox is older");
     assert_eq!(ids(json!({"dangling": ["true"]})), Vec::<String>::new());

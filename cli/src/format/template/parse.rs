@@ -6,9 +6,9 @@
 pub(super) enum Node {
     Text(String),
     Action(Pipe),
-    If(Pipe, Vec<Node>, Vec<Node>),
-    With(Pipe, Vec<Node>, Vec<Node>),
-    Range(Pipe, Vec<Node>, Vec<Node>),
+    If(Pipe, Vec<Self>, Vec<Self>),
+    With(Pipe, Vec<Self>, Vec<Self>),
+    Range(Pipe, Vec<Self>, Vec<Self>),
     Break,
     Continue,
 }

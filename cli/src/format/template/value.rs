@@ -16,8 +16,8 @@ pub(crate) enum Value {
     Bool(bool),
     Number(Number),
     Text(String),
-    List(Vec<Value>),
-    Map(Vec<(String, Value)>),
+    List(Vec<Self>),
+    Map(Vec<(String, Self)>),
 }
 
 /// Members of this name are for templates' methods only.
