@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod ctr;
 mod daemon;
 mod metadata;
+mod registry;
 mod tasks;

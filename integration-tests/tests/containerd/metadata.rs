@@ -101,6 +101,8 @@ async fn prepare(daemon: &Daemon, key: &str, parent: &str) -> Result<Vec<Mount>,
         snapshotter: "overlayfs".to_owned(),
         key: key.to_owned(),
         parent: parent.to_owned(),
+        // Nobody refers to it: the collector would take it.
+        labels: [("containerd.io/gc.root".to_owned(), "test".to_owned())].into(),
         ..Default::default()
     };
     let mut client = SnapshotsClient::new(daemon.channel.clone());
@@ -112,6 +114,7 @@ async fn commit(daemon: &Daemon, name: &str, key: &str) {
         snapshotter: "overlayfs".to_owned(),
         name: name.to_owned(),
         key: key.to_owned(),
+        labels: [("containerd.io/gc.root".to_owned(), "test".to_owned())].into(),
         ..Default::default()
     };
     let mut client = SnapshotsClient::new(daemon.channel.clone());

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use proto::containerd::task::v2 as api;
+use serde_json::json;
 
-use crate::client::{Connection, PATIENCE, Shim, open_reader, read_all};
+use crate::client::{Connection, Events, PATIENCE, Shim, open_reader, read_all};
 
 /// True once all that was there is read and nobody has the fifo open for writing.
 fn has_ended(mut reader: &fs::File) -> bool {
@@ -175,4 +176,21 @@ fn connections_of_another_user_are_closed() {
     }
     let state: api::StateResponse = shim.connect().call("State", &shim.state_request("")).unwrap();
     assert_eq!(state.status, 2);
+}
+
+#[test]
+fn a_container_that_exceeds_its_memory_is_told_of_before_its_exit() {
+    let limit = 16 << 20;
+    let shim = Shim::start_with("exec dd if=/dev/zero of=/dev/null bs=64M count=1", |config| {
+        config["linux"]["resources"] = json!({"memory": {"limit": limit, "swap": limit}});
+    });
+    let mut events = Events::listen(&shim);
+    let mut link = shim.connect();
+    start(&shim, &mut link, &shim.create_request());
+    let ended: api::WaitResponse = link.call("Wait", &shim.wait_request("")).unwrap();
+    assert_eq!(ended.exit_status, 137);
+    let wanted = ["/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"];
+    assert_eq!(events.topics(4), wanted);
+    let _: api::DeleteResponse = link.call("Delete", &shim.delete_request("")).unwrap();
+    assert_eq!(events.topics(1), ["/tasks/delete"]);
 }
