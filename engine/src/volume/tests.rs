@@ -48,7 +48,7 @@ fn names_and_drivers_are_checked_with_dockerds_words() {
     let foreign = api::VolumeCreateRequest { driver: "zfs".to_owned(), ..request("ok") };
     assert_eq!(
         error(&foreign).to_string(),
-        "error looking up volume plugin zfs: plugin \"zfs\" not found"
+        "create ok: error looking up volume plugin zfs: plugin \"zfs\" not found"
     );
 }
 

@@ -103,7 +103,6 @@ async fn prepare(daemon: &Daemon, key: &str, parent: &str) -> Result<Vec<Mount>,
         parent: parent.to_owned(),
         // Nobody refers to it: the collector would take it.
         labels: [("containerd.io/gc.root".to_owned(), "test".to_owned())].into(),
-        ..Default::default()
     };
     let mut client = SnapshotsClient::new(daemon.channel.clone());
     Ok(client.prepare(scoped(daemon, "", request)).await?.into_inner().mounts)
