@@ -34,6 +34,7 @@ unit: preflight-run preflight
 	$(SCRIPTS)/run-tests.sh unit
 
 integration: preflight-run build
+	@$(SCRIPTS)/preflight.sh peers
 	$(SCRIPTS)/run-tests.sh integration
 
 smoke: build ## one row a seam against upstream's programs
