@@ -154,17 +154,7 @@ async fn attach(
         return Err(CliError::Usage("the input device is not a TTY".into()));
     }
     let wait = Wait::begin(&context.client, &state.id, "not-running").await?;
-    let path = format!(
-        "/containers/{}/attach{}",
-        state.id,
-        query(&[
-            ("stream", "1"),
-            ("stdin", if input { "1" } else { "" }),
-            ("stdout", "1"),
-            ("stderr", "1"),
-            ("detachKeys", &named),
-        ])
-    );
+    let path = attach_path(&state.id, input, &named);
     let stream = context.client.hijack(&path, None::<&()>, tty).await?;
     let raw = if tty && input { RawMode::enter()? } else { None };
     let signals = Signals::of(Target::Container(&state.id), tty, sig_proxy && !tty)?;
@@ -176,6 +166,19 @@ async fn attach(
         return Err(detached());
     }
     wait.exit_code().await
+}
+
+/// Where both outputs of a container, and its input if asked for, are had as one stream.
+fn attach_path(id: &str, input: bool, detach_keys: &str) -> String {
+    let stdin = if input { "1" } else { "" };
+    let parameters = query(&[
+        ("stream", "1"),
+        ("stdin", stdin),
+        ("stdout", "1"),
+        ("stderr", "1"),
+        ("detachKeys", detach_keys),
+    ]);
+    format!("/containers/{id}/attach{parameters}")
 }
 
 /// Compat: leaving `attach` and `exec` by the detach keys is told, and is no success; `run` and
@@ -196,17 +199,7 @@ pub(super) async fn start_attached(
         context.client.get(&format!("/containers/{}/json", escape(name))).await?;
     let (tty, input) = (state.config.tty, stdin && state.config.open_stdin);
     let (named, keys) = context.detach_keys(detach_keys)?;
-    let path = format!(
-        "/containers/{}/attach{}",
-        state.id,
-        query(&[
-            ("stream", "1"),
-            ("stdin", if input { "1" } else { "" }),
-            ("stdout", "1"),
-            ("stderr", "1"),
-            ("detachKeys", &named),
-        ])
-    );
+    let path = attach_path(&state.id, input, &named);
     let stream = context.client.hijack(&path, None::<&()>, tty).await?;
     let condition = if state.host_config.auto_remove { "removed" } else { "next-exit" };
     let wait = Wait::begin(&context.client, &state.id, condition).await?;
