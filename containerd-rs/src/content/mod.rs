@@ -153,7 +153,6 @@ impl Content {
     }
 
     /// The whole of a small blob, at most `limit` bytes.
-    #[allow(dead_code, reason = "the transfer service reads documents with it")]
     pub(crate) fn read_all(
         &self,
         namespace: &Namespace,
