@@ -58,7 +58,7 @@ bench: build ## our stack beside stock docker.io; N=rounds, SECTION='run api mem
 	@$(SCRIPTS)/preflight.sh bench
 	@$(SCRIPTS)/bench.sh $(SECTION)
 
-test-fresh: ## make run and make test in a bare Debian tree with only Rust and a clone
+test-fresh: ## fetch, then run and test with the network cut, in a bare Debian tree with only Rust and a clone
 	@$(AS_ROOT) $(SCRIPTS)/fresh.sh
 
 check: preflight ## formatting, lints, who may use whom

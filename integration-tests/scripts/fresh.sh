@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# make run and make test in a bare Debian 12 tree that holds only what README asks for (gcc, make),
-# this host's Rust toolchain and a git clone of this repository. Needs root and mmdebstrap.
+# make fetch, then with the network cut make run and make test, in a bare Debian 12 tree that holds only
+# what README asks for (gcc, make), this host's Rust toolchain and a git clone of this repository. Needs
+# root and mmdebstrap.
 #   FRESH_KEEP=1   keeps the tree, and with it what was built, for the next attempt
 #   FRESH_CRATES=0 gives the tree none of this host's downloaded crates: cargo fetches them itself
 #   FRESH_USER=1   as a user with sudo instead of root; afterwards nothing in the clone may be root's
-#   FRESH_MAKE='run test'  the targets; FRESH_AT=/src/stack  where the clone stands in the tree
+#   FRESH_MAKE='fetch run test'  the targets; FRESH_AT=/src/stack  where the clone stands in the tree
 set -euo pipefail
 top=$(cd "$(dirname "$0")/../.." && pwd)
 tree=${FRESH_DIR:-/var/tmp/docker-rs-fresh}
@@ -55,13 +56,25 @@ unshare --mount --pid --ipc --fork --kill-child --propagation private bash -ec '
   umount -l /old
   as=()
   [ "$home" = /root ] || as=(setpriv --reuid fresh --regid fresh --init-groups)
-  env -i HOME="$home" TERM=dumb LANG=C.UTF-8 PATH=/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@" "${as[@]}" \
-    bash -ec "for target in $targets; do echo \"== make \$target\"; make \$target; done"
+  in_tree() { env -i HOME="$home" TERM=dumb LANG=C.UTF-8 PATH=/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
+  for target in $targets; do
+    if [ "$target" = fetch ]; then
+      echo "== make fetch"
+      in_tree "$@" "${as[@]}" make fetch
+    else
+      echo "== make $target, without a network"
+      export -f in_tree
+      export home
+      unshare --net bash -ec '\''
+        "$(find .cache/busybox -name busybox -type f -perm -100 | head -1)" ip link set lo up
+        in_tree "$@"'\'' bash "$@" "${as[@]}" make "$target"
+    fi
+  done
   if [ "$home" != /root ]; then
     foreign=$(find "$at" "$home" ! -user fresh | head -5)
     [ -z "$foreign" ] || { echo "test-fresh: not the user'\''s: $foreign"; exit 1; }
   fi
-' bash "$tree" "$toolchain" "${FRESH_MAKE:-run test}" "$at" "$home" "${settings[@]}" || code=$?
+' bash "$tree" "$toolchain" "${FRESH_MAKE:-fetch run test}" "$at" "$home" "${settings[@]}" || code=$?
 [ -n "${FRESH_KEEP:-}" ] || rm -rf --one-file-system "$tree"
 [ $code = 0 ] && echo "test-fresh: passed"
 exit $code
