@@ -54,6 +54,7 @@ cp "$vm/lib/modules/$release"/modules.* "$modules/"
   drivers/block drivers/net/{veth,dummy,tun}.ko* drivers/virtio lib crypto 2>/dev/null || [ $? = 2 ]) | tar -x -C "$modules/kernel"
 "$busybox" depmod -b "$root" "$release"
 tar -C "$root" --owner=0 --group=0 -cf "$work/root.tar" .
+truncate -s 2G "$work/disk" # on it a file system that older kernels can map owners on; a tmpfs is none
 
 # The first stage unpacks that, as a root that can be left.
 first=$work/first
@@ -80,7 +81,7 @@ boot() {
   LD_LIBRARY_PATH=$libraries exec "$vm/usr/bin/${machine[0]}" "${machine[@]:1}" -accel "$1" -cpu "$processor" \
     -L "$vm/usr/share/qemu" -L "$vm/usr/share/seabios" -nodefaults -no-user-config -display none -no-reboot -nic none \
     -m "${VM_MEMORY:-3072}" -smp 2 -serial "file:$work/console" -kernel "$kernel" -initrd "$work/first.cpio" \
-    -drive "file=$work/root.tar,format=raw,if=virtio,readonly=on" \
+    -drive "file=$work/root.tar,format=raw,if=virtio,readonly=on" -drive "file=$work/disk,format=raw,if=virtio" \
     -append "console=$console panic=-1 quiet loglevel=3 rows=${VM_ROWS:-}" </dev/null
 }
 
@@ -114,7 +115,7 @@ if [ "$accel" = tcg ] || [ -n "${VM_ACCEL:-}" ]; then
   started 60 || { kill -9 "$emulator" 2>/dev/null; cat "$work/console"; echo "vm: the kernel did not start" >&2; exit 1; }
 fi
 echo "vm: $release under $accel"
-tail -n +1 -f --pid="$emulator" "$work/console" | tr -d '\r' &
+tail -n +1 -f --pid="$emulator" "$work/console" | sed -u 's/\r$//' &
 shown=$!
 while kill -0 "$emulator" 2>/dev/null; do
   [ $SECONDS -lt "$deadline" ] || { kill -9 "$emulator"; echo "vm: not finished after $deadline s" >&2; exit 1; }

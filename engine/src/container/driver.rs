@@ -176,7 +176,13 @@ impl Owner {
         match result {
             Ok(pid) => {
                 self.oom = false;
-                self.container.change(Durability::Synced, |record| {
+                // After a power cut nothing runs; that it did matters to who is to be started again.
+                let policy = self.container.record().host_config.restart_policy.name.clone();
+                let durability = match policy.as_str() {
+                    "" | "no" => Durability::Written,
+                    _ => Durability::Synced,
+                };
+                self.container.change(durability, |record| {
                     let state = &mut record.state;
                     state.phase = Phase::Running;
                     state.pid = pid;

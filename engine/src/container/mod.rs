@@ -106,7 +106,12 @@ impl Container {
         // `--rm` containers are not worth a sync.
         let durability =
             if record.host_config.auto_remove { Durability::Written } else { durability };
-        store::write(&self.paths.record(), &record, durability)?;
+        let write = || store::write(&self.paths.record(), &record, durability);
+        match durability {
+            // The disk takes milliseconds: the reactor's other work goes to another thread.
+            Durability::Synced => tokio::task::block_in_place(write)?,
+            Durability::Written => write()?,
+        }
         Ok(())
     }
 

@@ -25,6 +25,8 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mkdir -p /disk
+mke2fs -F /dev/vdb >/dev/null && mount -t ext4 /dev/vdb /disk || echo "no file system on the second disk"
 ip link set lo up
 hostname vm
 sh /vm/rows.sh </dev/null

@@ -27,6 +27,11 @@ pub(crate) fn ours_only() -> bool {
     std::env::var_os("RUNTIME").is_none()
 }
 
+/// Whether cgroup2 is all there is.
+pub(crate) fn unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
 impl Bundle {
     /// A container that runs `script` in busybox's shell.
     pub(crate) fn new(script: &str) -> Self {

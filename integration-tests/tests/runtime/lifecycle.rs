@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::bundle::{Bundle, ours_only, stderr};
+use crate::bundle::{Bundle, ours_only, stderr, unified};
 
 #[test]
 fn run_answers_output_and_exit_code() {
@@ -372,6 +372,10 @@ fn configurations_that_cannot_be_are_refused_and_leave_nothing() {
             "string FOO is not a valid action for seccomp",
         ),
     ] {
+        // cgroup2 knows weights, and releases differ in what the smallest share is there.
+        if unified() && words.contains("cpu-shares") {
+            continue;
+        }
         let mut bundle = Bundle::new("true");
         let (parent, name) = pointer.rsplit_once('/').unwrap();
         bundle.config.pointer_mut(parent).unwrap()[name] = value;
@@ -379,6 +383,8 @@ fn configurations_that_cannot_be_are_refused_and_leave_nothing() {
         assert_eq!(output.status.code(), Some(1), "{pointer}");
         assert!(stderr(&output).contains(words), "{pointer}: {}", stderr(&output));
         assert!(!bundle.root().join(&bundle.id).exists(), "{pointer}");
-        assert!(!std::path::Path::new("/sys/fs/cgroup/cpu").join(&bundle.id).exists());
+        for group in ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup"] {
+            assert!(!std::path::Path::new(group).join(&bundle.id).exists(), "{pointer}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::bundle::{Bundle, ours_only, stderr};
+use crate::bundle::{Bundle, ours_only, stderr, unified};
 
 /// The file of a v1 controller, or of the unified hierarchy where there is only that.
 fn file(bundle: &Bundle, v1: &str, v2: &str) -> PathBuf {
@@ -75,6 +75,10 @@ fn an_update_that_fails_says_why_and_changes_nothing() {
         ("--cpu-share", "1", "the minimum allowed cpu-shares is 2"),
         ("--foo", "1", "flag provided but not defined: -foo"),
     ] {
+        // cgroup2 knows weights, and releases differ in what the smallest share is there.
+        if unified() && flag == "--cpu-share" {
+            continue;
+        }
         let output = bundle.call(&["update", flag, given, "--pids-limit", "99", &bundle.id]);
         assert_eq!(output.status.code(), Some(1), "{flag}");
         assert!(stderr(&output).contains(words), "{flag}: {}", stderr(&output));
@@ -121,15 +125,10 @@ fn exec_can_enter_a_cgroup_below_the_containers() {
     let pids = file(&bundle, "pids.max", "pids.max");
     let below = pids.parent().unwrap().join("sub");
     fs::create_dir(&below).unwrap();
-    let output = bundle.ok(&[
-        "exec",
-        "--cgroup",
-        "pids:sub",
-        &bundle.id,
-        "grep",
-        ":pids:",
-        "/proc/self/cgroup",
-    ]);
+    // The unified hierarchy has no name to give.
+    let (group, line) = if unified() { ("sub", "0::") } else { ("pids:sub", ":pids:") };
+    let output =
+        bundle.ok(&["exec", "--cgroup", group, &bundle.id, "grep", line, "/proc/self/cgroup"]);
     assert!(output.trim_end().ends_with(&format!("/{}/sub", bundle.id)), "{output}");
     let words = [
         ("pids:nowhere", "no such file or directory"),
@@ -138,6 +137,7 @@ fn exec_can_enter_a_cgroup_below_the_containers() {
         ("a:b:c", "invalid --cgroup argument: a:b:c"),
     ];
     for (argument, wanted) in words {
+        let argument = if unified() { argument.trim_start_matches("pids:") } else { argument };
         let output = bundle.call(&["exec", "--cgroup", argument, &bundle.id, "true"]);
         assert_eq!(output.status.code(), Some(255), "{argument}");
         assert!(stderr(&output).contains(wanted), "{argument}: {}", stderr(&output));

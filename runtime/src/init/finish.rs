@@ -73,11 +73,15 @@ pub(super) fn prepare_labels(process: &ProcessPlan) -> Result<Vec<Label>, Failur
         labels.push(Label { file, text: context.clone(), what });
     }
     if !profile.is_empty() {
-        let what = "unable to apply apparmor profile: apparmor failed to apply profile: write \
-                    /proc/self/attr/exec";
-        let file = open("self/attr/apparmor/exec")
-            .or_else(|_| open("self/attr/exec"))
-            .step(Step::Label, what)?;
+        // Linux before 5.8, or without AppArmor, has only the place that all modules share.
+        let own = "unable to apply apparmor profile: apparmor failed to apply profile: write \
+                   /proc/self/attr/apparmor/exec";
+        let shared = "unable to apply apparmor profile: apparmor failed to apply profile: write \
+                      /proc/self/attr/exec";
+        let (file, what) = match open("self/attr/apparmor/exec") {
+            Ok(file) => (file, own),
+            Err(_) => (open("self/attr/exec").step(Step::Label, shared)?, shared),
+        };
         labels.push(Label { file, text: format!("exec {profile}"), what });
     }
     Ok(labels)
