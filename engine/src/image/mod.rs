@@ -212,12 +212,25 @@ impl Images {
         images.len()
     }
 
+    /// What a reference meant before a pull. A digest is known by whatever name of its repository.
+    async fn had(&self, reference: &Reference) -> Result<Option<Digest>, ImageError> {
+        let Some(digest) = reference.digest() else {
+            return Ok(self.catalog.get(&reference.to_string()).await?.map(|image| image.target));
+        };
+        let images = self.catalog.list().await?;
+        let known = images.into_iter().find(|image| {
+            image.target == *digest
+                && image.reference().is_some_and(|own| own.name() == reference.name())
+        });
+        Ok(known.map(|image| image.target))
+    }
+
     /// `docker pull`. Lines as dockerd writes them; an error before the first line is the answer's own.
     pub(crate) async fn pull(&self, request: PullRequest, lines: &Lines) -> Result<(), ImageError> {
         let reference = pull_reference(&request.image, &request.tag)?;
         let platform = parse_platform(&request.platform)?;
         let name = reference.to_string();
-        let before = self.catalog.get(&name).await?.map(|image| image.target);
+        let before = self.had(&reference).await?;
         let pull = transfer::Pull {
             reference: name.clone(),
             platform,
