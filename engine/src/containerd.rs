@@ -62,6 +62,7 @@ clients! {
     content => content::content_client::ContentClient;
     images => images::images_client::ImagesClient;
     introspection => introspection::introspection_client::IntrospectionClient;
+    leases => leases::leases_client::LeasesClient;
     snapshots => snapshots::snapshots_client::SnapshotsClient;
     streaming => streaming::streaming_client::StreamingClient;
     tasks => tasks::tasks_client::TasksClient;

@@ -2,7 +2,7 @@
 //! knowledge of them, not with the engine's life (the shim holds the process).
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use docker_api::exec::{ExecCreateRequest, ExecInspect, ProcessConfig};
@@ -62,7 +62,7 @@ impl Execs {
         crate::container::attach::detach_keys(&request.detach_keys)?;
         let id = sys::dirs::random_id()
             .map_err(|error| ContainerError::Invalid(format!("random bytes: {error}")))?;
-        let command = request.cmd.clone().unwrap_or_default().join(" ");
+        let command = told(request.cmd.as_deref().unwrap_or_default());
         let exec = Arc::new(Exec {
             id: id.clone(),
             container_id: container.id.clone(),
@@ -205,23 +205,19 @@ impl Exec {
             })
             .await
             .map_err(|status| exec_error(&status))?;
-        // The shim opens an exec's output at Start, before it calls the runtime: both at once,
-        // so that the client is there before the first byte.
-        let start = tasks.start(tasks_api::StartRequest {
-            container_id: self.container_id.clone(),
-            exec_id: self.id.clone(),
-        });
-        let (stream, answer) = tokio::join!(connect(&attach), start);
-        let started = match (stream, answer) {
-            (Some(stream), Ok(answer)) => Ok((stream, answer.into_inner().pid)),
-            (_, Err(status)) => Err(exec_error(&status)),
-            (None, Ok(_)) => Err(ContainerError::Conflict(format!(
-                "exec {}: no live output at {}",
-                self.id,
-                attach.display()
-            ))),
+        // Whoever keeps the output listens since Exec: connected now, nothing of it can be missed.
+        let started = async {
+            let stream = UnixStream::connect(&attach)
+                .await
+                .map_err(ContainerError::io(format!("attach {}", attach.display())))?;
+            let request = tasks_api::StartRequest {
+                container_id: self.container_id.clone(),
+                exec_id: self.id.clone(),
+            };
+            let answer = tasks.start(request).await.map_err(|status| exec_error(&status))?;
+            Ok((stream, answer.into_inner().pid))
         };
-        let (stream, pid) = match started {
+        let (stream, pid) = match started.await {
             Ok(started) => started,
             Err(error) => {
                 self.delete(app).await;
@@ -232,7 +228,7 @@ impl Exec {
             state.running = true;
             state.pid = pid;
         });
-        let command = self.request.cmd.clone().unwrap_or_default().join(" ");
+        let command = told(self.request.cmd.as_deref().unwrap_or_default());
         container.event(app, &format!("exec_start: {command}"), &[("execID", self.id.clone())]);
         self.watch(app, container);
         Ok(Output::Now(stream))
@@ -334,18 +330,11 @@ impl Exec {
     }
 }
 
-/// Waits for the shim's socket, for as long as a start may take.
-async fn connect(path: &Path) -> Option<UnixStream> {
-    for _ in 0..CONNECT_TRIES {
-        if let Ok(stream) = UnixStream::connect(path).await {
-            return Some(stream);
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
-    None
+/// Compat: as events say it, a lone word with a space behind.
+fn told(command: &[String]) -> String {
+    let (program, rest) = command.split_first().map_or(("", &[][..]), |(p, rest)| (p, rest));
+    format!("{program} {}", rest.join(" "))
 }
-
-const CONNECT_TRIES: u32 = 500;
 
 /// Compat: the text goes to the client's terminal, the code into inspect.
 fn exec_error(status: &tonic::Status) -> ContainerError {

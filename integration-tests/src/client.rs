@@ -155,6 +155,14 @@ impl Api {
         Stream::open(&self.socket, &versioned(path), body, upgrade)
     }
 
+    /// A request as text, for what no HTTP library sends.
+    ///
+    /// # Panics
+    /// When the engine does not answer.
+    pub fn raw(&self, request: &str) -> Stream {
+        Stream::raw(&self.socket, request)
+    }
+
     /// Waits for an engine to answer `/_ping`.
     pub fn answers(&self) -> bool {
         self.try_call(Method::GET, "/_ping", None).is_ok_and(|answer| answer.status == 200)

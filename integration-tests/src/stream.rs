@@ -20,8 +20,6 @@ pub struct Stream {
 
 impl Stream {
     pub(crate) fn open(socket: &Path, path: &str, body: Option<&Value>, upgrade: bool) -> Self {
-        let mut socket = UnixStream::connect(socket).expect("the engine listens");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let body = body.map(Value::to_string).unwrap_or_default();
         let mut request = format!("POST {path} HTTP/1.1\r\nHost: docker\r\n");
         if upgrade {
@@ -31,21 +29,25 @@ impl Stream {
             request += "Content-Type: application/json\r\n";
         }
         request += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
-        socket.write_all(request.as_bytes()).expect("the engine reads");
-        let mut read = Vec::new();
-        let end = loop {
-            if let Some(end) = find(&read, b"\r\n\r\n") {
-                break end;
-            }
-            let mut part = [0; 4096];
-            let count = socket.read(&mut part).expect("an answer in time");
-            assert!(count > 0, "ended in the head: {:?}", String::from_utf8_lossy(&read));
-            read.extend_from_slice(&part[..count]);
-        };
-        let head = String::from_utf8_lossy(&read[..end]).into_owned();
-        let rest = read.split_off(end + 4);
-        let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-        Self { status, head, socket, rest }
+        Self::raw(socket, &request)
+    }
+
+    pub(crate) fn raw(socket: &Path, request: &str) -> Self {
+        let socket = UnixStream::connect(socket).expect("the engine listens");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut stream = Self { status: 0, head: String::new(), socket, rest: Vec::new() };
+        stream.request(request);
+        stream
+    }
+
+    /// One more request on the same connection, as text; reads the answer's head.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn request(&mut self, request: &str) {
+        self.send(request);
+        self.head = self.until("\r\n\r\n").trim_end().to_owned();
+        self.status = self.head.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
     }
 
     /// Ends our direction only.

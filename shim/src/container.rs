@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use crate::bundle::RuntimeOptions;
 use crate::error::TaskError;
+use crate::io::attach::Listener;
 use crate::io::link::Key;
 use crate::io::stdio::{StdinIo, StdioSpec};
 use crate::machine::State;
@@ -56,6 +57,9 @@ pub(crate) struct Process {
     /// An exec's process document.
     pub(crate) spec: Vec<u8>,
     pub(crate) master: Option<OwnedFd>,
+    /// An exec's live socket until its start: it listens as soon as the exec is answered, so that a client
+    /// is there before the first byte.
+    pub(crate) live: Option<Listener>,
     pub(crate) io: Option<Key>,
     /// Input that waits for the start.
     pub(crate) stdin: Option<StdinIo>,
@@ -89,6 +93,7 @@ impl Process {
             stdio,
             spec,
             master: None,
+            live: None,
             io: None,
             stdin: None,
             reaped: None,

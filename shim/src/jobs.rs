@@ -296,7 +296,8 @@ impl Server {
         let file = |suffix: &str| container.bundle.join(format!("exec-{}{suffix}", target.exec));
         let (document, log, pid_file) = (file(".json"), file(".log.json"), file(".pid"));
         fs::write(&document, &process.spec).map_err(path_error("write", &document))?;
-        let mut streams = Box::new(self.open_streams(target)?);
+        let live = self.container_mut(&target.container)?.process_mut(&target.exec)?.live.take();
+        let mut streams = Box::new(self.open_streams(target, live)?);
         streams.console = self.next_console(terminal)?;
         let container = self.container(&target.container)?;
         let mut command = container.runtime.command(Some(&log));

@@ -15,6 +15,7 @@ use crate::bundle::{RuntimeOptions, SpecExcerpt, replace, resolve_runtime};
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Deleting, Exit, Process, ProcessId};
 use crate::error::{TaskError, call_error};
+use crate::io::attach::Listener;
 use crate::io::link::Command;
 use crate::io::stdio::{self, Owner, StdioSpec};
 use crate::jobs::{Creation, Streams};
@@ -186,7 +187,7 @@ impl Server {
             pid: 0,
         };
         let begun = self
-            .open_streams(&ProcessId::init(&request.id))
+            .open_streams(&ProcessId::init(&request.id), None)
             .and_then(|streams| self.begin_create(to, Box::new(Creation { event, streams })));
         if begun.is_err() {
             self.forget_container(&request.id);
@@ -194,7 +195,11 @@ impl Server {
         begun.map(|()| None)
     }
 
-    pub(crate) fn open_streams(&self, target: &ProcessId) -> Result<Streams, TaskError> {
+    pub(crate) fn open_streams(
+        &self,
+        target: &ProcessId,
+        live: Option<Listener>,
+    ) -> Result<Streams, TaskError> {
         let container = self.container(&target.container)?;
         let owner = Owner {
             namespace: &self.config.namespace,
@@ -202,7 +207,7 @@ impl Server {
             uid: container.options.io_uid,
             gid: container.options.io_gid,
         };
-        let (child, io) = stdio::open(&container.process(&target.exec)?.stdio, &owner)?;
+        let (child, io) = stdio::open(&container.process(&target.exec)?.stdio, &owner, live)?;
         Ok(Streams { child, io, console: None })
     }
 
@@ -291,7 +296,10 @@ impl Server {
             stderr: request.stderr,
             terminal: request.terminal,
         };
-        container.execs.insert(request.exec_id.clone(), Process::new(State::Created, stdio, spec));
+        let live = stdio::listen_early(&stdio)?;
+        let mut process = Process::new(State::Created, stdio, spec);
+        process.live = live;
+        container.execs.insert(request.exec_id.clone(), process);
         let event = ev::TaskExecAdded { container_id: request.id, exec_id: request.exec_id };
         self.publisher.publish("/tasks/exec-added", &event);
         EMPTY

@@ -23,6 +23,10 @@ pub(crate) struct Call {
     pub(crate) request: Request<Incoming>,
 }
 
+/// Marks a request whose body has been read: what follows is no part of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyRead;
+
 impl Call {
     pub(crate) fn new(request: Request<Incoming>) -> Result<Self, ApiError> {
         let mut segments: Vec<String> = request
@@ -90,6 +94,7 @@ impl Call {
 
     /// The whole body, up to a limit.
     pub(crate) async fn bytes(&mut self, limit: usize) -> Result<bytes::Bytes, ApiError> {
+        self.request.extensions_mut().insert(BodyRead);
         let body = Limited::new(self.request.body_mut(), limit);
         match body.collect().await {
             Ok(body) => Ok(body.to_bytes()),

@@ -68,6 +68,7 @@ async fn one(
 ) -> Result<Reply, ApiError> {
     match (method, verb) {
         ("GET", "json") => {
+            container.settled().await;
             let mut inspect = view::inspect(app, &container);
             view::project(&mut inspect.network_settings.networks, call.version);
             if call.version.below(48) {
@@ -265,13 +266,14 @@ async fn restart(
     Ok(())
 }
 
-/// Compat: SIGKILL answers when the process is gone.
+/// Compat: SIGKILL answers when the process is gone and what it held is free.
 async fn kill(container: &Container, signal: i32) -> Result<(), ContainerError> {
     let mut state = container.state.subscribe();
     let exits = state.borrow().exits;
     container.signal(signal).await?;
     if signal == 9 {
-        let gone = state.wait_for(|now| now.exits > exits || !now.phase.has_process());
+        let gone =
+            state.wait_for(|now| !now.held && (now.exits > exits || !now.phase.has_process()));
         drop(tokio::time::timeout(std::time::Duration::from_secs(10), gone).await);
     }
     Ok(())
@@ -295,8 +297,8 @@ async fn wait(container: &Arc<Container>, call: &Call) -> Result<Reply, ApiError
     let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
     tokio::spawn(async move {
         let met = state.wait_for(|now| match until {
-            Until::NotRunning => !now.phase.is_running() || now.removed,
-            Until::NextExit => now.exits > exits || now.removed,
+            Until::NotRunning => !now.phase.is_running() && !now.held || now.removed,
+            Until::NextExit => now.exits > exits && !now.held || now.removed,
             Until::Removed => now.removed,
         });
         let answer = tokio::select! {
@@ -411,7 +413,7 @@ async fn attach_stream(
     container.event(app, "attach", &[]);
     let content_type = stream_type(call.version, tty);
     let app = Arc::clone(app);
-    Ok(hijack(call.request, content_type, move |reader, mut writer| async move {
+    let answer = hijack(call.request, content_type, move |reader, mut writer| async move {
         use tokio::io::AsyncWriteExt;
         if !history.is_empty() && writer.write_all(&history).await.is_err() {
             return;
@@ -426,7 +428,8 @@ async fn attach_stream(
         if end == attach::End::Detached {
             container.event(&app, "detach", &[]);
         }
-    }))
+    });
+    Ok(answer.await)
 }
 
 /// `w` and `h`, as numbers.

@@ -27,9 +27,7 @@ pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError>
 
 async fn start(app: &Arc<App>, mut call: Call) -> Result<Reply, ApiError> {
     let exec = app.execs.get(&call.segments[1])?;
-    let has_body = call.headers().get(http::header::CONTENT_LENGTH).is_some();
-    let request: ExecStartRequest =
-        if has_body { call.json().await? } else { ExecStartRequest::default() };
+    let request: ExecStartRequest = call.json().await?;
     let container = app.containers.get(&exec.container_id)?;
     let keys = attach::detach_keys(&exec.request.detach_keys)?;
     exec.claim(&container)?;
@@ -43,7 +41,7 @@ async fn start(app: &Arc<App>, mut call: Call) -> Result<Reply, ApiError> {
     let tty = exec.request.tty;
     let content_type = stream_type(call.version, tty);
     let app = Arc::clone(app);
-    Ok(hijack(call.request, content_type, move |mut reader, mut writer| async move {
+    let answer = hijack(call.request, content_type, move |mut reader, mut writer| async move {
         match exec.start(&app, &container).await {
             Ok(output) => {
                 let wanted = Wanted {
@@ -90,7 +88,8 @@ async fn start(app: &Arc<App>, mut call: Call) -> Result<Reply, ApiError> {
             }
         }
         drop(writer.shutdown().await);
-    }))
+    });
+    Ok(answer.await)
 }
 
 /// Keeps `session` from closing the connection before the exit code is known.

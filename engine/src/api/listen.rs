@@ -5,14 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
+use super::connection::{self, Connection};
 use crate::app::App;
 use crate::config::Config;
 
@@ -105,7 +102,7 @@ pub(crate) async fn serve(
         tasks.spawn(async move {
             loop {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-                let connection: Box<dyn Connection> = match &socket {
+                let stream: Box<dyn Connection> = match &socket {
                     Socket::Unix(listener, _) => match listener.accept().await {
                         Ok((stream, _)) => Box::new(stream),
                         Err(error) => {
@@ -122,10 +119,7 @@ pub(crate) async fn serve(
                     },
                 };
                 let app = Arc::clone(&app);
-                tokio::spawn(async move {
-                    answer(app, connection).await;
-                    drop(permit);
-                });
+                tokio::spawn(connection::answer(app, stream, permit));
             }
         });
     }
@@ -140,28 +134,6 @@ pub(crate) async fn serve(
     tasks.abort_all();
     while tasks.join_next().await.is_some() {}
     Ok(())
-}
-
-/// Either kind of stream.
-trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
-
-async fn answer(app: Arc<App>, connection: Box<dyn Connection>) {
-    let service = service_fn(move |request| {
-        let app = Arc::clone(&app);
-        async move { Ok::<_, std::convert::Infallible>(super::handle(app, request).await) }
-    });
-    let served = http1::Builder::new()
-        .half_close(true)
-        .title_case_headers(true)
-        .timer(TokioTimer::new())
-        .max_buf_size(64 << 10)
-        .serve_connection(TokioIo::new(connection), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
-        tracing::debug!("connection: {error}");
-    }
 }
 
 async fn pause_after(error: &std::io::Error) {

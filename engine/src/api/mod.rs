@@ -4,6 +4,7 @@
 //! Image names contain slashes, so segments are matched from both ends (`Call::name`).
 
 pub(crate) mod call;
+mod connection;
 pub(crate) mod containers;
 pub(crate) mod error;
 pub(crate) mod exec;
@@ -33,12 +34,9 @@ pub(crate) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Reply {
         Ok(reply) => reply,
         Err(error) => error.into_reply(),
     };
-    let headers = reply.headers_mut();
-    let version = http::HeaderValue::from_static("1.51");
-    headers.entry("Api-Version").or_insert(version);
-    headers.insert("Docker-Experimental", http::HeaderValue::from_static("false"));
-    headers.insert("Ostype", http::HeaderValue::from_static("linux"));
-    headers.insert("Server", http::HeaderValue::from_static(reply::SERVER));
+    for (name, value) in reply::EVERYWHERE {
+        reply.headers_mut().entry(name).or_insert(http::HeaderValue::from_static(value));
+    }
     reply
 }
 

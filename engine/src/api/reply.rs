@@ -12,8 +12,15 @@ use serde::Serialize;
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub(crate) type Reply = Response<Body>;
 
-/// Sent with every answer.
 pub(crate) const SERVER: &str = concat!("Docker/", env!("CARGO_PKG_VERSION"), " (linux)");
+
+/// Headers of every answer.
+pub(crate) const EVERYWHERE: [(&str, &str); 4] = [
+    ("Api-Version", "1.51"),
+    ("Docker-Experimental", "false"),
+    ("Ostype", "linux"),
+    ("Server", SERVER),
+];
 
 pub(crate) fn no_body() -> Body {
     Empty::new().boxed_unsync()

@@ -36,8 +36,6 @@ pub(crate) async fn create(
         }
         other => other?,
     };
-    // What the image only suggests does not refuse the container.
-    let image_health = image.config.healthcheck.is_some();
     merge(&mut config, &image.config);
     if config.entrypoint.as_ref().is_none_or(Vec::is_empty)
         && config.cmd.as_ref().is_none_or(Vec::is_empty)
@@ -48,9 +46,6 @@ pub(crate) async fn create(
     check::check(app, &config, &mut host, &mut warnings)?;
     if !version.below(44) && config.mac_address.as_ref().is_some_and(|mac| !mac.is_empty()) {
         warnings.push("The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead.".to_owned());
-    }
-    if image_health && config.healthcheck.is_none() {
-        warnings.push("The image's health check is not run: not supported yet.".to_owned());
     }
     defaults(app, &mut host);
     joined(app, &mut host)?;
@@ -292,12 +287,19 @@ fn merge(config: &mut Config, image: &Config) {
     if config.entrypoint.as_ref().is_some_and(Vec::is_empty) {
         config.entrypoint = None;
     }
-    if let (Some(own), Some(theirs)) = (&mut config.healthcheck, image.healthcheck) {
-        own.test = own.test.take().filter(|test| !test.is_empty()).or(theirs.test);
-        own.interval = own.interval.or(theirs.interval);
-        own.timeout = own.timeout.or(theirs.timeout);
-        own.start_period = own.start_period.or(theirs.start_period);
-        own.retries = own.retries.or(theirs.retries);
+    match (&mut config.healthcheck, image.healthcheck) {
+        (Some(own), Some(theirs)) => {
+            own.test = own.test.take().filter(|test| !test.is_empty()).or(theirs.test);
+            // Compat: zero says nothing.
+            let or = |own: Option<i64>, theirs| own.filter(|value| *value != 0).or(theirs);
+            own.interval = or(own.interval, theirs.interval);
+            own.timeout = or(own.timeout, theirs.timeout);
+            own.start_period = or(own.start_period, theirs.start_period);
+            own.start_interval = or(own.start_interval, theirs.start_interval);
+            own.retries = or(own.retries, theirs.retries);
+        }
+        (own @ None, theirs) => *own = theirs,
+        (Some(_), None) => {}
     }
     if config.working_dir.is_empty() {
         config.working_dir = image.working_dir;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proto::containerd::services::tasks::v1 as tasks_api;
 use tokio::sync::{mpsc, oneshot};
 
+use super::health::{self, Probing};
 use super::lifecycle::{self, Decision, Phase, Wish, decide};
 use super::start::Layer;
 use super::{Container, ContainerError, create, rootfs, start};
@@ -41,6 +42,8 @@ pub(super) enum Command {
         volumes: bool,
         reply: Reply,
     },
+    /// The engine was restarted and the process lives.
+    Adopted,
     /// The engine was restarted and no process of the container lives.
     Recover(Then),
     /// The process has ended.
@@ -70,13 +73,24 @@ struct Owner {
     backoff: u64,
     /// Removal that waits for the exit.
     removal: Option<(bool, Vec<Reply>)>,
+    /// A stop was asked for: its event follows the exit.
+    stopping: bool,
+    probing: Option<Probing>,
     oom: bool,
 }
 
 pub(super) fn spawn(app: Arc<App>, container: Arc<Container>, mut inbox: mpsc::Receiver<Command>) {
     tokio::spawn(async move {
-        let mut owner =
-            Owner { app, container, restart_at: None, backoff: 0, removal: None, oom: false };
+        let mut owner = Owner {
+            app,
+            container,
+            restart_at: None,
+            backoff: 0,
+            removal: None,
+            stopping: false,
+            probing: None,
+            oom: false,
+        };
         loop {
             let due = owner.restart_at;
             let command = tokio::select! {
@@ -138,6 +152,11 @@ impl Owner {
             Command::Remove { force, volumes, reply } => {
                 return self.ask_remove(force, volumes, reply).await;
             }
+            Command::Adopted => {
+                if self.container.phase() == Phase::Running {
+                    self.probing = Probing::start(&self.app, &self.container);
+                }
+            }
             Command::Recover(then) => return self.recover(then).await,
             Command::Exited { code, at, oom } => return self.exited(code, at, oom).await,
         }
@@ -192,6 +211,7 @@ impl Owner {
                     state.started_at = create::now();
                     state.stopped_by_user = false;
                     state.starting.clear();
+                    state.health = health::begin(&record.config, state.health.take());
                     record.populated = true;
                     if by_policy {
                         record.restart_count += 1;
@@ -202,6 +222,7 @@ impl Owner {
                 self.container.announce(|snapshot| snapshot.clean = false);
                 self.container.event(&self.app, "start", &[]);
                 watch_exit(&self.app, &self.container);
+                self.probing = Probing::start(&self.app, &self.container);
                 Ok(())
             }
             Err(error) => {
@@ -240,15 +261,19 @@ impl Owner {
                     record.state.stopped_by_user = true;
                 })?;
                 self.container.announce(|snapshot| snapshot.clean = true);
+                if wish == Wish::Stop {
+                    self.container.event(&self.app, "stop", &[]);
+                }
                 return Ok(());
             }
             Ok(_) => {}
             Err(error) => return Err(error),
         }
-        let stop_signal = {
+        let named = {
             let record = self.container.record();
-            record.config.stop_signal.as_deref().and_then(crate::sys::signal::parse).unwrap_or(15)
+            record.config.stop_signal.as_deref().and_then(crate::sys::signal::parse)
         };
+        let stop_signal = named.unwrap_or(15);
         if wish == Wish::Stop || signal == 9 || signal == stop_signal {
             self.container
                 .change(Durability::Written, |record| record.state.stopped_by_user = true)?;
@@ -265,12 +290,16 @@ impl Owner {
             Err(status) => return Err(ContainerError::containerd("cannot kill container")(status)),
         }
         self.container.event(&self.app, "kill", &[("signal", signal.to_string())]);
+        self.stopping |= wish == Wish::Stop;
+        // Compat: every signal wakes a paused container, unless it has a stop signal and this is another.
         if self.container.phase() == Phase::Paused
-            && (signal == 9 || wish == Wish::Stop)
-            && let Err(error) = self.unpause().await
+            && (signal == 9 || wish == Wish::Stop || named.is_none_or(|named| named == signal))
         {
-            // The frozen of cgroup v2 die at once: mostly it has ended by now.
-            tracing::debug!(container = self.container.id, "after the kill: {error}");
+            // What is killed is not told to be unpaused: mostly it has ended by now.
+            let thawed = if signal == 9 { self.thaw().await } else { self.unpause().await };
+            if let Err(error) = thawed {
+                tracing::debug!(container = self.container.id, "after the kill: {error}");
+            }
         }
         Ok(())
     }
@@ -284,7 +313,11 @@ impl Owner {
             .pause(request)
             .await
             .map_err(ContainerError::containerd("cannot pause container"))?;
-        self.container.change(Durability::Written, |record| record.state.phase = Phase::Paused)?;
+        self.probing = None;
+        self.container.change(Durability::Written, |record| {
+            record.state.phase = Phase::Paused;
+            record.state.health = health::end(record.state.health.take());
+        })?;
         self.container.announce(|_| {});
         self.container.event(&self.app, "pause", &[]);
         Ok(())
@@ -292,17 +325,18 @@ impl Owner {
 
     async fn unpause(&mut self) -> Result<(), ContainerError> {
         self.decide(Wish::Unpause)?;
-        let request = tasks_api::ResumeTaskRequest { container_id: self.container.id.clone() };
-        self.app
-            .containerd
-            .tasks()
-            .resume(request)
-            .await
-            .map_err(ContainerError::containerd("cannot unpause container"))?;
+        self.thaw().await?;
         self.container.change(Durability::Written, |record| record.state.phase = Phase::Running)?;
         self.container.announce(|_| {});
         self.container.event(&self.app, "unpause", &[]);
+        self.probing = Probing::start(&self.app, &self.container);
         Ok(())
+    }
+
+    async fn thaw(&self) -> Result<(), ContainerError> {
+        let request = tasks_api::ResumeTaskRequest { container_id: self.container.id.clone() };
+        let resumed = self.app.containerd.tasks().resume(request).await;
+        resumed.map(drop).map_err(ContainerError::containerd("cannot unpause container"))
     }
 
     async fn ask_remove(&mut self, force: bool, volumes: bool, reply: Reply) -> bool {
@@ -451,6 +485,7 @@ impl Owner {
             && lifecycle::restarts(&policy, retries, code, count, by_user)
             && !self.app.shutdown.is_cancelled();
         let oom = oom || self.oom;
+        self.probing = None;
         let written = self.container.change(Durability::Synced, |record| {
             let state = &mut record.state;
             state.phase = if again { Phase::Restarting } else { Phase::Exited };
@@ -458,11 +493,15 @@ impl Owner {
             state.exit_code = code;
             state.finished_at.clone_from(&at);
             state.oom_killed = oom;
+            state.health = health::end(state.health.take());
         });
         if let Err(error) = written {
             tracing::error!(container = self.container.id, "{error}");
         }
-        self.container.announce(|snapshot| snapshot.exits += 1);
+        self.container.announce(|snapshot| {
+            snapshot.exits += 1;
+            snapshot.held = true;
+        });
         self.container.event(
             &self.app,
             "die",
@@ -475,6 +514,9 @@ impl Owner {
             self.container.change(Durability::Written, |record| record.state.unclean = false);
         if let Err(error) = written {
             tracing::error!(container = self.container.id, "{error}");
+        }
+        if std::mem::take(&mut self.stopping) {
+            self.container.event(&self.app, "stop", &[]);
         }
         self.container.announce(|snapshot| snapshot.clean = true);
         if let Some((volumes, replies)) = self.removal.take() {

@@ -9,6 +9,7 @@ pub(crate) mod create;
 mod driver;
 pub(crate) mod error;
 mod files;
+mod health;
 pub(crate) mod lifecycle;
 pub(crate) mod logs;
 mod mounts;
@@ -56,6 +57,9 @@ pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) paths: Paths,
     record: Mutex<Record>,
+    /// Held over a change and its writing: two writers would take each other's file, or put an older
+    /// record over a newer one.
+    writing: Mutex<()>,
     commands: mpsc::Sender<Command>,
     pub(crate) state: watch::Sender<Snapshot>,
     /// Clients that attached before the start.
@@ -70,6 +74,8 @@ pub(crate) struct Snapshot {
     pub(crate) exits: u64,
     pub(crate) exit_code: i64,
     pub(crate) error: String,
+    /// It has ended, and its addresses and ports are not free yet.
+    pub(crate) held: bool,
     /// The log is closed and everything is released.
     pub(crate) clean: bool,
     pub(crate) removed: bool,
@@ -98,6 +104,7 @@ impl Container {
         durability: Durability,
         edit: impl FnOnce(&mut Record),
     ) -> Result<(), ContainerError> {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let record = {
             let mut record = self.record();
             edit(&mut record);
@@ -190,6 +197,11 @@ impl Container {
         self.ask(|reply| Command::Remove { force, volumes, reply }).await
     }
 
+    /// Lets the owner take up what goes with a process that was found alive.
+    async fn adopted(&self) {
+        drop(self.commands.send(Command::Adopted).await);
+    }
+
     /// Lets the owner do first what an engine that was killed left undone.
     async fn recover(&self, then: Then) {
         // An owner that is gone has nothing left to do.
@@ -228,6 +240,11 @@ impl Container {
         }
         drop(state.wait_for(|now| now.clean || now.removed || now.phase.has_process()).await);
         Ok(())
+    }
+
+    /// Waits while it has ended and still holds addresses and ports: until then nobody is told.
+    pub(crate) async fn settled(&self) {
+        drop(self.state.subscribe().wait_for(|now| !now.held).await);
     }
 
     /// Registers for the live output of the next start.
@@ -310,6 +327,7 @@ impl Containers {
             phase,
             exit_code: record.state.exit_code,
             error: record.state.error.clone(),
+            held: record.state.unclean && !phase.has_process(),
             clean: !record.state.unclean && !phase.has_process(),
             ..Snapshot::default()
         };
@@ -317,6 +335,7 @@ impl Containers {
             id: record.id.clone(),
             paths: Paths::new(&app.config.data_root, &app.config.exec_root, &record.id),
             record: Mutex::new(record),
+            writing: Mutex::new(()),
             commands,
             state: watch::Sender::new(snapshot),
             waiting: Mutex::new(Vec::new()),

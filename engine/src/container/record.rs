@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use docker_api::container::{Config, HostConfig, MountPoint};
+use docker_api::container::{Config, Health, HostConfig, MountPoint};
 use docker_api::network::{EndpointSettings, PortMap};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,9 @@ pub(crate) struct State {
     pub(crate) unclean: bool,
     /// When a start began that has not been recorded as done; empty otherwise.
     pub(crate) starting: String,
+    /// Since the first start, where there is a check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<Health>,
     /// A removal under way takes the anonymous volumes, too.
     pub(crate) remove_volumes: bool,
 }

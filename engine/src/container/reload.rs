@@ -11,7 +11,7 @@ use super::driver::{self, Then};
 use super::lifecycle::Phase;
 use super::output::Fifos;
 use super::record::{Paths, Record};
-use super::{create, start, sweep};
+use super::{create, health, start, sweep};
 use crate::app::App;
 use crate::store::{self, Durability};
 
@@ -76,6 +76,11 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
             if let Err(error) = app.volumes.acquire(&mount.name, &record.id).await {
                 tracing::warn!(container = record.id, "{error}");
             }
+            if tasks.contains_key(&record.id)
+                && let Err(error) = app.volumes.mount(&mount.name, &record.id).await
+            {
+                tracing::warn!(container = record.id, "{error}");
+            }
         }
         if let Err(error) = app.containers.reserve(&record.name, &record.id) {
             tracing::error!(container = record.id, "{error}");
@@ -101,7 +106,10 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
         match (below, state.phase) {
             // Wait answers at once, with the true time, if it ended meanwhile; a task that is
             // gone answers as not found.
-            (_, Phase::Running | Phase::Paused) => driver::watch_exit(app, &container),
+            (_, Phase::Running | Phase::Paused) => {
+                driver::watch_exit(app, &container);
+                container.adopted().await;
+            }
             (Some((pid, _)), _) if !state.starting.is_empty() => {
                 // The engine died between Start and its record.
                 tracing::info!(container = id, "adopting a started task");
@@ -115,9 +123,15 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
                     record.state.stopped_by_user = false;
                     record.restart_count = if policy { record.restart_count + 1 } else { 0 };
                     record.populated = true;
+                    let before = record.state.health.take();
+                    record.state.health = health::begin(&record.config, before);
                 })?;
-                container.announce(|snapshot| snapshot.clean = false);
+                container.announce(|snapshot| {
+                    snapshot.clean = false;
+                    snapshot.held = false;
+                });
                 driver::watch_exit(app, &container);
+                container.adopted().await;
             }
             (_, phase) => {
                 let by_policy =

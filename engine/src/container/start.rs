@@ -39,15 +39,6 @@ async fn steps(app: &Arc<App>, container: &Container) -> Result<u32, ContainerEr
     mounted?;
     if let Some(attached) = attached? {
         container.record().attached = Some(attached.into());
-        for name in record.networks.keys() {
-            let attributes = std::collections::BTreeMap::from([
-                ("container".to_owned(), record.id.clone()),
-                ("name".to_owned(), name.clone()),
-                ("type".to_owned(), "bridge".to_owned()),
-            ]);
-            let id = record.networks.get(name).map(|net| net.network_id.clone());
-            app.events.publish("network", "connect", &id.unwrap_or_default(), attributes);
-        }
     }
     let mounts = mount_volumes(app, &record, &paths.rootfs).await?;
     let joined_pid = |mode: &str| -> Result<Option<u32>, ContainerError> {
@@ -68,6 +59,15 @@ async fn steps(app: &Arc<App>, container: &Container) -> Result<u32, ContainerEr
         let other = app.containers.get(name).map_err(|error| {
             ContainerError::System(format!("joining network namespace of container: {error}"))
         })?;
+        if other.id == record.id {
+            return Err(ContainerError::System("cannot join own network".to_owned()));
+        }
+        if !other.phase().has_process() {
+            return Err(ContainerError::Conflict(format!(
+                "cannot join network of a non running container: {}",
+                other.id
+            )));
+        }
         let (hostname, domainname) = {
             let other = other.record();
             (other.config.hostname.clone(), other.config.domainname.clone())
@@ -211,6 +211,12 @@ async fn mount_volumes(
     for mount in &record.mounts {
         let source = if mount.kind == "volume" {
             let dir = app.volumes.mount(&mount.name, &record.id).await?;
+            let told = [
+                ("destination", mount.destination.as_str()),
+                ("propagation", mount.propagation.as_str()),
+                ("read/write", if mount.rw { "true" } else { "false" }),
+            ];
+            volume_event(app, record, mount, "mount", &told);
             if !mount.no_copy && !record.populated && mount.subpath.is_empty() {
                 app.volumes.copy_up(&mount.name, rootfs, &mount.destination).await?;
             }
@@ -225,6 +231,12 @@ async fn mount_volumes(
         mounts.push((mount.clone(), source));
     }
     Ok(mounts)
+}
+
+fn volume_event(app: &App, record: &Record, mount: &Mounted, action: &str, more: &[(&str, &str)]) {
+    let own = [("container", record.id.as_str()), ("driver", "local")];
+    let all = own.iter().chain(more).map(|&(name, value)| (name.to_owned(), value.to_owned()));
+    app.events.publish("volume", action, &mount.name, all.collect());
 }
 
 /// The calls to containerd, in order; a client that attached first is connected before Start.
@@ -442,11 +454,15 @@ pub(super) async fn release(app: &App, container: &Container, layer: Layer) -> b
     let id = &record.id;
     app.outputs.finish(id).await;
     // The process is gone, so that neither mount nor network waits for the task's end.
-    tokio::join!(
-        delete_task(app, id),
-        release_mounts(app, container, &record),
-        release_networks(app, container, &record),
-    );
+    let ((), unmounted, ()) =
+        tokio::join!(delete_task(app, id), release_mounts(app, container, &record), async {
+            release_networks(app, container, &record).await;
+            container.announce(|snapshot| snapshot.held = false);
+        },);
+    // Compat: told after the network's.
+    for mount in unmounted {
+        volume_event(app, &record, mount, "unmount", &[]);
+    }
     // Nothing of the task runs on; containerd commits both at once.
     let (removed, (), ()) = tokio::join!(
         async {
@@ -477,26 +493,25 @@ async fn release_networks(app: &App, container: &Container, record: &Record) {
     if let Err(error) = blocking(move || Ok(sys::netns::remove(&netns)?)).await {
         tracing::warn!(container = id, "{error}");
     }
-    if record.attached.is_some() {
-        for (name, network) in &record.networks {
-            let attributes = std::collections::BTreeMap::from([
-                ("container".to_owned(), id.clone()),
-                ("name".to_owned(), name.clone()),
-                ("type".to_owned(), "bridge".to_owned()),
-            ]);
-            app.events.publish("network", "disconnect", &network.network_id, attributes);
-        }
-    }
 }
 
-async fn release_mounts(app: &App, container: &Container, record: &Record) {
+/// Answers the volumes it had mounted.
+async fn release_mounts<'a>(
+    app: &App,
+    container: &Container,
+    record: &'a Record,
+) -> Vec<&'a Mounted> {
     let id = &record.id;
     if let Err(error) = rootfs::unmount(&container.paths.rootfs).await {
         tracing::warn!(container = id, "{error}");
     }
+    let mut unmounted = Vec::new();
     for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
-        app.volumes.unmount(&mount.name, id).await;
+        if app.volumes.unmount(&mount.name, id).await {
+            unmounted.push(mount);
+        }
     }
+    unmounted
 }
 
 /// Blocking work on what the run left in files.

@@ -97,7 +97,7 @@ fn state(record: &Record) -> State {
         error: state.error.clone(),
         started_at: state.started_at.clone(),
         finished_at: state.finished_at.clone(),
-        health: None,
+        health: state.health.clone(),
     }
 }
 
@@ -226,7 +226,14 @@ fn status(record: &Record) -> String {
         human(now - then)
     };
     match state.phase {
-        Phase::Running => format!("Up {}", since(&state.started_at)),
+        Phase::Running => {
+            let health = match state.health.as_ref().map(|health| health.status.as_str()) {
+                None => String::new(),
+                Some(super::health::STARTING) => " (health: starting)".to_owned(),
+                Some(status) => format!(" ({status})"),
+            };
+            format!("Up {}{health}", since(&state.started_at))
+        }
         Phase::Paused => format!("Up {} (Paused)", since(&state.started_at)),
         Phase::Restarting => {
             format!("Restarting ({}) {} ago", state.exit_code, since(&state.finished_at))
@@ -396,7 +403,9 @@ impl<'a> Selection<'a> {
             && filters.any("expose", |wanted| {
                 record.config.exposed_ports.iter().flatten().any(|(port, _)| port_in(wanted, port))
             })
-            && filters.any("health", |health| health == "none")
+            && filters.any("health", |wanted| {
+                record.state.health.as_ref().map_or("none", |health| &health.status) == wanted
+            })
             && filters.any("is-task", |task| !matches!(task, "true" | "1"))
             && self.before.as_ref().is_none_or(|at| time(&record.created) < time(at))
             && self.since.as_ref().is_none_or(|at| time(&record.created) > time(at))

@@ -9,6 +9,7 @@ mod changes;
 mod glob;
 mod hosts;
 mod import;
+mod keep;
 mod progress;
 mod remove;
 mod transfer;
@@ -212,12 +213,25 @@ impl Images {
         images.len()
     }
 
+    /// What a reference meant before a pull. A digest is known by whatever name of its repository.
+    async fn had(&self, reference: &Reference) -> Result<Option<Digest>, ImageError> {
+        let Some(digest) = reference.digest() else {
+            return Ok(self.catalog.get(&reference.to_string()).await?.map(|image| image.target));
+        };
+        let images = self.catalog.list().await?;
+        let known = images.into_iter().find(|image| {
+            image.target == *digest
+                && image.reference().is_some_and(|own| own.name() == reference.name())
+        });
+        Ok(known.map(|image| image.target))
+    }
+
     /// `docker pull`. Lines as dockerd writes them; an error before the first line is the answer's own.
     pub(crate) async fn pull(&self, request: PullRequest, lines: &Lines) -> Result<(), ImageError> {
         let reference = pull_reference(&request.image, &request.tag)?;
         let platform = parse_platform(&request.platform)?;
         let name = reference.to_string();
-        let before = self.catalog.get(&name).await?.map(|image| image.target);
+        let before = self.had(&reference).await?;
         let pull = transfer::Pull {
             reference: name.clone(),
             platform,
@@ -227,8 +241,9 @@ impl Images {
         };
         let (sender, events) = mpsc::channel(64);
         let shown = progress::pull(&reference, events, lines);
+        let pulling = transfer::pull(self.catalog.containerd(), pull, sender);
         let (pulled, closing) =
-            tokio::join!(transfer::pull(self.catalog.containerd(), pull, sender), shown);
+            tokio::join!(self.keeping(|image| image.name == name, pulling), shown);
         pulled.map_err(|error| denied(&reference, error))?;
         let image =
             self.catalog.get(&name).await?.ok_or_else(|| ImageError::NotFound(name.clone()))?;
@@ -263,7 +278,8 @@ impl Images {
         let (sender, events) = mpsc::channel(64);
         let containerd = self.catalog.containerd();
         let import = transfer::import(containerd, archive, &platform, sender);
-        let (imported, saved) = tokio::join!(import, progress::saved(events));
+        let (imported, saved) =
+            tokio::join!(self.keeping(|_| true, import), progress::saved(events));
         imported?;
         for name in saved {
             let Some(image) = self.catalog.get(&name).await? else { continue };
@@ -302,7 +318,9 @@ impl Images {
         let (sender, events) = mpsc::channel(64);
         let archive = import::archive(&spool, &layout);
         let import = transfer::import(self.catalog.containerd(), archive, &platform, sender);
-        let (imported, _saved) = tokio::join!(import, progress::saved(events));
+        let moving = |image: &Named| name.as_ref().is_some_and(|n| n.to_string() == image.name);
+        let (imported, _saved) =
+            tokio::join!(self.keeping(moving, import), progress::saved(events));
         imported?;
         let id = layout.manifest.to_string();
         let shown = name.as_ref().map_or_else(|| id.clone(), Reference::familiar);
@@ -321,7 +339,8 @@ impl Images {
         let Some(name) = tagged(repository, tag)? else {
             return Err(ImageError::Reference(repository.to_owned()));
         };
-        self.name(&image, &name.to_string()).await?;
+        let text = name.to_string();
+        self.keeping(|other| other.name == text, self.name(&image, &text)).await?;
         // A made up name has done its service.
         if image.reference().is_none() && image.name != name.to_string() {
             self.unname(&image.name).await?;

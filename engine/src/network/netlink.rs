@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 use nix::sched::CloneFlags;
 use nlink::Route;
-use nlink::netlink::Connection;
 use nlink::netlink::addr::Ipv4Address;
 use nlink::netlink::link::{BridgeLink, BridgePortConfig, VethLink};
+use nlink::netlink::netfilter::{ConntrackFilter, IpProtocol};
 use nlink::netlink::route::Ipv4Route;
+use nlink::netlink::{Connection, Netfilter};
 
 /// The mark on every link we make, so that nobody else's is taken for ours.
 const MARK: &str = "docker-rs";
@@ -236,6 +237,57 @@ async fn plug_in(
         .add_route(Ipv4Route::default_route().gateway(plug.gateway).dev(inner))
         .await
         .map_err(netlink("add the default route over", inner))
+}
+
+/// Lets the kernel forget where flows to a container went, because another may be behind the same port soon.
+pub(crate) fn forget_flows_to(container: Ipv4Addr) -> Result<(), LinkError> {
+    forget(vec![ConntrackFilter::new().reply_src(container)])
+}
+
+/// Lets the kernel forget the UDP flows to ports of this host, `None` being all its addresses: a flow that
+/// goes on is redirected only where it begins.
+pub(crate) fn forget_udp_flows(ports: &[(Option<Ipv4Addr>, u16)]) -> Result<(), LinkError> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let own =
+        if ports.iter().any(|(address, _)| address.is_none()) { addresses()? } else { vec![] };
+    let filter = |address: Ipv4Addr, port: u16| {
+        ConntrackFilter::new().proto(IpProtocol::Udp).orig_dst(address).orig_dst_port(port)
+    };
+    let filters = ports.iter().flat_map(|(address, port)| {
+        let one = address.as_ref().map(std::slice::from_ref);
+        one.unwrap_or(&own).iter().map(|address| filter(*address, *port))
+    });
+    forget(filters.collect())
+}
+
+fn forget(filters: Vec<ConntrackFilter>) -> Result<(), LinkError> {
+    on_netlink_thread(|| async {
+        let failed = |source| netlink("forget flows in", "conntrack")(source);
+        let tracker = Connection::<Netfilter>::new().map_err(failed)?;
+        for filter in &filters {
+            tracker.flush_conntrack_matching(filter).await.map_err(failed)?;
+        }
+        Ok(())
+    })
+    .map_err(LinkError::Thread)?
+}
+
+/// The IPv4 addresses of the host.
+fn addresses() -> Result<Vec<Ipv4Addr>, LinkError> {
+    on_netlink_thread(|| async {
+        let host = Connection::<Route>::new().map_err(netlink("open netlink for", "addresses"))?;
+        let found = host.get_addresses().await.map_err(netlink("list", "addresses"))?;
+        Ok(found
+            .iter()
+            .filter_map(|found| match found.address() {
+                Some(IpAddr::V4(address)) => Some(*address),
+                _ => None,
+            })
+            .collect())
+    })
+    .map_err(LinkError::Thread)?
 }
 
 /// Whether a network namespace is pinned there.

@@ -18,7 +18,7 @@ use proto::errdefs::Kind;
 use super::firewall::{BridgeRules, Firewall, FirewallError, NoFirewall, Redirect, Rules};
 use super::ipam::{IpamError, Pool};
 use super::netlink::{LinkError, Plug};
-use super::ports::{ContainerPort, PortError, Ports, Wanted};
+use super::ports::{ContainerPort, PortError, Ports, Protocol, Wanted};
 use super::state::{Attachment, Durability, Link, NetworkRecord, NetworksRecord, StateError};
 use super::{bridge, ipam, netlink, nft, state};
 
@@ -353,7 +353,17 @@ impl Switchboard {
             name: attachment.container_name.clone(),
             endpoint: attachment.endpoint_id.clone(),
             source,
-        })
+        })?;
+        let udp = attachment.published.iter().filter(|p| p.container.protocol == Protocol::Udp);
+        let ports: Vec<_> =
+            udp.map(|p| (Some(p.host_ip).filter(|ip| !ip.is_unspecified()), p.host_port)).collect();
+        if self.config.iptables
+            && let Err(error) = netlink::forget_udp_flows(&ports)
+        {
+            // New flows arrive all the same.
+            tracing::warn!(container = attachment.container, %error);
+        }
+        Ok(())
     }
 
     /// Takes a container out of the network. Runs to the end; without an attachment there is nothing to do.
@@ -379,6 +389,10 @@ impl Switchboard {
             state.attachments.remove(&attachment.container);
             if !attachment.published.is_empty() {
                 failures.extend(self.filter(&state).err().map(NetworkError::from));
+                if let Some(link) = attachment.link.as_ref().filter(|_| self.config.iptables) {
+                    let forgotten = netlink::forget_flows_to(link.address);
+                    failures.extend(forgotten.err().map(NetworkError::from));
+                }
             }
             // After the rules: a port is free when nothing redirects it any more.
             state.ports.release(&attachment.endpoint_id);

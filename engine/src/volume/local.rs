@@ -276,17 +276,16 @@ impl Local {
         Ok(data)
     }
 
-    /// The container's end; the last one takes the device away.
-    pub(crate) fn unmount(&self, name: &str, container: &str) -> Result<(), VolumeError> {
+    /// The container's end; the last one takes the device away. Answers whether the container had it mounted.
+    pub(crate) fn unmount(&self, name: &str, container: &str) -> Result<bool, VolumeError> {
         let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(name) else { return Ok(()) };
-        entry.mounted.remove(container);
+        let Some(entry) = entries.get_mut(name) else { return Ok(false) };
+        let held = entry.mounted.remove(container);
         let data = self.data(name);
-        if entry.record.options.is_none() || !entry.mounted.is_empty() || !mount::is_mounted(&data)
-        {
-            return Ok(());
+        if entry.record.options.is_some() && entry.mounted.is_empty() && mount::is_mounted(&data) {
+            mount::unmount(&data).map_err(io("unmount", &data))?;
         }
-        mount::unmount(&data).map_err(io("unmount", &data))
+        Ok(held)
     }
 
     /// Fills an empty volume with what the image has at `path`, owner and mode of the directory included.

@@ -68,7 +68,8 @@ impl Volumes {
         self.local.release(name, container_id);
     }
 
-    /// Mounts it if its options say so; returns the directory to bind. From start to exit.
+    /// Mounts it if its options say so; returns the directory to bind. From start to exit (also called
+    /// at reload).
     pub(crate) async fn mount(
         &self,
         name: &str,
@@ -78,12 +79,13 @@ impl Volumes {
         self.run(move |local| local.mount(&name, &container)).await
     }
 
-    /// The end of `mount`.
-    pub(crate) async fn unmount(&self, name: &str, container_id: &str) {
+    /// The end of `mount`; false when there was none.
+    pub(crate) async fn unmount(&self, name: &str, container_id: &str) -> bool {
         let (volume, container) = (name.to_owned(), container_id.to_owned());
-        if let Err(error) = self.run(move |local| local.unmount(&volume, &container)).await {
+        self.run(move |local| local.unmount(&volume, &container)).await.unwrap_or_else(|error| {
             tracing::warn!(%error, volume = name, container = container_id, "volume stays mounted");
-        }
+            true
+        })
     }
 
     /// Fills an empty volume from `source`, a directory of the image's mounted root file system

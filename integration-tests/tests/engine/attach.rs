@@ -35,6 +35,117 @@ fn what_is_sent_comes_back_and_a_half_close_ends_the_input() {
     assert_eq!(logs.streams(), ("over and\nout\nend\n".to_owned(), "begun\n".to_owned()));
 }
 
+/// `POST` of an attach, without `Upgrade` and without the end of the head.
+fn plain(id: &str, version: &str) -> String {
+    format!("POST /v{version}/containers/{id}/attach?{ALL} HTTP/1.1\r\nHost: docker\r\n")
+}
+
+fn is_bare(head: &str) -> bool {
+    let head = head.to_lowercase();
+    head.starts_with("http/1.1 200 ok\r\n")
+        && !["\r\ncontent-length:", "\r\ntransfer-encoding:", "\r\nconnection:", "\r\nupgrade:"]
+            .iter()
+            .any(|name| head.contains(name))
+}
+
+#[test]
+fn without_upgrade_the_connection_is_a_byte_stream_both_ways() {
+    let stack = lease();
+    let api = stack.api();
+    for length in ["", "Content-Length: 0\r\n"] {
+        let id = api.create("", &cat());
+        let mut stream = api.raw(&format!("{}{length}\r\n", plain(&id, "1.41")));
+        assert!(is_bare(&stream.head), "{}", stream.head);
+        assert!(
+            stream.head.contains("Content-Type: application/vnd.docker.raw-stream"),
+            "{}",
+            stream.head
+        );
+        api.post(&format!("/containers/{id}/start")).expect(204);
+        stream.until("begun\n");
+        stream.send("over and\n");
+        stream.until("over and\n");
+        stream.send("out\n");
+        stream.close_write();
+        assert_eq!(stream.frames(), ("out\nend\n".to_owned(), String::new()));
+        assert_eq!(api.wait(&id), 0);
+    }
+    if !stack.is_stock() {
+        let id = api.create("", &cat());
+        let stream = api.raw(&format!("{}\r\n", plain(&id, "1.42")));
+        let kind = "Content-Type: application/vnd.docker.multiplexed-stream";
+        assert!(is_bare(&stream.head) && stream.head.contains(kind), "{}", stream.head);
+    }
+}
+
+#[test]
+fn a_connection_is_attached_after_other_requests_on_it() {
+    let stack = lease();
+    let api = stack.api();
+    let id = api.create("", &cat());
+    let mut stream = api.raw("GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n");
+    stream.until("OK");
+    stream.request(&format!("GET /v1.41/containers/{id}/logs HTTP/1.1\r\nHost: docker\r\n\r\n"));
+    assert_eq!(stream.status, 400, "{}", stream.head);
+    stream.until("}\n");
+    stream.request(&format!("{}Content-Length: 0\r\n\r\n", plain(&id, "1.41")));
+    assert!(is_bare(&stream.head), "{}", stream.head);
+    api.post(&format!("/containers/{id}/start")).expect(204);
+    stream.until("begun\n");
+    stream.send("hello\n");
+    stream.close_write();
+    assert_eq!(stream.frames().0, "hello\nend\n");
+    let mut unknown = api.raw(&format!("{}\r\n", plain("nope", "1.41")));
+    assert_eq!(unknown.status, 404, "{}", unknown.head);
+    unknown.until("No such container: nope");
+}
+
+#[test]
+fn input_sent_as_a_request_body_reaches_the_process() {
+    let stack = lease();
+    let api = stack.api();
+    // What is sent, and what arrives: dockerd takes the framing for input.
+    let chunks = "6\r\nhello\n\r\n0\r\n\r\n";
+    let decoded = if stack.is_stock() { chunks } else { "hello\n" };
+    let rows = [
+        ("Transfer-Encoding: chunked\r\n", chunks, decoded),
+        ("Content-Length: 6\r\n", "hello\nand more\n", "hello\nand more\n"),
+    ];
+    for (header, sent, arrives) in rows {
+        let id = api.create("", &cat());
+        let mut stream = api.raw(&format!("{}{header}\r\n", plain(&id, "1.41")));
+        assert!(is_bare(&stream.head), "{}", stream.head);
+        api.post(&format!("/containers/{id}/start")).expect(204);
+        stream.until("begun\n");
+        stream.send(sent);
+        if sent == arrives {
+            stream.close_write();
+        }
+        assert_eq!(stream.frames().0, format!("{arrives}end\n"), "{header}");
+        assert_eq!(api.wait(&id), 0);
+    }
+}
+
+#[test]
+fn input_that_comes_with_the_request_is_not_lost() {
+    let stack = lease();
+    let api = stack.api();
+    // dockerd forgets what it had read beyond the head.
+    let kept = if stack.is_stock() { "" } else { "early\n" };
+    let rows = [
+        ("", "early\n"),
+        ("Content-Length: 6\r\n", "early\n"),
+        ("Transfer-Encoding: chunked\r\n", "6\r\nearly\n\r\n0\r\n\r\n"),
+    ];
+    for (header, early) in rows {
+        let id = api.create("", &cat());
+        let mut stream = api.raw(&format!("{}{header}\r\n{early}", plain(&id, "1.41")));
+        stream.close_write();
+        api.post(&format!("/containers/{id}/start")).expect(204);
+        assert_eq!(stream.frames().0, format!("{kept}end\n"), "{header}");
+    }
+}
+
 #[test]
 fn several_clients_see_the_same_and_one_may_leave() {
     let stack = lease();

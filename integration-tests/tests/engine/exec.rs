@@ -61,6 +61,58 @@ fn stdin_reaches_an_exec_and_its_end_too() {
 }
 
 #[test]
+fn without_upgrade_an_exec_is_a_byte_stream_both_ways() {
+    let stack = lease();
+    let api = stack.api();
+    api.run("c1", &sleeper());
+    let mut body = json!({"AttachStdin": true, "AttachStdout": true, "AttachStderr": true,
+        "Cmd": ["sh", "-c", "echo begun; cat; echo end >&2; exit 3"]});
+    let start = json!({"Detach": false, "Tty": false});
+    let exec = create(&stack, "c1", &body);
+    let mut stream = api.hijack(&format!("/exec/{exec}/start"), Some(&start), false);
+    let head = stream.head.to_lowercase();
+    assert!(head.starts_with("http/1.1 200 ok\r\n"), "{head}");
+    assert!(head.contains("content-type: application/vnd.docker.raw-stream"), "{head}");
+    assert!(!head.contains("content-length:") && !head.contains("transfer-encoding:"), "{head}");
+    stream.until("begun\n");
+    stream.send("hello\n");
+    stream.close_write();
+    assert_eq!(stream.frames(), ("hello\n".to_owned(), "end\n".to_owned()));
+    assert_eq!(inspect(&stack, &exec)["ExitCode"], 3);
+
+    // A body without a length, as Node writes it.
+    let exec = create(&stack, "c1", &body);
+    let text = start.to_string();
+    let mut stream = api.raw(&format!(
+        "POST /v1.41/exec/{exec}/start HTTP/1.1\r\nHost: docker\r\n\
+         Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
+         {:x}\r\n{text}\r\n0\r\n\r\n",
+        text.len()
+    ));
+    assert_eq!(stream.status, 200, "{}", stream.head);
+    stream.until("begun\n");
+    stream.send("hello\n");
+    stream.close_write();
+    assert_eq!(stream.frames(), ("hello\n".to_owned(), "end\n".to_owned()));
+
+    body["Tty"] = json!(true);
+    let exec = create(&stack, "c1", &body);
+    let mut stream = api.hijack(&format!("/exec/{exec}/start"), Some(&json!({"Tty": true})), false);
+    stream.until("begun\r\n");
+    stream.send("hello\n");
+    stream.until("hello\r\nhello\r\n");
+    // End of input on a terminal.
+    stream.send("\x04");
+    assert_eq!(String::from_utf8_lossy(&stream.all()), "end\r\n");
+
+    let exec = create(&stack, "c1", &json!({"AttachStdout": true, "Cmd": ["nosuch"]}));
+    let mut stream = api.hijack(&format!("/exec/{exec}/start"), Some(&start), false);
+    assert_eq!(stream.status, 200, "{}", stream.head);
+    let (told, _) = stream.frames();
+    assert!(told.contains("\"nosuch\": executable file not found in $PATH"), "{told}");
+}
+
+#[test]
 fn a_terminal_has_the_size_it_was_given() {
     let stack = lease();
     let api = stack.api();
@@ -79,6 +131,37 @@ fn a_terminal_has_the_size_it_was_given() {
     assert_eq!(inspect(&stack, &exec)["ExitCode"], 3);
     let gone = api.post(&format!("/exec/{exec}/resize?h=33&w=101"));
     assert!(gone.status >= 400, "{}", gone.text());
+}
+
+#[test]
+fn a_process_that_ends_at_once_has_told_everything() {
+    let stack = lease();
+    let api = stack.api();
+    api.run("c1", &sleeper());
+    for turn in 0..50 {
+        let tty = turn % 2 == 0;
+        let end = if tty { "\r\n" } else { "\n" };
+        let script = format!("echo turn {turn}");
+        let body = json!({"AttachStdout": true, "Tty": tty, "Cmd": ["sh", "-c", script]});
+        let exec = create(&stack, "c1", &body);
+        let start = json!({"Tty": tty});
+        let mut stream = api.hijack(&format!("/exec/{exec}/start"), Some(&start), true);
+        let told = if tty { String::from_utf8(stream.all()).unwrap() } else { stream.frames().0 };
+        assert_eq!(told, format!("turn {turn}{end}"));
+        assert_eq!(inspect(&stack, &exec)["ExitCode"], 0);
+        // The same for a container of its own; dockerd may lose a descriptor of one that short.
+        if turn % 5 > 1 || stack.is_stock() {
+            continue;
+        }
+        let id = api.create("", &with(shell(&script), json!({"Tty": tty})));
+        let attach = format!("/containers/{id}/attach?stream=1&stdout=1");
+        let mut stream = api.hijack(&attach, None, true);
+        api.post(&format!("/containers/{id}/start")).expect(204);
+        let told = if tty { String::from_utf8(stream.all()).unwrap() } else { stream.frames().0 };
+        assert_eq!(told, format!("turn {turn}{end}"));
+        assert_eq!(api.wait(&id), 0);
+        api.delete(&format!("/containers/{id}")).expect(204);
+    }
 }
 
 #[test]

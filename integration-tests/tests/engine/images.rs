@@ -194,7 +194,7 @@ fn a_pull_asks_the_registry_and_tells_what_it_does() {
     let before = registry.asked().len();
     let lines = pull(&digest);
     let status = lines.last().unwrap()["status"].as_str().unwrap();
-    assert!(status.ends_with(&format!(" for {name}@{digest}")), "{status}");
+    assert_eq!(status, format!("Status: Image is up to date for {name}@{digest}"));
     assert!(registry.asked()[before..].iter().all(|asked| !asked.contains("/blobs/")));
     // The tag moves on.
     let newer = registry.push("some/where", "v1", &config(json!({"author": "x"})), &layers);
@@ -251,4 +251,127 @@ fn loading_twice_changes_nothing() {
     assert_eq!(api.get("/images/busybox/json").expect(200).json()["Id"], before["Id"]);
     assert_eq!(api.get("/images/json").expect(200).json().as_array().unwrap().len(), 1);
     assert_eq!(output(&stack, &shell("cat /var/www/index.html")), "made by a private stack");
+}
+
+#[test]
+fn prune_takes_what_has_no_name_and_no_container() {
+    let stack = lease();
+    let api = stack.api();
+    let image = |author: &str| config(json!({"author": author, "config": {"Labels": {"k": "v"}}}));
+    let nameless = || -> Vec<String> {
+        let path = format!("/images/json?filters={}", query(&json!({"dangling": ["true"]})));
+        let list = api.get(&path).expect(200).json();
+        let ids = list.as_array().unwrap().iter();
+        ids.map(|image| image["Id"].as_str().unwrap().to_owned()).collect()
+    };
+    let prune = |filters: Value| {
+        let path = format!("/images/prune?filters={}", query(&filters));
+        api.post(&path).expect(200).json()["ImagesDeleted"].clone()
+    };
+    // One that lost its name to another, and one that never had any.
+    let first = load(&stack, "test/prune:1", &image("one"), &[busybox_layer()]);
+    let tar = archive("test/prune:1", &image("two"), &[busybox_layer()]);
+    api.post_bytes("/images/load?quiet=1", "application/x-tar", tar).expect(200);
+    let second = api.get("/images/test/prune:1/json").expect(200).json()["Id"].clone();
+    assert_ne!(second, first);
+    assert_eq!(nameless(), [&*first]);
+    let answer = api.post_bytes(
+        "/images/create?fromSrc=-&changes=LABEL%20k%3Dv",
+        "application/x-tar",
+        layer(&[("a", "b")]),
+    );
+    let line = answer.expect(200).lines().pop().unwrap();
+    let third = line["status"].as_str().unwrap().to_owned();
+    assert_eq!(nameless().len(), 2);
+    let told = api.get(&format!("/images/{third}/json")).expect(200).json();
+    assert_eq!(told["RepoTags"], json!([]));
+    // Not what filters leave out, and not what a container was made of.
+    assert_eq!(prune(json!({"label": ["k=other"]})), Value::Null);
+    assert_eq!(prune(json!({"until": ["2020-01-01T00:00:00Z"]})), Value::Null);
+    let body = json!({"Image": third, "Cmd": ["x"]});
+    api.create("user", &body);
+    assert!(prune(json!({})).to_string().contains(&first), "{first}");
+    assert_eq!(nameless(), [&*third]);
+    api.delete("/containers/user").expect(204);
+    assert!(prune(json!({"dangling": ["1"], "label": ["k=v"]})).to_string().contains(&third));
+    assert_eq!(nameless(), Vec::<String>::new());
+    assert_eq!(prune(json!({})), Value::Null);
+    api.get(&format!("/images/{third}/json")).expect(404);
+    // What has a name goes only when that is asked for.
+    api.create("user", &sleeper());
+    let deleted = prune(json!({"dangling": ["false"]}));
+    assert_eq!(deleted[0], json!({"Untagged": "test/prune:1"}));
+    assert!(deleted.as_array().unwrap().contains(&json!({"Deleted": second})), "{deleted}");
+    api.get("/images/busybox/json").expect(200);
+    let bad = api.post(&format!("/images/prune?filters={}", query(&json!({"nope": ["x"]}))));
+    bad.expect(400);
+}
+
+/// Names of all files below a directory of the stack that lie in one called `part`.
+fn files(directory: &std::path::Path, part: &str, found: &mut std::collections::BTreeSet<String>) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files(&path, part, found);
+        } else if path.components().any(|component| component.as_os_str() == part) {
+            found.insert(path.display().to_string());
+        }
+    }
+}
+
+#[test]
+fn nothing_of_a_broken_archive_stays() {
+    let stack = integration_tests::Stack::ours().with_busybox().start();
+    let api = stack.api();
+    let stored = || {
+        let mut found = std::collections::BTreeSet::new();
+        for part in ["blobs", "ingest"] {
+            files(&stack.data_root().join("containerd"), part, &mut found);
+        }
+        found
+    };
+    let load = |bytes: Vec<u8>| api.post_bytes("/images/load?quiet=1", "application/x-tar", bytes);
+    // A load that fails collects before it answers: what the good ones left goes, too.
+    assert!(load(b"no archive at all".repeat(100)).status >= 400);
+    let before = stored();
+    assert!(before.len() >= 3, "{before:?}");
+    let layers = || [layer(&[("a", "one")]), layer(&[("b", &"two".repeat(100_000))])];
+    let whole = archive("test/broken:1", &config(json!({"author": "broken"})), &layers());
+    let escaping = {
+        let mut header = tar::Header::new_ustar();
+        header.as_old_mut().name[..4].copy_from_slice(b"../x");
+        header.set_mode(0o644);
+        header.set_size(0);
+        header.set_cksum();
+        let mut layer = header.as_bytes().to_vec();
+        layer.resize(512 + 1024, 0);
+        layer
+    };
+    let climbing = archive("test/broken:1", &config(json!({})), &[layer(&[("a", "")]), escaping]);
+    let broken_config = archive("test/broken:1", &json!({"config": 7}), &layers());
+    let rows = [
+        ("cut in a layer", whole[..200_000].to_vec()),
+        ("cut before the manifest", whole[..whole.len() - 4096].to_vec()),
+        ("a layer that climbs out", climbing),
+        ("a config that is none", broken_config),
+    ];
+    for (what, bytes) in rows {
+        let answer = load(bytes);
+        assert!(answer.status >= 400, "{what}: {}", answer.text());
+        assert_eq!(stored(), before, "{what}");
+    }
+    // A client that leaves in the middle.
+    let head = format!(
+        "POST /v1.41/images/load HTTP/1.1\r\nHost: docker\r\n\
+         Content-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
+        whole.len()
+    );
+    let mut socket = std::os::unix::net::UnixStream::connect(stack.socket()).unwrap();
+    std::io::Write::write_all(&mut socket, head.as_bytes()).unwrap();
+    std::io::Write::write_all(&mut socket, &whole[..200_000]).unwrap();
+    integration_tests::sandbox::until("something is stored", || stored() != before);
+    drop(socket);
+    integration_tests::sandbox::until("nothing is left of it", || stored() == before);
+    assert_eq!(api.get("/images/json").expect(200).json().as_array().unwrap().len(), 1);
+    stack.end();
 }

@@ -6,16 +6,20 @@
 
 mod attach;
 mod containers;
+mod events;
 mod exec;
+mod health;
 mod images;
 mod limits;
 mod logs;
 mod mounts;
 mod namespaces;
 mod networks;
+mod pause;
 mod restarts;
 mod states;
 mod system;
+mod udp;
 mod volumes;
 
 use integration_tests::Stack;

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 
+use integration_tests::Stack;
 use integration_tests::pool::{Lease, lease};
 use integration_tests::sandbox::{PATIENCE, until};
 use serde_json::{Value, json};
@@ -30,9 +31,61 @@ fn get(stack: &Lease, address: &str) -> String {
     answer
 }
 
-fn address(stack: &Lease, container: &str) -> String {
+pub(crate) fn address(stack: &Stack, container: &str) -> String {
     let told = stack.api().inspect(container);
     told["NetworkSettings"]["Networks"]["bridge"]["IPAddress"].as_str().unwrap().to_owned()
+}
+
+/// Another machine, 10.99.0.2: a network namespace at the other end of a veth pair.
+pub(crate) struct Outside<'a> {
+    stack: &'a Lease,
+    inner: i32,
+}
+
+impl<'a> Outside<'a> {
+    pub(crate) fn of(stack: &'a Lease) -> Self {
+        let log = stack.root().join("log/outside");
+        let command = ["unshare", "-n", "sleep", "1000"].map(str::to_owned);
+        let path = [("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
+        let inner = stack.sandbox().spawn(&log, &path, &command);
+        until("another namespace", || {
+            let both = format!("readlink /proc/1/ns/net /proc/{inner}/ns/net | sort -u | wc -l");
+            stack.inside(&["sh", "-c", &both]).stdout.trim() == "2"
+        });
+        let script = format!(
+            "ip link add up0 type veth peer name up1 netns {inner} &&
+             ip addr add 10.99.0.1/24 dev up0 && ip link set up0 up &&
+             nsenter -t {inner} -n ip addr add 10.99.0.2/24 dev up1 &&
+             nsenter -t {inner} -n ip link set up1 up"
+        );
+        stack.inside(&["sh", "-ec", &script]).ok();
+        Self { stack, inner }
+    }
+
+    pub(crate) fn on_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        on_network_of(self.stack, self.inner, work)
+    }
+
+    pub(crate) fn end(self) {
+        self.stack.sandbox().signal(self.inner, libc::SIGKILL);
+        self.stack.sandbox().wait(self.inner);
+        until("the pair is gone", || !self.stack.inside(&["ip", "link"]).stdout.contains("up0"));
+    }
+}
+
+/// Runs a closure on a thread in the network namespace of a process of the sandbox.
+pub(crate) fn on_network_of<T: Send>(
+    stack: &Stack,
+    pid: i32,
+    work: impl FnOnce() -> T + Send,
+) -> T {
+    let outside = stack.sandbox().outside(pid);
+    let namespace = std::fs::File::open(format!("/proc/{outside}/ns/net")).unwrap();
+    let enter = move || {
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(enter).join().unwrap())
 }
 
 #[test]
@@ -206,29 +259,8 @@ fn the_way_out_is_masqueraded() {
         // Without iptables, stock cannot masquerade.
         return;
     }
-    // Another machine: a network namespace at the other end of a veth pair.
-    let log = stack.root().join("log/outside");
-    let command = ["unshare", "-n", "sleep", "1000"].map(str::to_owned);
-    let path = [("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
-    let inner = stack.sandbox().spawn(&log, &path, &command);
-    until("another namespace", || {
-        let namespaces = format!("readlink /proc/1/ns/net /proc/{inner}/ns/net | sort -u | wc -l");
-        stack.inside(&["sh", "-c", &namespaces]).stdout.trim() == "2"
-    });
-    let script = format!(
-        "ip link add up0 type veth peer name up1 netns {inner} && ip addr add 10.99.0.1/24 dev up0 &&
-         ip link set up0 up && nsenter -t {inner} -n ip addr add 10.99.0.2/24 dev up1 &&
-         nsenter -t {inner} -n ip link set up1 up"
-    );
-    stack.inside(&["sh", "-ec", &script]).ok();
-    let outside = stack.sandbox().outside(inner);
-    let namespace = std::fs::File::open(format!("/proc/{outside}/ns/net")).unwrap();
-    let listener = std::thread::spawn(move || {
-        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        TcpListener::bind("10.99.0.2:7000").unwrap()
-    })
-    .join()
-    .unwrap();
+    let outside = Outside::of(&stack);
+    let listener = outside.on_network(|| TcpListener::bind("10.99.0.2:7000").unwrap());
     let server = std::thread::spawn(move || {
         let (mut socket, peer) = listener.accept().unwrap();
         socket.write_all(b"from outside\n").unwrap();
@@ -236,9 +268,7 @@ fn the_way_out_is_masqueraded() {
     });
     assert_eq!(output(&stack, &shell("nc 10.99.0.2 7000 </dev/null")), "from outside");
     assert_eq!(server.join().unwrap(), "10.99.0.1", "the host's address, not the container's");
-    stack.sandbox().signal(inner, libc::SIGKILL);
-    stack.sandbox().wait(inner);
-    until("the pair is gone", || !stack.inside(&["ip", "link"]).stdout.contains("up0"));
+    outside.end();
 }
 
 #[test]
@@ -266,4 +296,52 @@ fn none_and_host_and_a_neighbours_network() {
     };
     assert_eq!(refused.status, 404, "{}", refused.text());
     assert!(refused.message().contains("network nope not found"), "{}", refused.message());
+}
+
+#[test]
+fn a_neighbours_network_comes_with_its_names() {
+    let stack = lease();
+    let api = stack.api();
+    let first = with(
+        sleeper(),
+        json!({"Hostname": "first", "Domainname": "example.org",
+        "HostConfig": {"ExtraHosts": ["other:10.1.2.3"], "Dns": ["10.9.8.7"]}}),
+    );
+    let first = api.run("first", &first);
+    let mode = json!({"HostConfig": {"NetworkMode": "container:first"}});
+    let second = api.create("second", &with(sleeper(), mode.clone()));
+    // Until its start it goes by its own name.
+    assert_eq!(api.inspect("second")["Config"]["Hostname"], second[..12]);
+    api.post("/containers/second/start").expect(204);
+    let (one, two) = (api.inspect("first"), api.inspect("second"));
+    assert_eq!(two["HostConfig"]["NetworkMode"], format!("container:{first}"));
+    assert_eq!(two["Config"]["Hostname"], "first");
+    assert_eq!(two["Config"]["Domainname"], "example.org");
+    for path in ["HostnamePath", "HostsPath", "ResolvConfPath"] {
+        assert!(one[path].as_str().unwrap().contains(&first), "{}", one[path]);
+        assert_eq!(one[path], two[path], "{path}");
+    }
+    assert_eq!(two["NetworkSettings"]["Networks"], json!({}));
+    let names = "hostname; echo $HOSTNAME; cat /etc/hostname /etc/hosts /etc/resolv.conf";
+    let told = in_container(&stack, "second", names);
+    assert!(told.starts_with("first\nfirst\nfirst\n"), "{told}");
+    assert_eq!(told, in_container(&stack, "first", names));
+    // The files are one, the names of the machine are two.
+    in_container(&stack, "first", "echo 10.4.5.6 added >> /etc/hosts");
+    assert_eq!(in_container(&stack, "second", "grep added /etc/hosts"), "10.4.5.6 added");
+    let uts = "readlink /proc/self/ns/uts";
+    assert_ne!(in_container(&stack, "first", uts), in_container(&stack, "second", uts));
+    // It cannot be joined when it does not run, or by itself.
+    api.delete("/containers/second?force=1").expect(204);
+    api.post("/containers/first/kill").expect(204);
+    api.create("second", &with(sleeper(), mode));
+    let refused = api.post("/containers/second/start").expect(409);
+    assert_eq!(
+        refused.message(),
+        format!("cannot join network of a non running container: {first}")
+    );
+    let own = json!({"HostConfig": {"NetworkMode": "container:third"}});
+    api.create("third", &with(sleeper(), own));
+    let refused = api.post("/containers/third/start").expect(500);
+    assert_eq!(refused.message(), "cannot join own network");
 }

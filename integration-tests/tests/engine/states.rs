@@ -1,7 +1,7 @@
 //! States: start, stop, restart, kill, pause, wait.
 
 use integration_tests::pool::lease;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{PATIENT, ready, shell, sleeper, with};
 
@@ -132,4 +132,48 @@ fn wait_answers_at_its_condition() {
     let id = api.create("w1", &sleeper());
     let bad = api.post(&format!("/containers/{id}/wait?condition=never")).expect(400);
     assert_eq!(bad.message(), "invalid condition: \"never\"");
+}
+
+/// Gives back what the wait needs: name, published port and address of a container that ends at once.
+#[test]
+fn what_it_held_is_free_when_wait_answers() {
+    let stack = lease();
+    let api = stack.api();
+    let body = |command: Value, auto: bool| {
+        with(
+            json!({"Image": "busybox", "Cmd": command}),
+            json!({"ExposedPorts": {"80/tcp": {}}, "HostConfig": {"AutoRemove": auto,
+                "PortBindings": {"80/tcp": [{"HostPort": "8070"}]}}}),
+        )
+    };
+    let rows = [("removed", true), ("not-running", false), ("next-exit", false)];
+    for (condition, auto) in rows {
+        for turn in 0..5 {
+            let id = api.create("first", &body(json!(["true"]), auto));
+            let path = format!("/containers/{id}/wait?condition={condition}");
+            let mut open = (condition != "not-running")
+                .then(|| api.try_open(http::Method::POST, &path, None, &[]).unwrap());
+            api.post(&format!("/containers/{id}/start")).expect(204);
+            match &mut open {
+                Some(open) => drop(open.value().unwrap()),
+                None => assert_eq!(api.wait(&id), 0),
+            }
+            let bridge = api.get("/networks/bridge").expect(200).json();
+            assert_eq!(bridge["Containers"], json!({}), "{condition}, {turn}");
+            if !auto {
+                assert_eq!(api.inspect(&id)["State"]["Status"], "exited");
+                api.post(&format!("/containers/{id}/rename?name=ended")).expect(204);
+            }
+            let next = api.create("first", &body(json!(["sleep", "1000"]), false));
+            api.post("/containers/first/start").expect(204);
+            // A kill answers when it is over, too.
+            api.post("/containers/first/kill").expect(204);
+            let bridge = api.get("/networks/bridge").expect(200).json();
+            assert_eq!(bridge["Containers"], json!({}), "{condition}, {turn}");
+            api.delete(&format!("/containers/{next}")).expect(204);
+            if !auto {
+                api.delete("/containers/ended").expect(204);
+            }
+        }
+    }
 }

@@ -192,7 +192,14 @@ fn mounts_of_every_type() {
         told,
         [("/anonymous", "volume"), ("/bound", "bind"), ("/memory", "tmpfs"), ("/named", "volume")]
     );
+    assert_eq!(api.get("/volumes/named").expect(200).json()["Labels"], json!({"x": "y"}));
     api.delete("/containers/c1?force=1&v=1").expect(204);
+    // Those of a volume that is there stay as they are.
+    let other = json!([{"Type": "volume", "Source": "named", "Target": "/named",
+        "VolumeOptions": {"Labels": {"another": "one"}}}]);
+    api.create("c2", &with(sleeper(), json!({"HostConfig": {"Mounts": other}})));
+    assert_eq!(api.get("/volumes/named").expect(200).json()["Labels"], json!({"x": "y"}));
+    api.delete("/containers/c2").expect(204);
     api.delete("/volumes/named").expect(204);
 }
 

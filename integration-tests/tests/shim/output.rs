@@ -116,6 +116,43 @@ fn history_and_live_output_join_at_the_offset() {
 }
 
 #[test]
+fn an_exec_listens_before_its_start() {
+    let shim = Shim::start("sleep 60");
+    let mut link = shim.connect();
+    let _: api::CreateTaskResponse = link.call("Create", &shim.create_request()).unwrap();
+    let _: api::StartResponse = link.call("Start", &shim.start_request("")).unwrap();
+    let uri = format!(
+        "json-file://{}?discard=1&attach={}",
+        shim.path("e.log").display(),
+        shim.path("a.s").display()
+    );
+    for terminal in [false, true] {
+        let exec = api::ExecProcessRequest {
+            stdout: uri.clone(),
+            stderr: if terminal { String::new() } else { uri.clone() },
+            terminal,
+            ..shim.exec_request("e", &["sh", "-c", "echo at once"])
+        };
+        let _: () = link.call("Exec", &exec).unwrap();
+        // Whoever is there before the start misses nothing, however short the process lives.
+        let mut client = attach(&shim);
+        let _: api::StartResponse = link.call("Start", &shim.start_request("e")).unwrap();
+        let wanted = if terminal { "at once\r\n" } else { "at once\n" };
+        assert_eq!(text(&frames(&mut client), 1), wanted);
+        let ended: api::WaitResponse = link.call("Wait", &shim.wait_request("e")).unwrap();
+        assert_eq!(ended.exit_status, 0);
+        let _: api::DeleteResponse = link.call("Delete", &shim.delete_request("e")).unwrap();
+        assert!(!shim.path("a.s").exists());
+    }
+    // One that is never started leaves nothing either.
+    let exec = api::ExecProcessRequest { stdout: uri, ..shim.exec_request("e", &["true"]) };
+    let _: () = link.call("Exec", &exec).unwrap();
+    assert!(shim.path("a.s").exists());
+    let _: api::DeleteResponse = link.call("Delete", &shim.delete_request("e")).unwrap();
+    assert!(!shim.path("a.s").exists());
+}
+
+#[test]
 fn a_client_that_does_not_read_holds_the_container_but_not_the_shim() {
     let shim = Shim::start("seq 1 1000000");
     let mut link = shim.connect();

@@ -1,17 +1,49 @@
 //! The live socket beside a log: every client gets all output from the moment it connects.
 
+use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use container_log::Stream;
 use container_log::attach::{HEADER_LEN, Header};
 
+use crate::error::{TaskError, path_error};
+
+/// Listens; its path is removed with it.
+pub(crate) struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    pub(crate) fn bind(path: &Path) -> Result<Self, TaskError> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(path_error("remove", path)(error));
+            }
+            _ => {}
+        }
+        let socket = UnixListener::bind(path).map_err(path_error("bind", path))?;
+        let listener = Self { socket, path: path.to_owned() };
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            .and_then(|()| listener.socket.set_nonblocking(true))
+            .map_err(path_error("listen on", path))?;
+        Ok(listener)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        fs::remove_file(&self.path).ok();
+    }
+}
+
 /// The listener and whoever is attached.
 pub(crate) struct Attach {
-    listener: UnixListener,
-    path: Option<PathBuf>,
+    listener: Listener,
     pub(crate) clients: Vec<Option<Client>>,
 }
 
@@ -32,13 +64,13 @@ pub(crate) enum Alive {
 }
 
 impl Attach {
-    pub(crate) fn new(listener: UnixListener, path: Option<PathBuf>) -> Self {
-        Self { listener, path, clients: Vec::new() }
+    pub(crate) fn new(listener: Listener) -> Self {
+        Self { listener, clients: Vec::new() }
     }
 
     /// Takes the next connection: its place, or `None` when nobody waits. Other users' are closed.
     pub(crate) fn accept(&mut self, closing: bool) -> io::Result<Option<usize>> {
-        let socket = match self.listener.accept() {
+        let socket = match self.listener.socket.accept() {
             Ok((socket, _)) => socket,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
@@ -98,15 +130,7 @@ impl Attach {
 
 impl AsFd for Attach {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
-    }
-}
-
-impl Drop for Attach {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            std::fs::remove_file(path).ok();
-        }
+        self.listener.socket.as_fd()
     }
 }
 

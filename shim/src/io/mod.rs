@@ -4,7 +4,7 @@
 //! of its own, so that a slow disk or reader never holds the control thread. The two talk through
 //! [`link::Link`]: commands one way, notices the other.
 
-mod attach;
+pub(crate) mod attach;
 pub(crate) mod console;
 mod flow;
 pub(crate) mod link;

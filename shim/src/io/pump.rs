@@ -125,7 +125,7 @@ impl Pump {
     fn add(&mut self, key: Key, io: ProcessIo) {
         let mut process = Process::default();
         if let Some(log) = io.log {
-            let attach = log.attach.map(|listener| Attach::new(listener, log.attach_path));
+            let attach = log.attach.map(Attach::new);
             process.log = Some(Log::new(log.writer, attach));
         }
         for output in io.outputs {
@@ -338,7 +338,8 @@ impl Pump {
 
     fn close_finished(&mut self) {
         let now = Instant::now();
-        let (notices, epoll) = (&self.notices, &self.epoll);
+        let epoll = &self.epoll;
+        let mut closed = Vec::new();
         self.processes.retain(|key, process| {
             let Some(deadline) = process.closing else { return true };
             let undelivered = process
@@ -358,9 +359,13 @@ impl Pump {
                     epoll.delete(fd).ok();
                 }
             }
-            notices.push(Notice::Closed(*key));
+            closed.push(*key);
             false
         });
+        // Told when the socket's path is gone, too.
+        for key in closed {
+            self.notices.push(Notice::Closed(key));
+        }
     }
 
     /// Once a process: a full disk would otherwise fill containerd's log too.

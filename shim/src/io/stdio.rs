@@ -1,16 +1,14 @@
 //! Opens a process's streams as the URIs of its request name them.
 
 use std::fs::{File, OpenOptions};
-use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::process::{Command, Stdio};
 
 use container_log::uri::LogUri;
 use container_log::{Stream, Writer};
 
+use super::attach::Listener;
 use super::logger;
 use crate::error::{TaskError, call_error, path_error};
 use crate::sys;
@@ -82,8 +80,7 @@ pub(crate) enum SinkIo {
 /// The log we write ourselves, and the live socket beside it.
 pub(crate) struct LogIo {
     pub(crate) writer: Option<Writer>,
-    pub(crate) attach: Option<UnixListener>,
-    pub(crate) attach_path: Option<std::path::PathBuf>,
+    pub(crate) attach: Option<Listener>,
 }
 
 /// The process's own ends; what is missing becomes /dev/null.
@@ -112,10 +109,12 @@ pub(crate) struct Owner<'a> {
     pub(crate) gid: u32,
 }
 
-/// Opens everything. With a terminal the ends stay open-ended until [`ProcessIo::set_master`].
+/// Opens everything, but what [`listen_early`] has opened. With a terminal the ends stay open-ended until
+/// [`ProcessIo::set_master`].
 pub(crate) fn open(
     spec: &StdioSpec,
     owner: &Owner<'_>,
+    live: Option<Listener>,
 ) -> Result<(ChildStdio, ProcessIo), TaskError> {
     let mut child = ChildStdio::default();
     let mut io = ProcessIo::default();
@@ -147,7 +146,7 @@ pub(crate) fn open(
         return Ok((child, io));
     }
     if scheme == container_log::uri::SCHEME {
-        io.log = Some(open_log(&spec.stdout)?);
+        io.log = Some(open_log(&spec.stdout, live)?);
     }
     for (stream, uri) in [(Stream::Stdout, &spec.stdout), (Stream::Stderr, &spec.stderr)] {
         // Compat: a terminal has one output; stderr's path is ignored.
@@ -212,30 +211,31 @@ fn open_sink(uri: &str) -> Result<SinkIo, TaskError> {
     }
 }
 
-fn open_log(text: &str) -> Result<LogIo, TaskError> {
-    let uri = LogUri::parse(text).map_err(|error| TaskError::Invalid(error.to_string()))?;
+/// Listens beside the log before the process is started, where the log is ours.
+pub(crate) fn listen_early(spec: &StdioSpec) -> Result<Option<Listener>, TaskError> {
+    if !spec.stdout.starts_with(&format!("{}://", container_log::uri::SCHEME)) {
+        return Ok(None);
+    }
+    parse(&spec.stdout)?.attach.as_deref().map(Listener::bind).transpose()
+}
+
+fn parse(text: &str) -> Result<LogUri, TaskError> {
+    LogUri::parse(text).map_err(|error| TaskError::Invalid(error.to_string()))
+}
+
+fn open_log(text: &str, live: Option<Listener>) -> Result<LogIo, TaskError> {
+    let uri = parse(text)?;
     let writer = if uri.discard {
         None
     } else {
         let opened = Writer::open(&uri.path, uri.rotation, &uri.attrs);
         Some(opened.map_err(|error| TaskError::Runtime(error.to_string()))?)
     };
-    let attach = uri.attach.as_deref().map(listen).transpose()?;
-    Ok(LogIo { writer, attach, attach_path: uri.attach })
-}
-
-fn listen(path: &Path) -> Result<UnixListener, TaskError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(path_error("remove", path)(error));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(path_error("bind", path))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .and_then(|()| listener.set_nonblocking(true))
-        .map_err(path_error("listen on", path))?;
-    Ok(listener)
+    let attach = match live {
+        Some(live) => Some(live),
+        None => uri.attach.as_deref().map(Listener::bind).transpose()?,
+    };
+    Ok(LogIo { writer, attach })
 }
 
 fn append(path: &str) -> Result<File, TaskError> {

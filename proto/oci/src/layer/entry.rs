@@ -400,10 +400,12 @@ impl Meta {
         if kind == EntryType::Regular && name.ends_with(b"/") {
             kind = EntryType::Directory;
         }
-        let mode = header.mode().map_err(LayerError::Read)? & 0o7777;
-        let mut uid = header.uid().map_err(LayerError::Read)?;
-        let mut gid = header.gid().map_err(LayerError::Read)?;
-        let seconds = header.mtime().map_err(LayerError::Read)?;
+        let old = header.as_old();
+        let mode = if is_blank(&old.mode) { 0 } else { header.mode().map_err(LayerError::Read)? };
+        let mode = mode & 0o7777;
+        let mut uid = number(&old.uid, || header.uid())?;
+        let mut gid = number(&old.gid, || header.gid())?;
+        let seconds = number(&old.mtime, || header.mtime())?;
         let device = if matches!(kind, EntryType::Char | EntryType::Block) {
             let major = header.device_major().map_err(LayerError::Read)?.unwrap_or(0);
             let minor = header.device_minor().map_err(LayerError::Read)?.unwrap_or(0);
@@ -482,6 +484,15 @@ impl Meta {
     fn group(&self) -> Gid {
         Gid::from_raw(self.gid)
     }
+}
+
+/// Compat: a field that says nothing means zero, as Go reads it.
+fn number(field: &[u8], read: impl FnOnce() -> std::io::Result<u64>) -> Result<u64, LayerError> {
+    if is_blank(field) { Ok(0) } else { read().map_err(LayerError::Read) }
+}
+
+fn is_blank(field: &[u8]) -> bool {
+    field.iter().all(|byte| matches!(byte, 0 | b' '))
 }
 
 /// Attributes by which overlay speaks to itself; from an image they would redirect lookups.

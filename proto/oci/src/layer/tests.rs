@@ -355,6 +355,30 @@ fn sparse_members_are_written_at_their_places_or_refused() {
 }
 
 #[test]
+fn empty_numbers_are_zero() {
+    let named = Layer::new().file("f", b"x").end();
+    for blank in [0, b' '] {
+        let mut layer = named.clone();
+        let mut header = tar::Header::from_byte_slice(&layer[..512]).clone();
+        let old = header.as_old_mut();
+        for field in [&mut old.uid[..], &mut old.gid[..], &mut old.mtime[..]] {
+            field.fill(blank);
+        }
+        header.set_cksum();
+        layer[..512].copy_from_slice(header.as_bytes());
+        let (dir, applied) = extract(&layer);
+        if is_root() {
+            applied.unwrap();
+            let meta = std::fs::metadata(dir.path().join("f")).unwrap();
+            assert_eq!((meta.uid(), meta.gid(), meta.mtime()), (0, 0, 0));
+        } else {
+            // Only root may give a file to root; what it was read as is told by the attempt.
+            assert!(!matches!(applied, Err(LayerError::Read(_))));
+        }
+    }
+}
+
+#[test]
 fn broken_archives_are_errors() {
     let good = Layer::new().file("f", &[7; 5000]).end();
     assert!(extract(&good[..2000]).1.is_err());
