@@ -24,6 +24,8 @@ pub(crate) enum Need {
     File(&'static str),
     /// Root that lacks no capability: stock gives all that it knows of or fails.
     AllCapabilities,
+    /// A kernel that knows no profiles.
+    NoAppArmor,
 }
 
 impl Case {
@@ -34,6 +36,11 @@ impl Case {
 
     fn needs(mut self, file: &'static str) -> Self {
         self.needs = Some(Need::File(file));
+        self
+    }
+
+    fn without_apparmor(mut self) -> Self {
+        self.needs = Some(Need::NoAppArmor);
         self
     }
 
@@ -158,6 +165,7 @@ fn rights() -> Vec<Case> {
         security("no seccomp", json!(["seccomp=unconfined"])),
         security("own seccomp", json!([format!("seccomp={profile}")])),
         security("no apparmor", json!(["apparmor=unconfined"])),
+        security("apparmor profile", json!(["apparmor=nobody-has-it"])).without_apparmor(),
         security("no label", json!(["label=disable"])),
         // What the CLI makes of systempaths=unconfined.
         host("open system paths", json!({"MaskedPaths": [], "ReadonlyPaths": []})),
@@ -365,7 +373,7 @@ fn network() -> Vec<Case> {
         case(
             "published ports of both kinds",
             json!({"ExposedPorts": {"80/tcp": {}, "53/udp": {}}, "HostConfig": {"PortBindings": {
-                "80/tcp": [{"HostPort": "8081"}, {"HostPort": "8082"}], "53/udp": [{"HostIp": "0.0.0.0", "HostPort": "5353"}]}}}),
+                "80/tcp": [{"HostPort": "8081"}], "53/udp": [{"HostIp": "0.0.0.0", "HostPort": "5353"}]}}}),
         ),
         case("exposed ports", json!({"ExposedPorts": {"80/tcp": {}, "90/udp": {}}})),
         case(

@@ -24,9 +24,16 @@ enum Shows {
 use Shows::{Everywhere, In, OnSome};
 
 const STORE: &str = "images and layers are containerd's, as in 28.5 with that store";
-const MASKED: &str = "current releases hide more";
-const FIELDS: &str = "as current releases write it";
-const TREES: &str = "read-only is recursive, as in current releases";
+const MASKED: &str = "28.5 hides more";
+const FIELDS: &str = "as 28.5 writes it";
+const IPV6: &str = "links may have IPv6 but for eth0, as with 28.5";
+const NOT_YET: &str = "no IPv6 addresses on the host's side yet";
+const TREES: &str = "read-only all the way down, as since 25";
+const SHARED: &str = "the root is what the request makes it, as with current runc";
+const CAPABILITIES: &str = "28.5 knows three more: PERFMON, BPF, CHECKPOINT_RESTORE";
+const SANDBOX: &str = "networks that need none show no sandbox and no endpoint";
+const BRIDGE: &str = "the bridge's hardware address follows from its address, and it has a queue";
+const TCP: &str = "runc passes over it since 1.1; runc-rs does what it is asked";
 const DATA: &str =
     "the data root's propagation is left as it is; stock makes it a shared mount of its own";
 
@@ -42,10 +49,22 @@ const KNOWN: &[Known] = &[
     Known { field: "inspect.HostConfig.KernelMemory*", ours: "-", shows: Everywhere, why: FIELDS },
     Known { field: "inspect.HostConfig.NetworkMode", ours: "bridge", shows: Everywhere, why: FIELDS },
     Known { field: "inspect.HostConfig.RestartPolicy.Name", ours: "no", shows: Everywhere, why: FIELDS },
-    Known { field: "inspect.NetworkSettings.Networks.bridge.DNSNames", ours: "*", shows: Everywhere, why: FIELDS },
+    Known { field: "inspect.NetworkSettings.Networks.*.DNSNames", ours: "*", shows: Everywhere, why: FIELDS },
+    Known { field: "sysctl net/ipv6/conf/all/disable_ipv6", ours: "0", shows: OnSome, why: IPV6 },
+    Known { field: "sysctl net/ipv6/conf/default/disable_ipv6", ours: "0", shows: OnSome, why: IPV6 },
+    Known { field: "sysctl net/ipv6/conf/lo/disable_ipv6", ours: "0", shows: OnSome, why: IPV6 },
+    Known { field: "address lo", ours: "inet 127.*\\ninet6 ::1/128 scope host", shows: OnSome, why: IPV6 },
+    Known { field: "inspect.NetworkSettings.Ports.*.1.*", ours: "-", shows: OnSome, why: NOT_YET },
     Known { field: "mount / propagation", ours: "", shows: Everywhere, why: DATA },
-    Known { field: "mount /bound/below options", ours: "ro,*", shows: In(&["bind with a mount below read-only", "bind slave read-only"]), why: TREES },
     Known { field: "mount * propagation", ours: "", shows: In(&["named volume", "volume", "anonymous volume", "mount of a volume", "mount of an anonymous volume"]), why: DATA },
+    Known { field: "mount / propagation", ours: "shared", shows: In(&["bind rshared"]), why: SHARED },
+    Known { field: "mount /bound/below options", ours: "ro,*", shows: In(&["bind with a mount below read-only", "bind slave read-only"]), why: TREES },
+    Known { field: "status Cap*", ours: "000001ff*", shows: In(&["privileged", "all capabilities", "all but some"]), why: CAPABILITIES },
+    Known { field: "inspect.NetworkSettings.Sandbox*", ours: "", shows: In(&["host's network", "no network", "dns all of it on the host's network", "further hosts on"]), why: SANDBOX },
+    Known { field: "inspect.NetworkSettings.Networks.*ID", ours: "", shows: In(&["host's network", "no network", "dns all of it on the host's network", "further hosts on"]), why: SANDBOX },
+    Known { field: "link BRIDGE", ours: "*", shows: In(&["host's network", "dns all of it on the host's network", "further hosts on the host's network"]), why: BRIDGE },
+    Known { field: "address BRIDGE", ours: "*", shows: OnSome, why: BRIDGE },
+    Known { field: "cgroup memory memory.kmem.tcp.limit_in_bytes", ours: "16777216", shows: In(&["memory of tcp"]), why: TCP },
 ];
 
 impl Known {

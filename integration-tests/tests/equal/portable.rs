@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use integration_tests::sandbox::Sandbox;
 
@@ -97,6 +97,7 @@ impl Host {
                 let (controller, name) = file.split_once('/').expect("CONTROLLER/FILE");
                 self.cgroups.join(controller).join("docker").join(name).exists()
             }
+            Need::NoAppArmor => !Path::new("/sys/module/apparmor").exists(),
             Need::AllCapabilities => self.capabilities & CAPABILITIES == CAPABILITIES,
         })
     }

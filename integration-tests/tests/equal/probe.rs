@@ -183,7 +183,8 @@ fn layers(kind: &str, details: &str) -> String {
         Some((name @ ("upperdir" | "workdir"), _)) => format!("{name}=*"),
         _ => word.to_owned(),
     });
-    words.collect::<Vec<_>>().join(",")
+    // The kernel shows that only of the first mount of an upper directory.
+    words.filter(|word| word != "uuid=on").collect::<Vec<_>>().join(",")
 }
 
 /// Kind, numbers, mode and owner of a file, and where a link leads.
@@ -205,24 +206,26 @@ pub(crate) fn node(facts: &mut Facts, section: &str, line: &str) {
     );
 }
 
-/// `2: eth0@if5: <FLAGS> mtu 1500 … \    link/ether 02:42:…`, without the numbers of links.
+/// `2: eth0@if5: <FLAGS> mtu 1500 …\    link/ether 02:42:…`, without the numbers of links.
 fn link(facts: &mut Facts, line: &str) {
     let Some((_, rest)) = line.split_once(": ") else { return };
     let (name, rest) = rest.split_once(": ").unwrap_or((rest, ""));
     let name = name.split('@').next().unwrap_or(name);
-    let rest: Vec<&str> = rest.split_whitespace().filter(|word| *word != "\\").collect();
-    facts.set(format!("link {name}"), rest.join(" "));
+    let words = rest.replace('\\', " ");
+    let words: Vec<&str> = words.split_whitespace().collect();
+    facts.set(format!("link {name}"), words.join(" "));
 }
 
 fn address(facts: &mut Facts, line: &str) {
     let Some((_, rest)) = line.split_once(": ") else { return };
-    let words: Vec<&str> = rest.split_whitespace().collect();
+    let words = rest.replace('\\', " ");
+    let words: Vec<&str> = words.split_whitespace().collect();
     let Some((name, rest)) = words.split_first() else { return };
     // Lifetimes and the state of duplicate detection change by the second.
     let rest: Vec<&str> = rest
         .iter()
         .take_while(|word| !word.starts_with("valid_lft"))
-        .filter(|word| !matches!(**word, "\\" | "tentative"))
+        .filter(|word| **word != "tentative")
         .copied()
         .collect();
     facts.add(format!("address {name}"), &rest.join(" "));

@@ -118,6 +118,11 @@ impl World {
         let bridge = bridge.as_str().expect("a bridge").to_owned();
         let mut facts = probe::parse(&text.replace(&bridge, "BRIDGE"));
         facts.set("stderr", wrong);
+        // In the order of a Go map.
+        let mut shown = shown;
+        if let Some(mounts) = shown["Mounts"].as_array_mut() {
+            mounts.sort_by_key(|mount| mount["Destination"].to_string());
+        }
         facts.flatten("inspect", &shown);
         facts.extend(host::look(&self.stack, &shown, first));
         facts
