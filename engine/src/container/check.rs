@@ -207,11 +207,12 @@ fn resources(all: &mut Resources, warnings: &mut Vec<String>, machine: &Machine)
         warnings.push("Kernel memory limits are deprecated. Limit discarded.".to_owned());
     }
     all.kernel_memory_tcp = all.kernel_memory_tcp.filter(|&limit| limit != 0);
-    if machine.cgroup2 && all.oom_kill_disable == Some(true) {
-        warnings.push(
-            "Your kernel does not support OomKillDisable. OomKillDisable discarded.".to_owned(),
-        );
-        all.oom_kill_disable = Some(false);
+    if machine.cgroup2 {
+        if all.oom_kill_disable.take() == Some(true) {
+            warnings.push(
+                "Your kernel does not support OomKillDisable. OomKillDisable discarded.".to_owned(),
+            );
+        }
     } else if all.oom_kill_disable == Some(true) && all.memory == 0 {
         warnings.push(
             "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.".to_owned(),

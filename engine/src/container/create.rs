@@ -357,6 +357,11 @@ fn defaults(app: &App, host: &mut HostConfig) {
     if resources.pids_limit.is_some_and(|limit| limit <= 0) {
         resources.pids_limit = None;
     }
+    // Compat: shown as given, where the kernel can.
+    if !cgroup2 {
+        resources.oom_kill_disable.get_or_insert(false);
+    }
+    host.console_size.get_or_insert([0, 0]);
 }
 
 /// The containers whose namespaces are joined, by their ids.

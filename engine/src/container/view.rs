@@ -32,13 +32,18 @@ pub(crate) fn inspect(app: &App, container: &Container) -> ContainerInspect {
         let target = format!("/etc/{name}");
         match record.mounts.iter().find(|mount| mount.destination == target) {
             _ if !started => String::new(),
+            _ if name != "hostname" && record.config.network_disabled == Some(true) => {
+                String::new()
+            }
             Some(mount) => mount.source.clone(),
             None => dir.join(name).to_string_lossy().into_owned(),
         }
     };
-    let apparmor = record.host_config.security_opt.iter().flatten().find_map(|option| {
+    let mut options = record.host_config.security_opt.iter().flatten();
+    let apparmor = options.find_map(|option| {
         option.strip_prefix("apparmor").and_then(|rest| rest.strip_prefix(['=', ':']))
     });
+    let apparmor = apparmor.filter(|_| super::spec::has_apparmor());
     let has_log = record.host_config.log_config.kind == "json-file" && started;
     let execs = app.execs.of_container(&record.id);
     ContainerInspect {

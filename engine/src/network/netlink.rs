@@ -220,6 +220,9 @@ async fn plug_in(
     host.set_bridge_port(outer, BridgePortConfig::new().hairpin(true))
         .await
         .map_err(netlink("set hairpin on", outer))?;
+    // Compat: neither end queues, as libnetwork's.
+    host.set_link_txqlen(outer, 0).await.map_err(netlink("set the queue of", outer))?;
+    inside.set_link_txqlen(inner, 0).await.map_err(netlink("set the queue of", inner))?;
     host.set_link_up(outer).await.map_err(netlink("raise", outer))?;
     // A network without IPv6 shows none, as dockerd's. Missing where the kernel has none at all.
     let no_ipv6 = format!("/proc/sys/net/ipv6/conf/{inner}/disable_ipv6");

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use crate::bundle::{Bundle, stderr};
+use crate::bundle::{Bundle, ours_only, stderr};
 
 #[test]
 fn user_groups_umask_and_home_are_as_configured() {
@@ -38,6 +38,16 @@ fn capabilities_limits_and_no_new_privs_are_as_configured() {
         assert!(output.contains(&line), "{line} in {output}");
     }
     assert!(output.ends_with("256\n512\n77\n"), "{output}");
+}
+
+#[test]
+fn no_signal_is_blocked_or_ignored() {
+    if !ours_only() {
+        return; // what the C library of who spawns it has left ignored, stock hands on
+    }
+    let mut bundle = Bundle::new("");
+    bundle.process()["args"] = json!(["grep", "Sig[BI]", "/proc/self/status"]);
+    assert_eq!(bundle.output(), "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
 }
 
 #[test]

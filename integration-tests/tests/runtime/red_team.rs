@@ -98,7 +98,7 @@ fn a_working_directory_behind_a_descriptor_is_refused() {
     }
 }
 
-/// CVE-2025-31133: the container's own null device is never what masks.
+/// CVE-2025-31133: only the null device masks, whatever bears its name.
 #[test]
 fn a_false_null_device_does_not_mask() {
     let mut bundle = Bundle::new("cat /secret");

@@ -194,6 +194,7 @@ fn mount_cgroup(
             }
         }
         CgroupMount::V1 { binds, links, fresh, unified } => {
+            let mode = rustix::fs::fstat(&target)?.st_mode & 0o7777;
             mount::mount_on(
                 "tmpfs",
                 target.as_fd(),
@@ -229,7 +230,9 @@ fn mount_cgroup(
                     Err(error) => return Err(error.into()),
                 }
             }
-            // Compat: runc leaves the tmpfs itself writable; the hierarchies are not.
+            // Compat: runc leaves the tmpfs itself writable, the hierarchies are not; its mode is that
+            // of the directory it covers.
+            rustix::fs::chmod(mount::fd_path(dir.as_fd()), Mode::from_raw_mode(mode))?;
             Ok(())
         }
     }

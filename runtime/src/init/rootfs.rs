@@ -141,15 +141,7 @@ pub(super) fn mask(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
     if plan.masked_paths.is_empty() || !plan.creates(libc::CLONE_NEWNS) {
         return Ok(());
     }
-    let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .step(Step::MaskedPath, "/dev/null")?;
-    if !is_char_device(null.as_fd(), 1, 3).step(Step::MaskedPath, "/dev/null")? {
-        return Err(Failure {
-            step: Step::MaskedPath,
-            errno: libc::ENODEV,
-            detail: "/dev/null".into(),
-        });
-    }
+    let null = null_device(root)?;
     let mut empty: Option<OwnedFd> = None;
     for path in &plan.masked_paths {
         let target = match root.resolve(path) {
@@ -166,6 +158,22 @@ pub(super) fn mask(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
         done.step(Step::MaskedPath, path)?;
     }
     Ok(())
+}
+
+/// The container's own, so that nothing of the host's /dev shows; the host's where it has none.
+fn null_device(root: &RootFd) -> Result<OwnedFd, Failure> {
+    // What counts is the opened node, whatever the name leads to a moment later.
+    if let Ok(own) = root.resolve("/dev/null")
+        && is_char_device(own.as_fd(), 1, 3).unwrap_or(false)
+    {
+        return Ok(own);
+    }
+    let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .step(Step::MaskedPath, "/dev/null")?;
+    if is_char_device(null.as_fd(), 1, 3).step(Step::MaskedPath, "/dev/null")? {
+        return Ok(null);
+    }
+    Err(Failure { step: Step::MaskedPath, errno: libc::ENODEV, detail: "/dev/null".into() })
 }
 
 /// One tmpfs serves all directories.

@@ -141,11 +141,17 @@ fn empty_set() -> libc::sigset_t {
 }
 
 /// Signal mask and dispositions as a fresh program expects them. Rust ignores SIGPIPE, and an
-/// ignored signal stays ignored over exec.
+/// ignored signal stays ignored over exec. Asked of the kernel itself: C libraries keep some signals
+/// from `sigaction`, and leave just those ignored in what they spawn.
 pub(crate) fn reset_signals() -> io::Result<()> {
+    // The kernel's `struct sigaction`, of handler, flags, restorer and mask; SIG_DFL is zero.
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is always valid; kernels refuse SIGKILL and SIGSTOP, which is fine.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the kernel reads no more than the four words and is not asked for the old action;
+        // it refuses SIGKILL and SIGSTOP, which is fine.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null::<u64>(), 8);
+        }
     }
     let set = empty_set();
     // SAFETY: `set` is initialised; the old mask is not asked for.

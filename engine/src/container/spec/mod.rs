@@ -136,7 +136,8 @@ pub(crate) fn build(
     }
     // Always: the shim's own would be inherited.
     process["oomScoreAdj"] = json!(host.oom_score_adj);
-    if let Some(profile) = &security.apparmor {
+    // Compat: without AppArmor a profile is passed over.
+    if let Some(profile) = security.apparmor.as_ref().filter(|_| has_apparmor()) {
         process["apparmorProfile"] = json!(profile);
     }
     if record.config.tty
@@ -323,6 +324,12 @@ fn security(host: &HostConfig, config: &Config) -> Result<Security, ContainerErr
         }
     }
     Ok(security)
+}
+
+/// Whether the kernel confines by AppArmor.
+pub(crate) fn has_apparmor() -> bool {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    enabled.is_ok_and(|text| text.starts_with('Y'))
 }
 
 fn selinux() -> bool {

@@ -59,7 +59,9 @@ pub(super) fn all(record: &Record, facts: &Facts<'_>, writable_cgroups: bool) ->
         ("hostname", "/etc/hostname"),
         ("hosts", "/etc/hosts"),
     ] {
-        if facts.mounts.iter().any(|(own, _)| own.destination == target) {
+        // Compat: without a network nothing tells of one.
+        let disabled = record.config.network_disabled == Some(true) && name != "hostname";
+        if disabled || facts.mounts.iter().any(|(own, _)| own.destination == target) {
             continue;
         }
         let source = facts.files.join(name);
