@@ -27,9 +27,10 @@ pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError>
 
 async fn start(app: &Arc<App>, mut call: Call) -> Result<Reply, ApiError> {
     let exec = app.execs.get(&call.segments[1])?;
-    let has_body = call.headers().get(http::header::CONTENT_LENGTH).is_some();
+    // A body in chunks may be the input.
+    let chunked = call.headers().contains_key(http::header::TRANSFER_ENCODING);
     let request: ExecStartRequest =
-        if has_body { call.json().await? } else { ExecStartRequest::default() };
+        if chunked { ExecStartRequest::default() } else { call.json().await? };
     let container = app.containers.get(&exec.container_id)?;
     let keys = attach::detach_keys(&exec.request.detach_keys)?;
     exec.claim(&container)?;

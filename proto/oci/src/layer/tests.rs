@@ -355,6 +355,26 @@ fn sparse_members_are_written_at_their_places_or_refused() {
 }
 
 #[test]
+fn numbers_that_nobody_filled_in_are_noughts() {
+    let mut layer = Layer::new().dir("d/").file("d/f", b"x").0;
+    for header in [0, 512] {
+        for blank in [108..116, 116..124, 136..148, 329..345] {
+            layer[header..][blank].fill(if header == 0 { 0 } else { b' ' });
+        }
+        let mut sum = 8 * u32::from(b' ');
+        let block = &layer[header..header + 512];
+        sum += block[..148].iter().chain(&block[156..]).map(|&byte| u32::from(byte)).sum::<u32>();
+        layer[header + 148..header + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    let (dir, outcome) = extract(&layer);
+    if is_root() {
+        outcome.unwrap();
+        let told = std::fs::metadata(dir.path().join("d/f")).unwrap();
+        assert_eq!((told.uid(), told.gid(), told.mtime()), (0, 0, 0));
+    }
+}
+
+#[test]
 fn broken_archives_are_errors() {
     let good = Layer::new().file("f", &[7; 5000]).end();
     assert!(extract(&good[..2000]).1.is_err());
