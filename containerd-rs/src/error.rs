@@ -98,6 +98,7 @@ impl StoreError {
             Self::Precondition { .. } | Self::NamespaceRequired => Kind::FailedPrecondition,
             Self::Unavailable { .. } | Self::Closed => Kind::Unavailable,
             Self::Unimplemented { .. } => Kind::Unimplemented,
+            Self::Layer { source, .. } if source.is_malformed() => Kind::InvalidArgument,
             Self::Layer { .. } => Kind::Unknown,
             Self::Io { .. } | Self::Database { .. } | Self::Record { .. } => Kind::Internal,
         }

@@ -56,6 +56,38 @@ impl Inventory {
         Self(all)
     }
 
+    /// As [`Self::take`], with every path below the data root and the size of what is no database.
+    #[must_use]
+    pub fn whole(stack: &Stack) -> Self {
+        let Self(mut all) = Self::take(stack);
+        let mut data = Vec::new();
+        walk_data(&stack.data_root(), &mut data);
+        all.insert("data", count(data));
+        Self(all)
+    }
+
+    /// Compares a [`Self::whole`] with how it is now: nothing may be more and nothing less, but
+    /// that daemons may close what they held open. Gives the engine time to clear up.
+    ///
+    /// # Errors
+    /// With one line a thing that differs.
+    pub fn same(&self, stack: &Stack) -> Result<(), String> {
+        let end = Instant::now() + GRACE;
+        loop {
+            let now = Self::whole(stack);
+            let mut differs = now.beyond(self);
+            let gone = self.beyond(&now).into_iter().filter(|line| !line.starts_with("descriptor"));
+            differs.extend(gone.map(|line| format!("gone: {line} (read backwards)")));
+            if differs.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                return Err(differs.join("\n"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Compares with how it is now; what is more now has been left behind. Gives the engine time to
     /// clear up.
     ///
@@ -79,7 +111,7 @@ impl Inventory {
         let mut left = Vec::new();
         for (kind, things) in &self.0 {
             for (thing, now) in things {
-                let had = before.0[kind].get(thing).copied().unwrap_or(0);
+                let had = before.0.get(kind).and_then(|had| had.get(thing)).copied().unwrap_or(0);
                 if *now > had {
                     left.push(format!("{kind} {thing}: {had} before, {now} now"));
                 }
@@ -137,6 +169,23 @@ fn walk_files(at: &Path, shown: &Path, into: &mut Vec<String>) {
         into.push(shown.display().to_string());
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && shown.components().count() < 6 {
             walk_files(&entry.path(), &shown, into);
+        }
+    }
+}
+
+/// Every path with its size. Databases grow and shrink by their own rules.
+fn walk_data(at: &Path, into: &mut Vec<String>) {
+    for entry in fs::read_dir(at).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(data) = fs::symlink_metadata(&path) else { continue };
+        let shown = path.display();
+        if data.is_dir() {
+            into.push(format!("{shown}/"));
+            walk_data(&path, into);
+        } else if path.extension().is_some_and(|end| end == "db" || end == "redb") {
+            into.push(shown.to_string());
+        } else {
+            into.push(format!("{shown} of {} bytes", data.len()));
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) enum TransferError {
     Manifest { digest: Digest, source: ManifestError },
     #[error("no match for platform in manifest {0}: not found")]
     Platform(Digest),
-    #[error("failed to extract layer {diff_id}: {source}")]
+    #[error("failed to extract layer {diff_id}: {}", reason(source))]
     Extract { diff_id: Digest, source: StoreError },
     // Compat: containerd's sentence, continued.
     #[error("wrong diff id calculated on extraction \"{got}\": {want} expected of layer {layer}")]
@@ -70,6 +70,14 @@ impl TransferError {
             Self::Write(_) => Kind::Unknown,
             Self::Abandoned => Kind::Canceled,
         }
+    }
+}
+
+/// Without the sentence that a layer's own error begins with, too.
+fn reason(error: &StoreError) -> &dyn std::fmt::Display {
+    match error {
+        StoreError::Layer { source, .. } => source,
+        other => other,
     }
 }
 

@@ -16,7 +16,9 @@ use super::error::ApiError;
 pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) version: ApiVersion,
-    /// The decoded path, without the version and without empty segments.
+    /// The version as the client wrote it.
+    pub(crate) asked: String,
+    /// The decoded path, without the version.
     pub(crate) segments: Vec<String>,
     pub(crate) query: Query,
     /// The undivided request, for bodies and upgrades.
@@ -29,21 +31,24 @@ pub(crate) struct BodyRead;
 
 impl Call {
     pub(crate) fn new(request: Request<Incoming>) -> Result<Self, ApiError> {
-        let mut segments: Vec<String> = request
-            .uri()
-            .path()
-            .split('/')
-            .filter(|segment| !segment.is_empty())
-            .map(decode)
-            .collect();
-        let mut version = ApiVersion::MAX;
+        let path = request.uri().path();
+        let rooted = path.starts_with('/') || request.method() == Method::CONNECT;
+        if !rooted || !escapes_are_whole(path) {
+            // Compat: of the path alone; in a query what is broken stays as it is.
+            return Err(ApiError::invalid("400 Bad Request"));
+        }
+        // A slash at the end is one more, empty name.
+        let mut segments: Vec<String> =
+            path.strip_prefix('/').unwrap_or(path).split('/').map(decode).collect();
+        let mut version = Asked::newest();
         if let Some(asked) = segments.first().and_then(|first| version_prefix(first)) {
             version = asked;
             segments.remove(0);
         }
         Ok(Self {
             method: request.method().clone(),
-            version,
+            version: version.version,
+            asked: version.text,
             segments,
             query: Query::parse(request.uri().query().unwrap_or_default()),
             request,
@@ -65,11 +70,12 @@ impl Call {
         self.segments[1..end].join("/")
     }
 
-    /// The JSON body. An empty one is the default value.
+    /// The JSON body; `null` is the default value.
     pub(crate) async fn json<T: DeserializeOwned + Default>(&mut self) -> Result<T, ApiError> {
         let bytes = self.bytes(MAX_JSON).await?;
-        if bytes.is_empty() || bytes.trim_ascii() == b"null" {
-            return Ok(T::default());
+        if bytes.is_empty() {
+            // Compat: whatever its type.
+            return Err(ApiError::invalid("invalid JSON: got EOF while reading request body"));
         }
         let content_type = self
             .headers()
@@ -87,6 +93,9 @@ impl Call {
             return Err(ApiError::invalid(format!(
                 "unsupported Content-Type header ({content_type}): must be 'application/json'"
             )));
+        }
+        if bytes.trim_ascii() == b"null" {
+            return Ok(T::default());
         }
         docker_api::from_request(&bytes)
             .map_err(|error| ApiError::invalid(format!("invalid JSON: {}", json_reason(&error))))
@@ -110,8 +119,81 @@ fn json_reason(error: &serde_json::Error) -> String {
     if error.is_eof() { "unexpected EOF".to_owned() } else { error.to_string() }
 }
 
-fn version_prefix(segment: &str) -> Option<ApiVersion> {
-    segment.strip_prefix('v')?.parse().ok()
+/// A version that was asked for.
+#[derive(Debug)]
+struct Asked {
+    version: ApiVersion,
+    text: String,
+}
+
+impl Asked {
+    fn newest() -> Self {
+        Self { version: ApiVersion::MAX, text: ApiVersion::MAX.to_string() }
+    }
+}
+
+/// Compat: whatever consists of digits and dots is a version, and what it lacks is nought.
+fn version_prefix(segment: &str) -> Option<Asked> {
+    let text = segment.strip_prefix('v')?;
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return None;
+    }
+    let mut numbers = text.split('.').map(|part| match part {
+        "" => 0,
+        part => part.parse::<u16>().unwrap_or(u16::MAX),
+    });
+    let mut next = || numbers.next().unwrap_or_default();
+    let mut version = ApiVersion::new(next(), next());
+    // More than the newest, if only by a third number.
+    if version == ApiVersion::MAX && next() > 0 {
+        version.minor += 1;
+    }
+    Some(Asked { version, text: text.to_owned() })
+}
+
+/// Whether every `%` is followed by two digits.
+fn escapes_are_whole(text: &str) -> bool {
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once('%') {
+        let digits = after.get(..2).unwrap_or_default();
+        if digits.len() < 2 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return false;
+        }
+        rest = after;
+    }
+    true
+}
+
+/// Where a path with empty or dotted names leads: dockerd's router sends the client there. A slash at
+/// the end stays.
+pub(crate) fn cleaned(path: &str) -> Option<String> {
+    if !path.starts_with('/') {
+        return None;
+    }
+    let decoded = decode(path);
+    let mut parts: Vec<&str> = Vec::new();
+    for part in decoded.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let end = if decoded.ends_with('/') && !parts.is_empty() { "/" } else { "" };
+    let clean = format!("/{}{end}", parts.join("/"));
+    (clean != decoded).then(|| encode(&clean))
+}
+
+fn encode(path: &str) -> String {
+    let mut text = String::new();
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.~:@+,;=&$!*'()".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text += &format!("%{byte:02X}");
+        }
+    }
+    text
 }
 
 /// The query parameters; the first value of each counts, as in Go's `Form.Get`.
@@ -144,6 +226,17 @@ impl Query {
     pub(crate) fn flag(&self, key: &str) -> bool {
         let value = self.get(key).trim().to_ascii_lowercase();
         !matches!(value.as_str(), "" | "0" | "no" | "false" | "none")
+    }
+
+    /// A parameter that Go's `ParseBool` reads; not given is false.
+    pub(crate) fn boolean(&self, key: &str) -> Result<bool, ApiError> {
+        match self.get(key) {
+            "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+            "" | "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
+            other => Err(ApiError::invalid(format!(
+                "invalid value for {key}: {other}: strconv.ParseBool: parsing \"{other}\": invalid syntax"
+            ))),
+        }
     }
 
     pub(crate) fn filters(&self) -> Result<Filters, ApiError> {
@@ -188,9 +281,30 @@ mod tests {
     }
 
     #[test]
+    fn paths_with_empty_or_dotted_names_lead_elsewhere() {
+        assert_eq!(cleaned("/containers//json").as_deref(), Some("/containers/json"));
+        assert_eq!(cleaned("/v1.41/../../etc/a%20b/").as_deref(), Some("/etc/a%20b/"));
+        assert_eq!(cleaned("/containers/%2e%2e/json").as_deref(), Some("/json"));
+        for clean in ["/", "/containers/json", "/containers/json/", "/images/a/b:1.2/json"] {
+            assert_eq!(cleaned(clean), None, "{clean}");
+        }
+        assert!(
+            escapes_are_whole("/a%20b") && !escapes_are_whole("/a%2") && !escapes_are_whole("/%zz")
+        );
+    }
+
+    #[test]
     fn only_versions_are_taken_for_versions() {
-        assert_eq!(version_prefix("v1.41"), Some(ApiVersion::new(1, 41)));
-        assert_eq!(version_prefix("volumes"), None);
+        let version = |text| version_prefix(text).map(|asked| asked.version);
+        assert_eq!(version("v1.41"), Some(ApiVersion::new(1, 41)));
+        assert_eq!(version("v1.41.1"), Some(ApiVersion::new(1, 41)));
+        assert_eq!(version("v1"), Some(ApiVersion::new(1, 0)));
+        assert_eq!(version("v1..41"), Some(ApiVersion::new(1, 0)));
+        assert!(version("v1.51.1") > Some(ApiVersion::MAX));
+        assert!(version("v99999999999999999999.1") > Some(ApiVersion::MAX));
+        for other in ["volumes", "v", "v1.41x", "v-1.41"] {
+            assert_eq!(version(other), None, "{other}");
+        }
         assert_eq!(decode("100%"), "100%");
     }
 }

@@ -1,7 +1,6 @@
 //! `/containers`.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use container_log::Timestamp;
@@ -25,12 +24,17 @@ use crate::store::Durability;
 
 pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError> {
     let segments: Vec<&str> = call.segments.iter().map(String::as_str).collect();
+    // Slashes belong to names: no container has one, and the answer says so.
     match (call.method.as_str(), &segments[1..]) {
         ("GET", ["json"]) => list(app, &call).await,
         ("POST", ["create"]) => create(app, call).await,
         ("POST", ["prune"]) => prune(app, &call).await,
-        ("DELETE", [name]) => {
-            let container = app.containers.get(name)?;
+        ("DELETE", [_, ..]) => {
+            let name = call.name(0);
+            if name.is_empty() {
+                return Err(ApiError::invalid("invalid name or ID supplied: \"\""));
+            }
+            let container = app.containers.get(&name)?;
             let (force, volumes) = (call.query.flag("force"), call.query.flag("v"));
             if call.query.flag("link") {
                 return Err(ApiError::not_implemented("links are not supported yet"));
@@ -38,9 +42,14 @@ pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError>
             detached(async move { container.remove(force, volumes).await }).await?;
             Ok(reply::no_content())
         }
-        (method, [name, verb]) => {
+        ("GET", [_, .., "attach", "ws"]) => {
+            app.containers.get(&call.name(2))?;
+            Err(ApiError::not_implemented("attach over a websocket is not supported yet"))
+        }
+        (method, [_, .., verb]) if is_verb(method, verb) => {
             let (method, verb) = (method.to_owned(), (*verb).to_owned());
-            let container = app.containers.get(name);
+            let name = call.name(1);
+            let container = app.containers.get(&name);
             let container = container.map_err(|error| {
                 // Compat: kill alone names what it could not do.
                 let mut answer = ApiError::from(error);
@@ -51,12 +60,22 @@ pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError>
             })?;
             one(app, container, &method, &verb, call).await
         }
-        ("GET", [name, "attach", "ws"]) => {
-            app.containers.get(name)?;
-            Err(ApiError::not_implemented("attach over a websocket is not supported yet"))
-        }
         _ => Err(ApiError::page_not_found()),
     }
+}
+
+/// What can be asked of one container; anything else is no page, whoever is meant.
+fn is_verb(method: &str, verb: &str) -> bool {
+    let verbs: &[&str] = match method {
+        "GET" => &["json", "logs", "top", "stats", "changes", "export", "archive"],
+        "HEAD" | "PUT" => &["archive"],
+        "POST" => &[
+            "start", "stop", "restart", "kill", "pause", "unpause", "rename", "wait", "attach",
+            "resize", "update", "exec",
+        ],
+        _ => &[],
+    };
+    verbs.contains(&verb)
 }
 
 async fn one(
@@ -96,6 +115,10 @@ async fn one(
                 ));
             }
             attach::detach_keys(call.query.get("detachKeys"))?;
+            if !call.query.get("checkpoint").is_empty() {
+                // Compat: dockerd's words outside its experimental mode.
+                return Err(ApiError::invalid("checkpoint is only supported in experimental mode"));
+            }
             match detached(async move { container.start().await }).await {
                 Ok(()) => Ok(reply::no_content()),
                 Err(ContainerError::Already) => Err(ApiError::not_modified()),
@@ -213,19 +236,16 @@ async fn sizes(app: &App, container: &Container) -> (i64, i64) {
 }
 
 async fn create(app: &Arc<App>, mut call: Call) -> Result<Reply, ApiError> {
-    let bytes_known = call.headers().get(http::header::CONTENT_LENGTH).map(|value| value == "0");
-    if bytes_known == Some(true) {
-        return Err(ApiError::invalid("invalid JSON: got EOF while reading request body"));
-    }
     let request: CreateRequest = call.json().await?;
     if request.config == docker_api::container::Config::default() && request.host_config.is_none() {
         return Err(ApiError::invalid("config cannot be empty in order to create a container"));
     }
     let name = call.query.get("name").to_owned();
+    let platform = call.query.get("platform").to_owned();
     let version = call.version;
     let app = Arc::clone(app);
-    let (container, warnings) =
-        detached(async move { create::create(&app, &name, request, version).await }).await?;
+    let made = async move { create::create(&app, &name, &platform, request, version).await };
+    let (container, warnings) = detached(made).await?;
     let answer = CreateResponse { id: container.id.clone(), warnings };
     Ok(reply::json(StatusCode::CREATED, &answer))
 }
@@ -371,16 +391,16 @@ async fn attach_stream(
         (record.config.tty, record.config.open_stdin, record.config.stdin_once)
     };
     let phase = container.phase();
+    // Compat: named as the client named it.
+    let name = call.name(1);
     if phase == crate::container::lifecycle::Phase::Paused {
         return Err(ApiError::conflict(format!(
-            "container {} is paused, unpause the container before attach",
-            container.id
+            "container {name} is paused, unpause the container before attach"
         )));
     }
     if phase == crate::container::lifecycle::Phase::Restarting {
         return Err(ApiError::conflict(format!(
-            "container {} is restarting, wait until the container is running",
-            container.id
+            "container {name} is restarting, wait until the container is running"
         )));
     }
     let stream = query.flag("stream");
@@ -497,7 +517,7 @@ async fn update(
         memory_swap,
         pids_limit
     );
-    let warnings = check::update(own)?;
+    let warnings = check::update(&mut host)?;
     if container.phase().has_process() {
         let limits = spec::limits(&host)?;
         let json = serde_json::to_vec(&limits).unwrap_or_default();
@@ -560,20 +580,7 @@ fn parse_ps(text: &str, pids: &[String]) -> Option<TopResponse> {
 async fn prune(app: &Arc<App>, call: &Call) -> Result<Reply, ApiError> {
     let filters = call.query.filters()?;
     filters.only(&["until", "label", "label!"])?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_secs()).unwrap_or_default();
-    let until = match filters.get("until").next() {
-        None => None,
-        Some(text) => Some(
-            docker_api::time::parse_unix(text)
-                .or_else(|| docker_api::time::parse_rfc3339(text))
-                .map(|(seconds, _)| seconds)
-                .or_else(|| {
-                    docker_api::time::parse_duration(text).map(|age| now - age / 1_000_000_000)
-                })
-                .ok_or_else(|| ApiError::invalid(format!("invalid filter 'until={text}'")))?,
-        ),
-    };
+    let until = super::until(&filters)?;
     let mut answer = ContainersPruned::default();
     for container in app.containers.all() {
         let (phase, created, labels) = {

@@ -11,13 +11,16 @@ use crate::network::NetworkError;
 pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError> {
     let not_yet = |what| Err(NetworkError::NotYet(what).into());
     match call.key() {
-        ("GET", path) if path == ["networks"] => {
+        // Compat: with a slash at the end, too.
+        ("GET", path) if path == ["networks"] || path == ["networks", ""] => {
             Ok(ok(&app.networks.list(&call.query.filters()?)?))
         }
         ("POST", path) if path == ["networks", "create"] => not_yet("creating networks"),
         ("POST", path) if path == ["networks", "prune"] => {
             // Nothing but predefined networks: nothing to prune.
-            call.query.filters()?.only(&["label", "label!", "until"])?;
+            let filters = call.query.filters()?;
+            filters.only(&["label", "label!", "until"])?;
+            super::until(&filters)?;
             Ok(ok(&docker_api::network::NetworksPruned::default()))
         }
         ("POST", path) if path.last() == Some(&"connect") && path.len() > 2 => {
@@ -29,6 +32,7 @@ pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError>
             not_yet("disconnecting a container from its network")
         }
         ("GET", path) if path.len() > 1 => {
+            call.query.boolean("verbose")?;
             let mut network = app.networks.inspect(&call.name(0))?;
             match call.query.get("scope") {
                 "" | "local" => {}

@@ -37,9 +37,10 @@ pub(super) fn check(
 }
 
 /// What `update` makes of a container's limits.
-pub(crate) fn update(all: &mut Resources) -> Result<Vec<String>, ContainerError> {
+pub(crate) fn update(host: &mut HostConfig) -> Result<Vec<String>, ContainerError> {
     let mut warnings = Vec::new();
-    resources(all, &mut warnings, &Machine::here())?;
+    restart(host)?;
+    resources(&mut host.resources, &mut warnings, &Machine::here())?;
     Ok(warnings)
 }
 
@@ -303,9 +304,13 @@ fn block(all: &mut Resources, warnings: &mut Vec<String>, machine: &Machine) -> 
     if all.io_maximum_iops != 0 {
         return invalid("invalid option: QoS maximum IOPs configuration is not supported on linux");
     }
-    if all.device_requests.as_ref().is_some_and(|requests| !requests.is_empty()) {
-        return Err(ContainerError::Invalid(
-            "could not select device driver \"\" with capabilities: [[gpu]]".to_owned(),
+    if let Some(request) = all.device_requests.iter().flatten().next() {
+        let wanted = request.capabilities.iter().flatten();
+        let wanted: Vec<String> = wanted.map(|all| format!("[{}]", all.join(" "))).collect();
+        return invalid(format!(
+            "could not select device driver \"{}\" with capabilities: [{}]",
+            request.driver,
+            wanted.join(" ")
         ));
     }
     Ok(())
@@ -332,6 +337,9 @@ fn modes(config: &Config, host: &HostConfig, warnings: &mut Vec<String>) -> Chec
     let mode = host.network_mode.as_str();
     let published = host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty());
     let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    if mode == "container:" {
+        return invalid("Invalid network mode: invalid container format container:<name|id>");
+    }
     if mode.starts_with("container:") {
         if !config.hostname.is_empty() {
             return conflict("hostname");

@@ -18,6 +18,7 @@ use crate::sys;
 pub(crate) async fn create(
     app: &Arc<App>,
     name: &str,
+    platform: &str,
     request: CreateRequest,
     version: docker_api::version::ApiVersion,
 ) -> Result<(Arc<Container>, Vec<String>), ContainerError> {
@@ -30,7 +31,7 @@ pub(crate) async fn create(
             ContainerError::Invalid("no image specified".to_owned()).into_empty_image(&config)
         );
     }
-    let image = match app.images.resolve(&config.image).await {
+    let image = match app.images.resolve(&config.image, platform).await {
         Err(ImageError::NotFound(_)) => {
             return Err(ImageError::NotFound(with_tag(&config.image)).into());
         }
@@ -80,6 +81,13 @@ pub(crate) async fn create(
     record.state.started_at = docker_api::time::ZERO.to_owned();
     record.state.finished_at = docker_api::time::ZERO.to_owned();
     record.networks = wanted_networks(&record, networking.endpoints_config)?;
+    if version.below(44) && record.networks.len() > 1 {
+        let names: Vec<&str> = record.networks.keys().map(String::as_str).collect();
+        return Err(ContainerError::Invalid(format!(
+            "Container cannot be connected to network endpoints: {}",
+            names.join(", ")
+        )));
+    }
     if !record.networks.is_empty() {
         record.networks = app.networks.check(&container_net(&record)).await?;
     }
@@ -180,10 +188,11 @@ async fn finish(
 }
 
 fn take_name(app: &App, wanted: &str, id: &str) -> Result<String, ContainerError> {
-    let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
     if !wanted.is_empty() {
+        let given = wanted;
+        let wanted = given.strip_prefix('/').unwrap_or(given);
         if !names::is_valid(wanted) {
-            return Err(ContainerError::BadName(wanted.to_owned()));
+            return Err(ContainerError::BadName(given.to_owned()));
         }
         app.containers.reserve(wanted, id)?;
         return Ok(wanted.to_owned());
@@ -201,11 +210,11 @@ fn take_name(app: &App, wanted: &str, id: &str) -> Result<String, ContainerError
 
 /// Renames; the new name is taken before the old one is given back.
 pub(crate) fn rename(app: &App, container: &Container, name: &str) -> Result<(), ContainerError> {
-    let name = name.strip_prefix('/').unwrap_or(name);
     let old = container.record().name.clone();
     if name.is_empty() {
         return Err(ContainerError::Invalid("Neither old nor new names may be empty".to_owned()));
     }
+    let name = name.strip_prefix('/').unwrap_or(name);
     if name == old {
         return Err(ContainerError::Invalid(
             "Renaming a container with the same name as its current name".to_owned(),
@@ -386,11 +395,18 @@ fn joined(app: &App, host: &mut HostConfig) -> Result<(), ContainerError> {
 fn inherited(app: &App, host: &HostConfig) -> Result<Vec<Mounted>, ContainerError> {
     let mut all = Vec::new();
     for text in host.volumes_from.iter().flatten() {
+        if text.is_empty() {
+            return Err(ContainerError::Invalid(
+                "volumes-from specification cannot be an empty string".to_owned(),
+            ));
+        }
         let (name, mode) = text.split_once(':').unwrap_or((text, "rw"));
         if mode.split(',').any(|word| !matches!(word, "ro" | "rw" | "z" | "Z" | "nocopy")) {
             return Err(ContainerError::Invalid(format!("invalid mode: {mode}")));
         }
-        let from = app.containers.get(name)?;
+        // Compat: dockerd answers 400 here; 404 would mean the image.
+        let from = app.containers.get(name);
+        let from = from.map_err(|error| ContainerError::Invalid(error.to_string()))?;
         for mut mount in from.record().mounts.clone() {
             mount.rw = mount.rw && !mode.split(',').any(|word| word == "ro");
             mount.anonymous = false;

@@ -456,7 +456,7 @@ impl Owner {
         let others = self.app.containers.all();
         if others.iter().all(|other| other.record().chain_id != chain)
             && matches!(
-                self.app.images.resolve(&image).await,
+                self.app.images.resolve(&image, "").await,
                 Err(crate::image::ImageError::NotFound(_))
             )
         {

@@ -21,13 +21,13 @@ pub(crate) enum ContainerError {
     BadName(String),
     #[error("{0}")]
     Invalid(String),
-    /// A bad request that dockerd answers with 500.
-    #[error("{0}")]
-    System(String),
     #[error(
         "create {volume}: error looking up volume plugin {driver}: plugin \"{driver}\" not found"
     )]
     NoVolumeDriver { volume: String, driver: String },
+    /// A container that another one needs is not there.
+    #[error("{0}")]
+    Joined(String),
     #[error("{0}")]
     Conflict(String),
     #[error("{0}")]
@@ -103,13 +103,14 @@ impl ContainerError {
 impl Classified for ContainerError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NotFound(_) | Self::NoExec(_) | Self::NoVolumeDriver { .. } => Kind::NotFound,
+            Self::NotFound(_) | Self::NoExec(_) | Self::Joined(_) | Self::NoVolumeDriver { .. } => {
+                Kind::NotFound
+            }
             Self::Ambiguous(_) | Self::BadName(_) | Self::Invalid(_) => Kind::InvalidArgument,
             Self::NameTaken { .. } | Self::Conflict(_) => Kind::AlreadyExists,
             Self::NotImplemented(_) => Kind::Unimplemented,
             Self::Start { invalid: true, .. } => Kind::InvalidArgument,
             Self::Already
-            | Self::System(_)
             | Self::Start { .. }
             | Self::Io { .. }
             | Self::Kernel { .. }

@@ -41,6 +41,7 @@ pub(super) fn collect(
         add(parse_mount(mount)?)?;
     }
     for (destination, options) in host.tmpfs.iter().flatten() {
+        target(destination).map_err(ContainerError::Invalid)?;
         add(Mounted {
             kind: "tmpfs".to_owned(),
             destination: clean(destination),
@@ -95,15 +96,15 @@ fn parse_bind(text: &str) -> Result<Mounted, ContainerError> {
         [source, destination, mode] => (source, destination, mode),
         _ => return Err(invalid()),
     };
-    if !destination.starts_with('/') {
-        return Err(ContainerError::Invalid(format!(
-            "invalid volume specification: '{text}': invalid mount config for type \"{}\": invalid mount path: '{destination}' mount path must be absolute",
-            if source.starts_with('/') { "bind" } else { "volume" },
-        )));
-    }
-    if parts.iter().take(2).any(|part| part.is_empty()) || clean(destination) == "/" {
+    if parts.iter().take(2).any(|part| part.is_empty()) {
         return Err(invalid());
     }
+    target(destination).map_err(|reason| {
+        ContainerError::Invalid(format!(
+            "invalid volume specification: '{text}': invalid mount config for type \"{}\": {reason}",
+            if source.starts_with('/') { "bind" } else { "volume" },
+        ))
+    })?;
     let mut mount = Mounted {
         destination: clean(destination),
         mode: mode.to_owned(),
@@ -111,15 +112,28 @@ fn parse_bind(text: &str) -> Result<Mounted, ContainerError> {
         create_source: true,
         ..Mounted::default()
     };
+    // Of each kind one word at most.
+    let mut said = [false; 5];
     for option in mode.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" => mount.rw = false,
-            "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
-            "nocopy" => mount.no_copy = true,
-            other if PROPAGATIONS.contains(&other) => mount.propagation = other.to_owned(),
-            _ => {
-                return Err(ContainerError::Invalid(format!("invalid mode: {mode}")));
+        let kind = match option {
+            "ro" | "rw" => {
+                mount.rw = option == "rw";
+                0
             }
+            "z" | "Z" => 1,
+            "consistent" | "cached" | "delegated" => 2,
+            "nocopy" => {
+                mount.no_copy = true;
+                3
+            }
+            other if PROPAGATIONS.contains(&other) => {
+                mount.propagation = other.to_owned();
+                4
+            }
+            _ => return Err(ContainerError::Invalid(format!("invalid mode: {mode}"))),
+        };
+        if std::mem::replace(&mut said[kind], true) {
+            return Err(ContainerError::Invalid(format!("invalid mode: {mode}")));
         }
     }
     if source.starts_with('/') {
@@ -165,12 +179,7 @@ fn parse_mount(mount: &Mount) -> Result<Mounted, ContainerError> {
     if mount.target.is_empty() {
         return Err(invalid("field Target must not be empty"));
     }
-    if !mount.target.starts_with('/') {
-        return Err(invalid(&format!(
-            "invalid mount path: '{}' mount path must be absolute",
-            mount.target
-        )));
-    }
+    target(&mount.target).map_err(|reason| invalid(&reason))?;
     let mut result = Mounted {
         kind: mount.kind.clone(),
         destination: clean(&mount.target),
@@ -275,6 +284,17 @@ fn parse_mount(mount: &Mount) -> Result<Mounted, ContainerError> {
         _ => return Err(invalid("mount type unknown")),
     }
     Ok(result)
+}
+
+/// Where something may be mounted: dockerd's words for where not.
+fn target(path: &str) -> Result<(), String> {
+    if clean(path) == "/" && path.starts_with('/') {
+        return Err("invalid specification: destination can't be '/'".to_owned());
+    }
+    if !path.starts_with('/') {
+        return Err(format!("invalid mount path: '{path}' mount path must be absolute"));
+    }
+    Ok(())
 }
 
 /// Bytes in the largest unit that leaves none over, as dockerd writes the size of a tmpfs.

@@ -41,13 +41,13 @@ async fn steps(app: &Arc<App>, container: &Container) -> Result<u32, ContainerEr
         container.record().attached = Some(attached.into());
     }
     let mounts = mount_volumes(app, &record, &paths.rootfs).await?;
-    let joined_pid = |mode: &str| -> Result<Option<u32>, ContainerError> {
+    let joined_pid = |kind: &str, mode: &str| -> Result<Option<u32>, ContainerError> {
         let Some(name) = mode.strip_prefix("container:") else { return Ok(None) };
         let other = app.containers.get(name)?;
         let other = other.record();
         if !other.state.phase.has_process() {
             return Err(ContainerError::Conflict(format!(
-                "cannot join namespace of a non running container: container /{} is {}",
+                "cannot join {kind} namespace of a non running container: container {} is {}",
                 other.name,
                 other.state.phase.as_str()
             )));
@@ -57,7 +57,7 @@ async fn steps(app: &Arc<App>, container: &Container) -> Result<u32, ContainerEr
     if let Some(name) = record.host_config.network_mode.strip_prefix("container:") {
         // The namespace comes with its name.
         let other = app.containers.get(name).map_err(|error| {
-            ContainerError::System(format!("joining network namespace of container: {error}"))
+            ContainerError::Joined(format!("joining network namespace of container: {error}"))
         })?;
         if other.id == record.id {
             return Err(ContainerError::System("cannot join own network".to_owned()));
@@ -78,12 +78,12 @@ async fn steps(app: &Arc<App>, container: &Container) -> Result<u32, ContainerEr
     }
     let record = container.record().clone();
     let host = &record.host_config;
-    let netns = match joined_pid(&host.network_mode)? {
+    let netns = match joined_pid("network", &host.network_mode)? {
         Some(pid) => Some(PathBuf::from(format!("/proc/{pid}/ns/net"))),
         None => (!record.networks.is_empty()).then(|| paths.netns.clone()),
     };
-    let ipc_pid = joined_pid(&host.ipc_mode)?;
-    let pid_pid = joined_pid(&host.pid_mode)?;
+    let ipc_pid = joined_pid("IPC", &host.ipc_mode)?;
+    let pid_pid = joined_pid("PID", &host.pid_mode)?;
     let shared_files = match host.network_mode.strip_prefix("container:") {
         Some(name) => Some(app.containers.get(name)?.paths.dir.clone()),
         None => None,
@@ -91,7 +91,7 @@ async fn steps(app: &Arc<App>, container: &Container) -> Result<u32, ContainerEr
     let shm = match host.ipc_mode.as_str() {
         "shareable" => Some(paths.shm.clone()),
         mode => match mode.strip_prefix("container:") {
-            Some(name) => Some(app.containers.get(name)?.paths.shm.clone()),
+            Some(name) => Some(shared_memory(&*app.containers.get(name)?)?),
             None => None,
         },
     };
@@ -111,6 +111,18 @@ async fn steps(app: &Arc<App>, container: &Container) -> Result<u32, ContainerEr
     })
     .await?;
     launch(app, container, spec).await
+}
+
+/// What the IPC namespace's owner lets others mount.
+fn shared_memory(owner: &Container) -> Result<PathBuf, ContainerError> {
+    if owner.record().host_config.ipc_mode != "shareable" {
+        // Compat: dockerd's words.
+        return Err(ContainerError::Invalid(format!(
+            "can't join IPC of container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+            owner.id
+        )));
+    }
+    Ok(owner.paths.shm.clone())
 }
 
 /// Everything on disk, then the specification's text. Blocking.
@@ -143,9 +155,13 @@ fn prepare_files(
     let inside = Inside::open(&paths.rootfs)
         .map_err(ContainerError::io(format!("open {}", paths.rootfs.display())))?;
     if !record.config.working_dir.is_empty() {
-        inside.make_dirs(&record.config.working_dir, 0o755).map_err(ContainerError::io(
-            format!("create working directory {}", record.config.working_dir),
-        ))?;
+        let directory = &record.config.working_dir;
+        inside.make_dirs(directory, 0o755).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotADirectory => {
+                ContainerError::Invalid(format!("Cannot mkdir: {directory} is not a directory"))
+            }
+            _ => ContainerError::io(format!("create working directory {directory}"))(error),
+        })?;
     }
     let groups = record.host_config.group_add.clone().unwrap_or_default();
     let user = spec::user::resolve(&inside, &record.config.user, &groups)?;

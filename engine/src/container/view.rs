@@ -326,6 +326,35 @@ const KEYS: &[&str] = &[
     "volume",
 ];
 
+/// What stands behind the keys, where not everything makes sense.
+fn values(filters: &Filters) -> Result<(), ContainerError> {
+    let refuse = |text: String| Err(ContainerError::Invalid(text));
+    if let Some(code) = filters.get("exited").find(|code| code.parse::<i64>().is_err()) {
+        return refuse(format!("strconv.Atoi: parsing \"{code}\": invalid syntax"));
+    }
+    let known = ["none", "starting", "healthy", "unhealthy"];
+    if let Some(health) = filters.get("health").find(|health| !known.contains(health)) {
+        return refuse(format!("Unrecognised filter value for health: {health}"));
+    }
+    for key in ["publish", "expose"] {
+        let wrong = |port: &str| !port.is_empty() && port_range(port).is_none();
+        let numbers = |text: &'_ str| text.split('/').next().unwrap_or_default().to_owned();
+        if let Some(port) = filters.get(key).map(numbers).find(|port| wrong(port)) {
+            return refuse(format!(
+                "error while looking up for {key} {port}: strconv.ParseUint: parsing \"{port}\": invalid syntax"
+            ));
+        }
+    }
+    filters.flag("is-task").map_err(|error| ContainerError::Invalid(error.to_string()))?;
+    Ok(())
+}
+
+/// `80` or `80-90`.
+fn port_range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    Some(low.parse().ok()?..=high.parse().ok()?)
+}
+
 impl<'a> Selection<'a> {
     fn new(app: &App, filters: &'a Filters) -> Result<Self, ContainerError> {
         let invalid =
@@ -338,6 +367,7 @@ impl<'a> Selection<'a> {
                 return Err(ContainerError::Invalid(format!("invalid filter 'status={status}'")));
             }
         }
+        values(filters)?;
         let names = filters
             .get("name")
             .map(|pattern| {
@@ -363,12 +393,8 @@ impl<'a> Selection<'a> {
         let port_in = |wanted: &str, port: &str| {
             let (range, kind) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
             let (number, own_kind) = port.split_once('/').unwrap_or((port, "tcp"));
-            let (low, high) = range.split_once('-').unwrap_or((range, range));
             let number: u16 = number.parse().unwrap_or_default();
-            let inside = |low: &str, high: &str| {
-                Some((low.parse::<u16>().ok()?..=high.parse().ok()?).contains(&number))
-            };
-            kind == own_kind && inside(low, high).unwrap_or(false)
+            kind == own_kind && port_range(range).is_some_and(|range| range.contains(&number))
         };
         filters.any("id", |id| record.id.starts_with(id))
             && (self.names.is_empty()

@@ -123,8 +123,8 @@ impl Catalog {
     /// Finds what a user means: a name, a digest, or the beginning of an id. A name goes first.
     pub(crate) async fn find(&self, wanted: &str) -> Result<Named, ImageError> {
         let missing = || ImageError::NotFound(with_tag(wanted));
-        let reference = Reference::parse(wanted).ok();
-        if let Some(reference) = &reference {
+        let parsed = Reference::parse(wanted);
+        if let Ok(reference) = &parsed {
             if let Some(digest) = reference.digest() {
                 let images = self.list().await?;
                 let repository = reference.name();
@@ -141,10 +141,7 @@ impl Catalog {
         }
         let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
         if hex.is_empty() || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            return match reference {
-                Some(_) => Err(missing()),
-                None => Err(ImageError::Reference(wanted.to_owned())),
-            };
+            return Err(parsed.map_or_else(ImageError::Malformed, |_| missing()));
         }
         let mut found = self.list().await?;
         found.retain(|image| image.target.hex().starts_with(hex));

@@ -6,6 +6,29 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     walk(&pattern, &text)
 }
 
+/// Whether every class ends and every `\` has something to escape.
+pub(crate) fn is_pattern(pattern: &str) -> bool {
+    let mut letters = pattern.chars();
+    let mut in_class = None;
+    while let Some(letter) = letters.next() {
+        match (letter, in_class) {
+            ('\\', _) => {
+                if letters.next().is_none() {
+                    return false;
+                }
+                in_class = in_class.map(|count| count + 1);
+            }
+            ('[', None) => in_class = Some(0),
+            // A class has something in it.
+            (']', Some(1..)) => in_class = None,
+            ('^', Some(0)) => {}
+            (_, Some(count)) => in_class = Some(count + 1),
+            _ => {}
+        }
+    }
+    in_class.is_none()
+}
+
 fn walk(pattern: &[char], text: &[char]) -> bool {
     let Some((first, rest)) = pattern.split_first() else { return text.is_empty() };
     match first {
@@ -70,6 +93,16 @@ mod tests {
             ("a", "ab", false),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_end_in_the_middle_are_none() {
+        for good in ["", "a*", "[a-z]?", "[^a]", "\\[", "[\\]]"] {
+            assert!(is_pattern(good), "{good}");
+        }
+        for bad in ["[", "[]", "[^]", "[a", "a\\", "[\\]"] {
+            assert!(!is_pattern(bad), "{bad}");
         }
     }
 }

@@ -74,6 +74,8 @@ pub(crate) enum ImageError {
     NotFound(String),
     #[error("invalid reference format")]
     Reference(String),
+    #[error("refusing to create {0}")]
+    BadTag(&'static str),
     #[error("{0}")]
     Malformed(#[from] oci_image::reference::ReferenceError),
     #[error("ambiguous reference: {0} is the beginning of several image ids")]
@@ -84,6 +86,11 @@ pub(crate) enum ImageError {
     Document { image: String, source: ManifestError },
     #[error("parse the configuration of {image}: {source}")]
     Json { image: String, source: serde_json::Error },
+    // Compat: dockerd's words; the client pulls when it reads 404.
+    #[error(
+        "image with reference {name} was found but does not match the specified platform: wanted {wanted}, actual: {actual}"
+    )]
+    OtherPlatform { name: String, wanted: Platform, actual: Platform },
     #[error("no suitable image for this platform in {0}")]
     NoPlatform(String),
     #[error("blob {0} is too large for a manifest or configuration")]
@@ -110,6 +117,9 @@ pub(crate) enum ImageError {
     Random,
     #[error("the engine is ending")]
     Interrupted,
+    // Compat: Go's words.
+    #[error("syntax error in pattern")]
+    Pattern,
     #[error(transparent)]
     Filter(#[from] docker_api::filters::FilterError),
     #[error("{}", .0.message())]
@@ -125,10 +135,15 @@ impl From<tonic::Status> for ImageError {
 impl Classified for ImageError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NotFound(_) | Self::Denied { .. } | Self::NoPlatform(_) => Kind::NotFound,
+            Self::NotFound(_)
+            | Self::Denied { .. }
+            | Self::OtherPlatform { .. }
+            | Self::NoPlatform(_) => Kind::NotFound,
             Self::Conflict(_) => Kind::AlreadyExists,
             Self::Reference(_)
             | Self::Malformed(_)
+            | Self::BadTag(_)
+            | Self::Pattern
             | Self::Ambiguous(_)
             | Self::Archive(_)
             | Self::Change { .. }
@@ -177,10 +192,24 @@ impl Images {
         Ok(Self { catalog: Catalog::new(containerd), events, hosts, spool })
     }
 
-    /// Finds by name, digest or id prefix; makes sure that it is unpacked.
-    pub(crate) async fn resolve(&self, name: &str) -> Result<Arc<Image>, ImageError> {
+    /// Finds by name, digest or id prefix; makes sure that it is unpacked, and for the platform if
+    /// one is asked for.
+    pub(crate) async fn resolve(
+        &self,
+        name: &str,
+        platform: &str,
+    ) -> Result<Arc<Image>, ImageError> {
+        let platform = if platform.is_empty() { None } else { Some(parse_platform(platform)?) };
         let named = self.catalog.find(name).await?;
         let content = self.catalog.content(&named).await?;
+        if let Some(wanted) = platform {
+            let actual = content.config.platform.clone().normalised();
+            if (&actual.os, &actual.architecture) != (&wanted.os, &wanted.architecture)
+                || (!wanted.variant.is_empty() && actual.variant != wanted.variant)
+            {
+                return Err(ImageError::OtherPlatform { name: name.to_owned(), wanted, actual });
+            }
+        }
         if let Some(chain_id) = content.chain.last()
             && !self.catalog.is_unpacked(chain_id).await?
         {
@@ -397,9 +426,12 @@ fn tagged(repository: &str, tag: &str) -> Result<Option<Reference>, ImageError> 
         return Ok(None);
     }
     let reference = Reference::parse(repository)?;
+    // Compat: dockerd refuses to make a digest a name, or what looks like the beginning of one.
     if reference.digest().is_some() {
-        // Compat: dockerd refuses to make a digest a name.
-        return Err(ImageError::Reference(repository.to_owned()));
+        return Err(ImageError::BadTag("a tag with a digest reference"));
+    }
+    if reference.familiar_name() == "sha256" {
+        return Err(ImageError::BadTag("an ambiguous tag using digest algorithm as name"));
     }
     let reference = if tag.is_empty() { reference } else { reference.with_tag(tag)? };
     Ok(Some(reference.with_default_tag()))

@@ -73,6 +73,9 @@ impl Images {
     ) -> Result<Vec<api::ImageSummary>, ImageError> {
         filters.only(&["before", "dangling", "label", "reference", "since", "until"])?;
         let dangling = filters.flag("dangling")?;
+        if !filters.get("reference").all(glob::is_pattern) {
+            return Err(ImageError::Pattern);
+        }
         let bounds = self.bounds(filters).await?;
         let mut found = Vec::new();
         for mut group in grouped(self.catalog.list().await?) {

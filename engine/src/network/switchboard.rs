@@ -88,7 +88,7 @@ pub(crate) enum NetworkError {
     Attached(String),
     #[error("invalid MAC address {0}")]
     Mac(String),
-    #[error("invalid IPv4 address {0}")]
+    #[error("invalid IPv4 address: {0}")]
     Address(String),
     // Compat: dockerd allows `--ip` on user defined networks only.
     #[error("user specified IP address is supported on user defined networks only")]

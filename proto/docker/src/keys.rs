@@ -23,6 +23,41 @@ pub fn fold_keys(value: &mut Value) {
     }
 }
 
+/// The first place where a list stands for an object: a member's name, empty for the whole request.
+pub fn list_for_object(request: &Value) -> Option<&'static str> {
+    if request.is_array() { Some("") } else { nested(request) }
+}
+
+fn nested(value: &Value) -> Option<&'static str> {
+    let Value::Object(members) = value else {
+        return value.as_array().and_then(|items| items.iter().find_map(nested));
+    };
+    members.iter().find_map(|(key, member)| {
+        let known = |names: &[&'static str]| names.iter().copied().find(|name| name == key);
+        if let Some(name) = known(OBJECTS) {
+            return if member.is_array() { Some(name) } else { nested(member) };
+        }
+        if let Some(name) = known(LISTS_OF_OBJECTS)
+            && member.as_array().is_some_and(|items| items.iter().any(Value::is_array))
+        {
+            return Some(name);
+        }
+        if WORDS.contains(&key.as_str()) {
+            // The client's own words; what they stand for may be an object of ours.
+            let name = known(WORDS_FOR_OBJECTS)?;
+            let objects = member.as_object()?;
+            return objects.values().find_map(|one| match one {
+                Value::Array(items) if name == "PortBindings" => {
+                    items.iter().any(Value::is_array).then_some(name)
+                }
+                Value::Array(_) => Some(name),
+                one => nested(one),
+            });
+        }
+        nested(member)
+    })
+}
+
 fn insert(members: &mut Map<String, Value>, name: String, member: Value) {
     // Compat: of two that differ in case only, the later one counts; maps are sorted here, so that
     // is the one in small letters.
@@ -49,6 +84,34 @@ const WORDS: &[&str] = &[
     "Volumes",
     "AuxiliaryAddresses",
 ];
+
+const OBJECTS: &[&str] = &[
+    "BindOptions",
+    "DriverConfig",
+    "Healthcheck",
+    "HostConfig",
+    "IPAMConfig",
+    "ImageOptions",
+    "LogConfig",
+    "NetworkingConfig",
+    "RestartPolicy",
+    "TmpfsOptions",
+    "VolumeOptions",
+];
+
+const LISTS_OF_OBJECTS: &[&str] = &[
+    "BlkioWeightDevice",
+    "BlkioDeviceReadBps",
+    "BlkioDeviceWriteBps",
+    "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteIOps",
+    "DeviceRequests",
+    "Devices",
+    "Mounts",
+    "Ulimits",
+];
+
+const WORDS_FOR_OBJECTS: &[&str] = &["EndpointsConfig", "PortBindings"];
 
 const NAMES: &[&str] = &[
     // Containers.
@@ -253,6 +316,23 @@ mod tests {
             "HostConfig": {"Memory": 5, "UTSMode": "host", "PortBindings": {"80/tcp": [{"HostPort": "1"}]},
                 "LogConfig": {"Type": "t", "Config": {"name": "kept"}}}})
         );
+    }
+
+    #[test]
+    fn a_list_for_an_object_is_found_at_any_depth() {
+        for (request, place) in [
+            (json!([]), Some("")),
+            (json!({"HostConfig": []}), Some("HostConfig")),
+            (json!({"HostConfig": {"RestartPolicy": ["always", 3]}}), Some("RestartPolicy")),
+            (json!({"HostConfig": {"Mounts": [{}, []]}}), Some("Mounts")),
+            (json!({"HostConfig": {"Mounts": [{"BindOptions": []}]}}), Some("BindOptions")),
+            (json!({"NetworkingConfig": {"EndpointsConfig": {"a": []}}}), Some("EndpointsConfig")),
+            (json!({"HostConfig": {"PortBindings": {"1": [["", "2"]]}}}), Some("PortBindings")),
+            (json!({"Cmd": [[]], "HostConfig": {"PortBindings": {"1": [{}]}}}), None),
+            (json!({"Labels": {"HostConfig": []}, "HostConfig": {"Mounts": [{}]}}), None),
+        ] {
+            assert_eq!(list_for_object(&request), place, "{request}");
+        }
     }
 
     #[test]

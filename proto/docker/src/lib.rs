@@ -49,6 +49,16 @@ pub fn from_request<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, s
     let mut value: serde_json::Value = serde_json::from_slice(bytes)?;
     forget_nulls(&mut value);
     keys::fold_keys(&mut value);
+    // Derived readers would take a list for an object whose members come one by one.
+    if let Some(place) = keys::list_for_object(&value) {
+        use serde::de::{Error, Unexpected};
+        let wanted = if place.is_empty() {
+            "an object".to_owned()
+        } else {
+            format!("an object for {place}")
+        };
+        return Err(serde_json::Error::invalid_type(Unexpected::Seq, &wanted.as_str()));
+    }
     serde_json::from_value(value)
 }
 

@@ -400,16 +400,17 @@ impl Meta {
         if kind == EntryType::Regular && name.ends_with(b"/") {
             kind = EntryType::Directory;
         }
-        let old = header.as_old();
-        let mode = if is_blank(&old.mode) { 0 } else { header.mode().map_err(LayerError::Read)? };
-        let mode = mode & 0o7777;
-        let mut uid = number(&old.uid, || header.uid())?;
-        let mut gid = number(&old.gid, || header.gid())?;
-        let seconds = number(&old.mtime, || header.mtime())?;
+        let fields = header.as_old();
+        let mode = number(&fields.mode, || header.mode())? & 0o7777;
+        let mut uid = number(&fields.uid, || header.uid())?;
+        let mut gid = number(&fields.gid, || header.gid())?;
+        let seconds = number(&fields.mtime, || header.mtime())?;
         let device = if matches!(kind, EntryType::Char | EntryType::Block) {
-            let major = header.device_major().map_err(LayerError::Read)?.unwrap_or(0);
-            let minor = header.device_minor().map_err(LayerError::Read)?.unwrap_or(0);
-            makedev(major, minor)
+            // GNU's header has them at the same place.
+            let bytes = header.as_bytes();
+            let major = number(&bytes[DEVICE_MAJOR], || header.device_major())?;
+            let minor = number(&bytes[DEVICE_MINOR], || header.device_minor())?;
+            makedev(major.unwrap_or(0), minor.unwrap_or(0))
         } else {
             0
         };
@@ -486,15 +487,6 @@ impl Meta {
     }
 }
 
-/// Compat: a field that says nothing means zero, as Go reads it.
-fn number(field: &[u8], read: impl FnOnce() -> std::io::Result<u64>) -> Result<u64, LayerError> {
-    if is_blank(field) { Ok(0) } else { read().map_err(LayerError::Read) }
-}
-
-fn is_blank(field: &[u8]) -> bool {
-    field.iter().all(|byte| matches!(byte, 0 | b' '))
-}
-
 /// Attributes by which overlay speaks to itself; from an image they would redirect lookups.
 pub(super) fn is_overlay_private(key: &[u8]) -> bool {
     key.starts_with(b"trusted.overlay.") || key.starts_with(b"user.overlay.")
@@ -527,6 +519,17 @@ fn read_some(data: &mut impl Read, buffer: &mut [u8]) -> Result<usize, LayerErro
     }
 }
 
+/// A header's number. Compat: Go's reader takes a field that nobody filled for nought.
+fn number<N: Default>(
+    field: &[u8],
+    read: impl FnOnce() -> std::io::Result<N>,
+) -> Result<N, LayerError> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return Ok(N::default());
+    }
+    read().map_err(LayerError::Read)
+}
+
 fn decimal(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
@@ -550,6 +553,8 @@ fn timestamp(value: &[u8]) -> Option<Timespec> {
     Some(Timespec { tv_sec: seconds, tv_nsec: nanos })
 }
 
+const DEVICE_MAJOR: std::ops::Range<usize> = 329..337;
+const DEVICE_MINOR: std::ops::Range<usize> = 337..345;
 const WHITEOUT: &[u8] = b".wh.";
 /// What follows the prefix in the marker of an opaque directory.
 const OPAQUE: &[u8] = b".wh..opq";

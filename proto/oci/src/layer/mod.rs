@@ -68,6 +68,23 @@ pub enum LayerError {
     Kind { path: String, kind: char },
 }
 
+impl LayerError {
+    /// Whether the layer is to blame, and not the disk it was read from or written to.
+    #[must_use]
+    pub fn is_malformed(&self) -> bool {
+        use std::io::ErrorKind as Kind;
+        match self {
+            Self::Read(source) => source.raw_os_error().is_none(),
+            // A path through what is no directory, or longer than any.
+            Self::Write { source, .. } => matches!(
+                source.kind(),
+                Kind::NotFound | Kind::NotADirectory | Kind::IsADirectory | Kind::InvalidFilename
+            ),
+            Self::Escape { .. } | Self::Entry { .. } | Self::Kind { .. } => true,
+        }
+    }
+}
+
 /// Unpacks `reader` (plain, gzip or zstd, told by its first bytes) into `root`.
 pub fn apply(
     reader: impl Read,
