@@ -21,6 +21,9 @@ pub(crate) enum ContainerError {
     BadName(String),
     #[error("{0}")]
     Invalid(String),
+    /// A bad request that dockerd answers with 500.
+    #[error("{0}")]
+    System(String),
     #[error(
         "create {volume}: error looking up volume plugin {driver}: plugin \"{driver}\" not found"
     )]
@@ -111,6 +114,7 @@ impl Classified for ContainerError {
             Self::NotImplemented(_) => Kind::Unimplemented,
             Self::Start { invalid: true, .. } => Kind::InvalidArgument,
             Self::Already
+            | Self::System(_)
             | Self::Start { .. }
             | Self::Io { .. }
             | Self::Kernel { .. }

@@ -77,7 +77,7 @@ fn in_class(class: &[char], c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::{is_pattern, matches};
 
     #[test]
     fn stars_stop_at_slashes() {

@@ -90,7 +90,7 @@ pub(crate) enum ImageError {
     #[error(
         "image with reference {name} was found but does not match the specified platform: wanted {wanted}, actual: {actual}"
     )]
-    OtherPlatform { name: String, wanted: Platform, actual: Platform },
+    OtherPlatform { name: String, wanted: String, actual: String },
     #[error("no suitable image for this platform in {0}")]
     NoPlatform(String),
     #[error("blob {0} is too large for a manifest or configuration")]
@@ -207,7 +207,11 @@ impl Images {
             if (&actual.os, &actual.architecture) != (&wanted.os, &wanted.architecture)
                 || (!wanted.variant.is_empty() && actual.variant != wanted.variant)
             {
-                return Err(ImageError::OtherPlatform { name: name.to_owned(), wanted, actual });
+                return Err(ImageError::OtherPlatform {
+                    name: name.to_owned(),
+                    wanted: wanted.to_string(),
+                    actual: actual.to_string(),
+                });
             }
         }
         if let Some(chain_id) = content.chain.last()
