@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use docker_api::container::{Config, HostConfig, Mount};
+use docker_api::container::{Config, HostConfig};
+use docker_api::mount::Mount;
 
 use super::ContainerError;
 use super::record::Mounted;
@@ -367,7 +368,7 @@ mod tests {
         assert_eq!(
             refused(|mount| {
                 mount.volume_options.get_or_insert_default().driver_config =
-                    Some(docker_api::container::DriverConfig {
+                    Some(docker_api::mount::DriverConfig {
                         name: "nope".to_owned(),
                         options: None,
                     });

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use docker_api::container::{Config, Health, HostConfig, MountPoint};
+use docker_api::container::{Config, Health, HostConfig};
+use docker_api::mount::MountPoint;
 use docker_api::network::{EndpointSettings, PortMap};
 use serde::{Deserialize, Serialize};
 

@@ -77,7 +77,7 @@ pub(crate) fn inspect(app: &App, container: &Container) -> ContainerInspect {
     }
 }
 
-fn mounts(record: &Record) -> Vec<docker_api::container::MountPoint> {
+fn mounts(record: &Record) -> Vec<docker_api::mount::MountPoint> {
     // Compat: mounts of --tmpfs are not shown, those of --mount type=tmpfs are.
     let flag = record.host_config.tmpfs.clone().unwrap_or_default();
     record

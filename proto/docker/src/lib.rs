@@ -18,6 +18,7 @@ mod foreign;
 pub mod frame;
 pub mod image;
 pub mod keys;
+pub mod mount;
 pub mod network;
 pub mod progress;
 pub mod system;

@@ -1,25 +1,22 @@
 //! `/containers`.
 
+mod streams;
+mod top;
+
 use std::sync::Arc;
 
-use bytes::Bytes;
-use container_log::Timestamp;
 use docker_api::container::{
-    ContainersPruned, CreateRequest, CreateResponse, TopResponse, UpdateRequest, UpdateResponse,
-    WaitError, WaitResponse,
+    ContainersPruned, CreateRequest, CreateResponse, UpdateRequest, UpdateResponse,
 };
 use docker_api::exec::ExecCreateRequest;
 use http::StatusCode;
 use proto::containerd::services::tasks::v1 as tasks_api;
-use tokio_stream::wrappers::ReceiverStream;
 
 use crate::api::call::Call;
 use crate::api::error::ApiError;
-use crate::api::hijack::{hijack, stream_type};
 use crate::api::reply::{self, Reply};
 use crate::app::App;
-use crate::container::attach::{self, Input, Output, Wanted};
-use crate::container::{Container, ContainerError, StopOptions, check, create, logs, spec, view};
+use crate::container::{Container, ContainerError, StopOptions, attach, check, create, spec, view};
 use crate::store::Durability;
 
 pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError> {
@@ -100,8 +97,8 @@ async fn one(
             }
             Ok(reply::ok(&inspect))
         }
-        ("GET", "logs") => logs(&container, &call).await,
-        ("GET", "top") => top(app, &container, &call).await,
+        ("GET", "logs") => streams::logs(&container, &call).await,
+        ("GET", "top") => top::top(app, &container, &call).await,
         ("GET", "stats" | "changes" | "export" | "archive") | ("HEAD" | "PUT", "archive") => {
             Err(ApiError::not_implemented(format!("containers/{verb} is not supported yet")))
         }
@@ -171,8 +168,8 @@ async fn one(
             create::rename(app, &container, call.query.get("name"))?;
             Ok(reply::no_content())
         }
-        ("POST", "wait") => wait(&container, &call).await,
-        ("POST", "attach") => attach_stream(app, container, call).await,
+        ("POST", "wait") => streams::wait(&container, &call).await,
+        ("POST", "attach") => streams::attach(app, container, call).await,
         ("POST", "resize") => resize(app, &container, &call).await,
         ("POST", "update") => {
             let request: UpdateRequest = call.json().await?;
@@ -299,159 +296,6 @@ async fn kill(container: &Container, signal: i32) -> Result<(), ContainerError> 
     Ok(())
 }
 
-async fn wait(container: &Arc<Container>, call: &Call) -> Result<Reply, ApiError> {
-    #[derive(Clone, Copy)]
-    enum Until {
-        NotRunning,
-        NextExit,
-        Removed,
-    }
-    let until = match call.query.get("condition") {
-        "" | "not-running" => Until::NotRunning,
-        "next-exit" => Until::NextExit,
-        "removed" => Until::Removed,
-        other => return Err(ApiError::invalid(format!("invalid condition: \"{other}\""))),
-    };
-    let mut state = container.state.subscribe();
-    let exits = state.borrow().exits;
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
-    tokio::spawn(async move {
-        let met = state.wait_for(|now| match until {
-            Until::NotRunning => !now.phase.is_running() && !now.held || now.removed,
-            Until::NextExit => now.exits > exits && !now.held || now.removed,
-            Until::Removed => now.removed,
-        });
-        let answer = tokio::select! {
-            () = sender.closed() => return,
-            met = met => match met {
-                Ok(now) => WaitResponse {
-                    // Compat: a failed start is told to who asks afterwards; who waited for the
-                    // exit or the removal gets the code alone.
-                    error: (matches!(until, Until::NotRunning) && !now.error.is_empty())
-                        .then(|| WaitError { message: now.error.clone() }),
-                    status_code: now.exit_code,
-                },
-                Err(_) => return,
-            },
-        };
-        let mut bytes = serde_json::to_vec(&answer).unwrap_or_default();
-        bytes.push(b'\n');
-        drop(sender.send(bytes.into()).await);
-    });
-    Ok(reply::stream("application/json", ReceiverStream::new(receiver)))
-}
-
-async fn logs(container: &Arc<Container>, call: &Call) -> Result<Reply, ApiError> {
-    let query = &call.query;
-    let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
-    if !stdout && !stderr {
-        return Err(ApiError::invalid("Bad parameters: you must choose at least one stream"));
-    }
-    let time = |key: &str| -> Result<Option<Timestamp>, ApiError> {
-        match query.get(key) {
-            "" | "0" => Ok(None),
-            text => docker_api::time::parse_unix(text)
-                .map(|(seconds, nanos)| {
-                    Some(Timestamp::new(seconds, u32::try_from(nanos).unwrap_or_default()))
-                })
-                .ok_or_else(|| {
-                    ApiError::invalid(format!(
-                        "strconv.ParseInt: parsing \"{text}\": invalid syntax"
-                    ))
-                }),
-        }
-    };
-    let tty = container.record().config.tty;
-    let options = logs::Options {
-        stdout,
-        stderr,
-        follow: query.flag("follow"),
-        timestamps: query.flag("timestamps"),
-        details: query.flag("details"),
-        since: time("since")?,
-        until: time("until")?,
-        // Compat: what is no number means all.
-        tail: query.get("tail").parse().ok(),
-        tty,
-    };
-    let receiver = logs::read(container, options).await?;
-    let content_type = stream_type(call.version, tty);
-    Ok(reply::stream(content_type, ReceiverStream::new(receiver)))
-}
-
-async fn attach_stream(
-    app: &Arc<App>,
-    container: Arc<Container>,
-    call: Call,
-) -> Result<Reply, ApiError> {
-    let query = &call.query;
-    let keys = attach::detach_keys(query.get("detachKeys"))?;
-    let (tty, open_stdin, stdin_once) = {
-        let record = container.record();
-        (record.config.tty, record.config.open_stdin, record.config.stdin_once)
-    };
-    let phase = container.phase();
-    // Compat: named as the client named it.
-    let name = call.name(1);
-    if phase == crate::container::lifecycle::Phase::Paused {
-        return Err(ApiError::conflict(format!(
-            "container {name} is paused, unpause the container before attach"
-        )));
-    }
-    if phase == crate::container::lifecycle::Phase::Restarting {
-        return Err(ApiError::conflict(format!(
-            "container {name} is restarting, wait until the container is running"
-        )));
-    }
-    let stream = query.flag("stream");
-    let wanted = Wanted {
-        stdin: query.flag("stdin"),
-        stdout: query.flag("stdout"),
-        stderr: query.flag("stderr"),
-    };
-    // Connected before the history is read, so that nothing falls between.
-    let output = if stream { Some(Output::of(&container).await?) } else { None };
-    let (history, joined) = if query.flag("logs") {
-        let options = logs::Options {
-            stdout: wanted.stdout,
-            stderr: wanted.stderr,
-            tty,
-            ..logs::Options::default()
-        };
-        let own = Arc::clone(&container);
-        crate::container::rootfs::blocking(move || logs::replay(&own, &options)).await?
-    } else {
-        (Vec::new(), 0)
-    };
-    let input = (stream && wanted.stdin && open_stdin).then(|| Input {
-        fifo: container.paths.run.join("stdin"),
-        container_id: container.id.clone(),
-        exec_id: String::new(),
-        close: stdin_once && !tty,
-        detach_keys: if tty { keys } else { Vec::new() },
-    });
-    container.event(app, "attach", &[]);
-    let content_type = stream_type(call.version, tty);
-    let app = Arc::clone(app);
-    let answer = hijack(call.request, content_type, move |reader, mut writer| async move {
-        use tokio::io::AsyncWriteExt;
-        if !history.is_empty() && writer.write_all(&history).await.is_err() {
-            return;
-        }
-        let Some(output) = output else {
-            drop(writer.shutdown().await);
-            return;
-        };
-        let end =
-            attach::session(Arc::clone(&app), output, input, wanted, tty, joined, reader, writer)
-                .await;
-        if end == attach::End::Detached {
-            container.event(&app, "detach", &[]);
-        }
-    });
-    Ok(answer.await)
-}
-
 /// `w` and `h`, as numbers.
 pub(crate) fn size(call: &Call) -> Result<(u32, u32), ApiError> {
     let number = |key: &str| {
@@ -533,50 +377,6 @@ async fn update(
     Ok(reply::ok(&UpdateResponse { warnings: (!warnings.is_empty()).then_some(warnings) }))
 }
 
-async fn top(app: &App, container: &Container, call: &Call) -> Result<Reply, ApiError> {
-    if !container.phase().has_process() {
-        return Err(ApiError::conflict(format!("container {} is not running", container.id)));
-    }
-    let request = tasks_api::ListPidsRequest { container_id: container.id.clone() };
-    let answer = app.containerd.tasks().list_pids(request).await?.into_inner();
-    let pids: Vec<String> = answer.processes.iter().map(|one| one.pid.to_string()).collect();
-    let arguments = match call.query.get("ps_args") {
-        "" => "-ef",
-        given => given,
-    };
-    let output = tokio::process::Command::new("ps")
-        .args(arguments.split_whitespace())
-        .output()
-        .await
-        .map_err(|error| ApiError::internal(format!("Error running ps: {error}")))?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        // Compat: the first line, where ps says what is wrong; the rest is its usage.
-        let first = text.trim().lines().next().unwrap_or_default();
-        return Err(ApiError::internal(format!("ps: {}", first.trim())));
-    }
-    parse_ps(&String::from_utf8_lossy(&output.stdout), &pids)
-        .map(|answer| reply::ok(&answer))
-        .ok_or_else(|| ApiError::internal("Couldn't find PID field in ps output"))
-}
-
-fn parse_ps(text: &str, pids: &[String]) -> Option<TopResponse> {
-    let mut lines = text.lines();
-    let titles: Vec<String> = lines.next()?.split_whitespace().map(str::to_owned).collect();
-    let column = titles.iter().position(|title| title == "PID")?;
-    let processes = lines
-        .filter_map(|line| {
-            let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-            if words.len() > titles.len() {
-                let rest = words.split_off(titles.len() - 1).join(" ");
-                words.push(rest);
-            }
-            pids.contains(words.get(column)?).then_some(words)
-        })
-        .collect();
-    Some(TopResponse { processes, titles })
-}
-
 async fn prune(app: &Arc<App>, call: &Call) -> Result<Reply, ApiError> {
     let filters = call.query.filters()?;
     filters.only(&["until", "label", "label!"])?;
@@ -619,17 +419,4 @@ async fn prune(app: &Arc<App>, call: &Call) -> Result<Reply, ApiError> {
     )]);
     app.events.publish("container", "prune", "", space);
     Ok(reply::ok(&answer))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ps_rows_keep_the_command_in_one_column() {
-        let text = "UID PID CMD\nroot 7 sleep 10\nroot 8 sh\n";
-        let answer = parse_ps(text, &["7".to_owned()]).unwrap();
-        assert_eq!(answer.processes, [["root", "7", "sleep 10"]]);
-        assert!(parse_ps("A B\n", &[]).is_none());
-    }
 }
