@@ -85,9 +85,13 @@ pub(crate) fn group(name: &str) -> Vec<Case> {
     match name {
         "default" => process().into_iter().take(1).collect(),
         "process" => process(),
-        "rights" => rights(),
+        "settings" => settings(),
+        "capabilities" => capabilities(),
+        "security" => security_options(),
         "namespaces" => namespaces(),
+        "names" => names(),
         "mounts" => mounts(),
+        "binds" => binds(),
         "volumes" => volumes(),
         "devices" => devices(),
         "memory" => memory(),
@@ -117,6 +121,11 @@ fn process() -> Vec<Case> {
             json!({"Env": ["A=1", "B=", "PATH=/bin:/sbin", "HOSTNAME=mine", "A=2", "TERM=dumb"]}),
         ),
         case("environment on a terminal", json!({"Tty": true, "Env": ["TERM=vt100", "HOME=/tmp"]})),
+    ]
+}
+
+fn settings() -> Vec<Case> {
+    vec![
         case("entry point", json!({"Entrypoint": ["/bin/sh"]})),
         case("labels", json!({"Labels": {"org.example.a": "1", "b": ""}})),
         case("stop signal and timeout", json!({"StopSignal": "SIGUSR1", "StopTimeout": 3})),
@@ -139,9 +148,7 @@ fn process() -> Vec<Case> {
     ]
 }
 
-fn rights() -> Vec<Case> {
-    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
-        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]});
+fn capabilities() -> Vec<Case> {
     vec![
         host("privileged", json!({"Privileged": true})).needs_all_capabilities(),
         case("privileged user", json!({"User": "daemon", "HostConfig": {"Privileged": true}})),
@@ -161,6 +168,13 @@ fn rights() -> Vec<Case> {
             "capabilities of a user",
             json!({"User": "daemon", "HostConfig": {"CapAdd": ["SYS_PTRACE"]}}),
         ),
+    ]
+}
+
+fn security_options() -> Vec<Case> {
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]});
+    vec![
         security("no new privileges", json!(["no-new-privileges"])),
         security("no seccomp", json!(["seccomp=unconfined"])),
         security("own seccomp", json!([format!("seccomp={profile}")])),
@@ -191,6 +205,11 @@ fn namespaces() -> Vec<Case> {
         host("no ipc", json!({"IpcMode": "none"})),
         host("ipc of another", json!({"IpcMode": "container:first"}))
             .with_first(json!({"HostConfig": {"IpcMode": "shareable"}})),
+    ]
+}
+
+fn names() -> Vec<Case> {
+    vec![
         host("host's names", json!({"UTSMode": "host"})),
         host("own cgroups", json!({"CgroupnsMode": "private"})),
         host("host's cgroups", json!({"CgroupnsMode": "host"})),
@@ -222,6 +241,11 @@ fn mounts() -> Vec<Case> {
         host("read-only root and tmpfs", json!({"ReadonlyRootfs": true, "Tmpfs": {"/tmp": ""}})),
         host("size of shm", json!({"ShmSize": 134_217_728})),
         host("tmpfs over shm", json!({"Tmpfs": {"/dev/shm": "size=2m"}})),
+    ]
+}
+
+fn binds() -> Vec<Case> {
+    vec![
         host("bind", json!({"Binds": ["ROOT/source:/bound"]})),
         host("bind read-only", json!({"Binds": ["ROOT/source:/bound:ro"]})),
         host("bind of a file", json!({"Binds": ["ROOT/source/file:/etc/bound"]})),
