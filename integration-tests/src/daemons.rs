@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use crate::parts;
 use crate::sandbox::{Ended, until};
@@ -75,9 +76,21 @@ impl Stack {
     /// # Panics
     /// When it does not run.
     pub fn kill_containerd(&self) {
+        self.end_containerd(libc::SIGKILL);
+    }
+
+    /// SIGTERM for containerd, and waits until it is gone.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn stop_containerd(&self) {
+        self.end_containerd(libc::SIGTERM);
+    }
+
+    fn end_containerd(&self, signal: i32) {
         let pid = self.containerd();
         let outside = self.sandbox().outside(pid);
-        self.sandbox().signal(pid, libc::SIGKILL);
+        self.sandbox().signal(pid, signal);
         // The engine reaps its own; init reaps ours and orphans.
         until("containerd is gone", || !is_running(outside));
         if let Some(own) = &self.containerd {
@@ -126,6 +139,29 @@ impl Stack {
             }
             api.answers()
         });
+    }
+
+    /// Starts whichever daemon does not run; a containerd of the engine's is the engine's to start.
+    ///
+    /// # Panics
+    /// When one does not come up.
+    pub fn start_what_is_gone(&self) {
+        let runs = |pid: &Mutex<Option<i32>>| pid.lock().expect("no panic holds it").is_some();
+        if self.containerd.as_ref().is_some_and(|own| !runs(own)) {
+            self.start_containerd();
+        }
+        if !runs(&self.engine) {
+            self.start_engine();
+        }
+    }
+
+    /// Whether somebody listens on containerd's socket.
+    #[must_use]
+    pub fn containerd_listens(&self) -> bool {
+        let socket = self.containerd_socket().unwrap_or_else(|| {
+            self.sandbox().path(self.exec_root()).join("containerd/containerd.sock")
+        });
+        std::os::unix::net::UnixStream::connect(socket).is_ok()
     }
 
     /// Starts the harness's own containerd again.
@@ -206,9 +242,13 @@ impl Stack {
         }
         for (name, path) in programs {
             let place = self.root().join("bin").join(name);
-            fs::write(&place, "").expect("a place for a program");
             let path =
                 fs::canonicalize(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            if parts.copies {
+                fs::copy(&path, &place).expect("a copy of a program");
+                continue;
+            }
+            fs::write(&place, "").expect("a place for a program");
             self.sandbox().bind(&path, &place);
         }
     }
