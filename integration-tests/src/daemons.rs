@@ -4,6 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
+
 use crate::parts;
 use crate::sandbox::{Ended, until};
 use crate::stack::Stack;
@@ -89,10 +92,14 @@ impl Stack {
 
     fn end_containerd(&self, signal: i32) {
         let pid = self.containerd();
-        let outside = self.sandbox().outside(pid);
+        // The engine reaps its own, init reaps ours and orphans; and a process whose main thread is
+        // gone may hold its socket yet. A pidfd knows when all of it has ended.
+        let outside = rustix::process::Pid::from_raw(self.sandbox().outside(pid)).expect("a pid");
+        let process = pidfd_open(outside, PidfdFlags::empty()).expect("pidfd_open");
         self.sandbox().signal(pid, signal);
-        // The engine reaps its own; init reaps ours and orphans.
-        until("containerd is gone", || !is_running(outside));
+        let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+        let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience));
+        assert_eq!(ended, Ok(1), "containerd goes on");
         if let Some(own) = &self.containerd {
             *own.lock().expect("no panic holds it") = None;
         }
@@ -268,12 +275,6 @@ impl Stack {
 fn is_socket(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     fs::metadata(path).is_ok_and(|data| data.file_type().is_socket())
-}
-
-/// Neither gone nor a zombie.
-fn is_running(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn has(program: &str) -> bool {

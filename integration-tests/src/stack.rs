@@ -326,7 +326,14 @@ impl Stack {
     /// What a daemon wrote: `engine` or `containerd`.
     #[must_use]
     pub fn log(&self, name: &str) -> String {
-        fs::read_to_string(self.root().join("log").join(name)).unwrap_or_default()
+        let file = match name {
+            // The engine's own keeps it beside its socket.
+            "containerd" if self.containerd.is_none() => {
+                self.sandbox.path(self.exec_root()).join("containerd/containerd.log")
+            }
+            name => self.root().join("log").join(name),
+        };
+        fs::read_to_string(file).unwrap_or_default()
     }
 
     /// Removes all containers, and fails for what they leave; the stack goes on.

@@ -2,13 +2,21 @@
 //! and what was acknowledged stays true.
 //!
 //! Needs root, our programs in `BIN_DIR` (`make build`) and a static busybox (`make fetch`). With
-//! `ENGINE=stock` the same tests run over stock Docker; where ours promises more, the test says so
-//! with `is_stock`.
+//! `ENGINE=stock` what Docker promises too runs over stock Docker; where ours promises more, the test
+//! says so with `is_stock`, or is about ours alone.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod absence;
+mod disk;
+mod model;
 mod outage;
 mod ports;
+mod random;
+mod shims;
+mod silence;
+mod storm;
+mod upgrade;
+mod worker;
 mod writer;
 
 use integration_tests::Stack;
@@ -40,8 +48,18 @@ impl Victim {
         stack.start_what_is_gone();
         if self == Self::Containerd {
             until("containerd answers", || stack.containerd_listens());
+            // Stock notices in its own time, and kills what it cannot signal meanwhile.
+            until("its engine knows", || !stack.is_stock() || topped(stack));
         }
     }
+}
+
+/// Whether containerd is asked, and answers, about each container that runs.
+fn topped(stack: &Stack) -> bool {
+    let running = listed(stack).into_iter().filter(|(_, state)| state == "running");
+    running
+        .map(|(id, _)| format!("/containers/{id}/top"))
+        .all(|top| stack.api().get(&top).status == 200)
 }
 
 /// A stack whose containers are to outlive its daemons: our default, stock's option.
