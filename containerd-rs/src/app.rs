@@ -36,6 +36,8 @@ pub(crate) struct Parts {
     pub(crate) collector: Collector,
     /// Cancelled when the daemon is to end.
     pub(crate) shutdown: CancellationToken,
+    /// Cancelled when metadata cannot be written any more.
+    pub(crate) store_failed: CancellationToken,
 }
 
 impl App {
@@ -47,6 +49,7 @@ impl App {
         let metadata = config.root.join("io.containerd.metadata.v1.redb");
         make_directory(&metadata, 0o700)?;
         let store = Store::open(&metadata.join("meta.redb"))?;
+        let store_failed = store.failed();
         let events = Events::default();
         let content = Content::open(&config.root, store.clone(), events.clone())?;
         let snapshots = Snapshots::open(&config.root, store.clone(), events.clone())?;
@@ -66,6 +69,7 @@ impl App {
             events,
             config,
             shutdown,
+            store_failed,
         })))
     }
 }

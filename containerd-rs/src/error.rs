@@ -47,6 +47,8 @@ pub(crate) enum StoreError {
     Database { operation: &'static str, source: Box<redb::Error> },
     #[error("metadata record {key}: {source}")]
     Record { key: String, source: serde_json::Error },
+    #[error("metadata store: no space left on device")]
+    Full,
     #[error("metadata store is closed: unavailable")]
     Closed,
 }
@@ -99,6 +101,7 @@ impl StoreError {
             Self::Unavailable { .. } | Self::Closed => Kind::Unavailable,
             Self::Unimplemented { .. } => Kind::Unimplemented,
             Self::Layer { source, .. } if source.is_malformed() => Kind::InvalidArgument,
+            Self::Full => Kind::ResourceExhausted,
             Self::Layer { .. } => Kind::Unknown,
             Self::Io { .. } | Self::Database { .. } | Self::Record { .. } => Kind::Internal,
         }

@@ -78,7 +78,7 @@ async fn serve(config: Config, pidfile: Option<&Path>) -> anyhow::Result<()> {
     if let Some(path) = pidfile {
         write_pidfile(path)?;
     }
-    let end = app.shutdown.clone();
+    let (end, failed) = (app.shutdown.clone(), app.store_failed.clone());
     let collector = tokio::spawn(app.collector.clone().serve(end.clone()));
     let snapshots = app.snapshots.clone();
     let recovery = tokio::spawn(async move { snapshots.recover().await });
@@ -86,6 +86,7 @@ async fn serve(config: Config, pidfile: Option<&Path>) -> anyhow::Result<()> {
         tokio::select! {
             _ = terminate.recv() => tracing::info!(signal = "terminated", "ending"),
             _ = interrupt.recv() => tracing::info!(signal = "interrupt", "ending"),
+            () = failed.cancelled() => tracing::error!("ending, to be started again"),
         }
         end.cancel();
     });

@@ -1,6 +1,7 @@
 //! containerd below us: one channel, one client a service, every call in the engine's namespace.
 
 mod process;
+mod pulse;
 
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Endpoint, Uri};
 
 use proto::containerd::services;
 
@@ -30,7 +31,7 @@ impl Interceptor for Namespaced {
     }
 }
 
-pub(crate) type Service = InterceptedService<Channel, Namespaced>;
+pub(crate) type Service = InterceptedService<pulse::Watched, Namespaced>;
 
 /// A connection to containerd; cheap to clone, reconnects by itself.
 #[derive(Clone, Debug)]
@@ -103,7 +104,8 @@ impl Containerd {
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
             .connect_with_connector_lazy(connector);
-        let service = InterceptedService::new(channel, Namespaced(namespace.parse()?));
+        let service =
+            InterceptedService::new(pulse::Watched::new(channel), Namespaced(namespace.parse()?));
         Ok(Self { service, address, namespace: namespace.to_owned(), log_schemes: Vec::new() })
     }
 

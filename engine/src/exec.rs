@@ -204,7 +204,7 @@ impl Exec {
                 spec: Some(proto::any::pack_json(proto::any::TYPE_PROCESS, process)),
             })
             .await
-            .map_err(|status| exec_error(&status))?;
+            .map_err(exec_error)?;
         // Whoever keeps the output listens since Exec: connected now, nothing of it can be missed.
         let started = async {
             let stream = UnixStream::connect(&attach)
@@ -214,7 +214,7 @@ impl Exec {
                 container_id: self.container_id.clone(),
                 exec_id: self.id.clone(),
             };
-            let answer = tasks.start(request).await.map_err(|status| exec_error(&status))?;
+            let answer = tasks.start(request).await.map_err(exec_error)?;
             Ok((stream, answer.into_inner().pid))
         };
         let (stream, pid) = match started.await {
@@ -337,7 +337,11 @@ fn told(command: &[String]) -> String {
 }
 
 /// Compat: the text goes to the client's terminal, the code into inspect.
-fn exec_error(status: &tonic::Status) -> ContainerError {
+fn exec_error(status: tonic::Status) -> ContainerError {
+    // Nobody has looked at the command.
+    if matches!(status.code(), tonic::Code::Unavailable | tonic::Code::DeadlineExceeded) {
+        return ContainerError::containerd("exec")(status);
+    }
     let text = status.message();
     let has = |part: &str| text.contains(part);
     let exit_code = if has("executable file not found") || has("no such file or directory") {

@@ -2,6 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::parts;
 use crate::sandbox::{Ended, until};
@@ -75,11 +79,27 @@ impl Stack {
     /// # Panics
     /// When it does not run.
     pub fn kill_containerd(&self) {
+        self.end_containerd(libc::SIGKILL);
+    }
+
+    /// SIGTERM for containerd, and waits until it is gone.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn stop_containerd(&self) {
+        self.end_containerd(libc::SIGTERM);
+    }
+
+    fn end_containerd(&self, signal: i32) {
         let pid = self.containerd();
-        let outside = self.sandbox().outside(pid);
-        self.sandbox().signal(pid, libc::SIGKILL);
-        // The engine reaps its own; init reaps ours and orphans.
-        until("containerd is gone", || !is_running(outside));
+        // The engine reaps its own, init reaps ours and orphans; and a process whose main thread is
+        // gone may hold its socket yet. A pidfd knows when all of it has ended.
+        let outside = rustix::process::Pid::from_raw(self.sandbox().outside(pid)).expect("a pid");
+        let process = pidfd_open(outside, PidfdFlags::empty()).expect("pidfd_open");
+        self.sandbox().signal(pid, signal);
+        let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+        let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience));
+        assert_eq!(ended, Ok(1), "containerd goes on");
         if let Some(own) = &self.containerd {
             *own.lock().expect("no panic holds it") = None;
         }
@@ -126,6 +146,29 @@ impl Stack {
             }
             api.answers()
         });
+    }
+
+    /// Starts whichever daemon does not run; a containerd of the engine's is the engine's to start.
+    ///
+    /// # Panics
+    /// When one does not come up.
+    pub fn start_what_is_gone(&self) {
+        let runs = |pid: &Mutex<Option<i32>>| pid.lock().expect("no panic holds it").is_some();
+        if self.containerd.as_ref().is_some_and(|own| !runs(own)) {
+            self.start_containerd();
+        }
+        if !runs(&self.engine) {
+            self.start_engine();
+        }
+    }
+
+    /// Whether somebody listens on containerd's socket.
+    #[must_use]
+    pub fn containerd_listens(&self) -> bool {
+        let socket = self.containerd_socket().unwrap_or_else(|| {
+            self.sandbox().path(self.exec_root()).join("containerd/containerd.sock")
+        });
+        std::os::unix::net::UnixStream::connect(socket).is_ok()
     }
 
     /// Starts the harness's own containerd again.
@@ -206,9 +249,13 @@ impl Stack {
         }
         for (name, path) in programs {
             let place = self.root().join("bin").join(name);
-            fs::write(&place, "").expect("a place for a program");
             let path =
                 fs::canonicalize(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            if parts.copies {
+                fs::copy(&path, &place).expect("a copy of a program");
+                continue;
+            }
+            fs::write(&place, "").expect("a place for a program");
             self.sandbox().bind(&path, &place);
         }
     }
@@ -228,12 +275,6 @@ impl Stack {
 fn is_socket(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     fs::metadata(path).is_ok_and(|data| data.file_type().is_socket())
-}
-
-/// Neither gone nor a zombie.
-fn is_running(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn has(program: &str) -> bool {

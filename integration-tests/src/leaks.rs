@@ -40,7 +40,9 @@ impl Inventory {
         }
         for directory in ["containers", "volumes"] {
             let path = stack.data_root().join(directory);
-            files.extend(names(&path).map(|name| format!("{}/{name}", path.display())));
+            files.extend(
+                names(&sandbox.path(&path)).map(|name| format!("{}/{name}", path.display())),
+            );
         }
         files.retain(|file| !file.ends_with(".db"));
         all.insert("file", count(files));

@@ -34,6 +34,9 @@ pub struct Builder {
     layout: Layout,
     pub(crate) arguments: Vec<String>,
     pub(crate) environment: Vec<(String, String)>,
+    /// Bytes of a file system of its own for the data root.
+    disk: Option<u64>,
+    pub(crate) copies: bool,
     image: bool,
 }
 
@@ -98,11 +101,31 @@ impl Builder {
         self
     }
 
+    /// A small disk for the data root, which the test can fill.
+    #[must_use]
+    pub fn with_disk_of(mut self, bytes: u64) -> Self {
+        self.disk = Some(bytes);
+        self
+    }
+
+    /// Files of its own in ROOT/bin, which the test can replace.
+    #[must_use]
+    pub fn with_copies_of_programs(mut self) -> Self {
+        self.copies = true;
+        self
+    }
+
     /// Load busybox before the test begins.
     #[must_use]
     pub fn with_busybox(mut self) -> Self {
         self.image = true;
         self
+    }
+
+    /// Whether a containerd is named, which the engine then does not start itself.
+    #[must_use]
+    pub fn names_containerd(&self) -> bool {
+        self.containerd.is_some()
     }
 
     /// Starts it and waits until the engine answers.
@@ -124,6 +147,9 @@ impl Builder {
             baseline: None,
         };
         stack.lay_out_programs();
+        if let Some(bytes) = stack.parts.disk {
+            stack.mount_disk(bytes);
+        }
         if stack.own_containerd() {
             stack.containerd = Some(Mutex::new(None));
             stack.start_containerd();
@@ -214,6 +240,13 @@ impl Stack {
         self.root().join("data")
     }
 
+    fn mount_disk(&self, bytes: u64) {
+        fs::create_dir(self.data_root()).expect("a directory of the stack");
+        let (busybox, data) = (parts::busybox().display().to_string(), self.data_root());
+        let (size, data) = (format!("size={bytes}"), data.display().to_string());
+        self.inside(&[&busybox, "mount", "-t", "tmpfs", "-o", &size, "disk", &data]).ok();
+    }
+
     /// A program in the sandbox's namespaces, run to its end.
     ///
     /// # Panics
@@ -293,7 +326,14 @@ impl Stack {
     /// What a daemon wrote: `engine` or `containerd`.
     #[must_use]
     pub fn log(&self, name: &str) -> String {
-        fs::read_to_string(self.root().join("log").join(name)).unwrap_or_default()
+        let file = match name {
+            // The engine's own keeps it beside its socket.
+            "containerd" if self.containerd.is_none() => {
+                self.sandbox.path(self.exec_root()).join("containerd/containerd.log")
+            }
+            name => self.root().join("log").join(name),
+        };
+        fs::read_to_string(file).unwrap_or_default()
     }
 
     /// Removes all containers, and fails for what they leave; the stack goes on.

@@ -261,8 +261,15 @@ impl Tasks for TasksService {
     }
 
     async fn wait(&self, request: Request<WaitRequest>) -> Answer<WaitResponse> {
-        let task = self.task(&request, &request.get_ref().container_id)?;
-        let exit = task.wait(&request.get_ref().exec_id).await.map_err(refuse)?;
+        let WaitRequest { container_id, exec_id } = request.get_ref();
+        let exit = match self.task(&request, container_id) {
+            Ok(task) => task.wait(exec_id).await.map_err(refuse)?,
+            Err(status) => {
+                let namespace = context(&request)?.namespace.as_str().to_owned();
+                let key = TaskKey { namespace, id: container_id.clone() };
+                self.runtime.end_of(&key).filter(|_| exec_id.is_empty()).ok_or(status)?
+            }
+        };
         Ok(Response::new(WaitResponse { exit_status: exit.status, exited_at: exit.at }))
     }
 }

@@ -63,6 +63,8 @@ pub(crate) enum TaskError {
     ShimGone,
     #[error("shim does not answer {method} within {}s: context deadline exceeded", limit.as_secs())]
     ShimSilent { method: String, limit: Duration },
+    #[error("shim does not answer: {method} is given up: context deadline exceeded")]
+    ShimStuck { method: String },
     #[error("{text}: internal")]
     ShimGarbled { text: String },
     #[error("task {id}: the owner ended: internal")]
@@ -80,7 +82,7 @@ impl TaskError {
             Self::ShimVersion { .. } | Self::ShimProtocol { .. } => Kind::Unimplemented,
             Self::Connect { .. } | Self::ShimGone => Kind::Unavailable,
             Self::Shim(status) => Kind::from_code(status.code),
-            Self::ShimSilent { .. } => Kind::DeadlineExceeded,
+            Self::ShimSilent { .. } | Self::ShimStuck { .. } => Kind::DeadlineExceeded,
             Self::ShimGarbled { .. } | Self::OwnerGone { .. } => Kind::Internal,
             Self::Bundle { .. }
             | Self::RuntimeName { .. }

@@ -19,10 +19,12 @@
 
 mod bootstrap;
 mod bundle;
+mod ends;
 mod error;
 mod events_server;
 mod log;
 mod name;
+mod pulse;
 mod reload;
 mod shim;
 mod task;
@@ -39,6 +41,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use bundle::Bundle;
+use ends::Ends;
 use name::Resolver;
 use shim::{Caller, Shim};
 
@@ -98,6 +101,7 @@ struct Inner {
     resolver: Resolver,
     publish: Publish,
     slots: Mutex<HashMap<TaskKey, Slot>>,
+    ends: Ends,
     tasks: TaskTracker,
 }
 
@@ -124,6 +128,7 @@ impl Runtime {
             resolver: Resolver::new(settings.shims),
             publish,
             slots: Mutex::default(),
+            ends: Ends::default(),
             tasks: TaskTracker::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -154,6 +159,11 @@ impl Runtime {
             Some(Slot::Live(task)) => Ok(Arc::clone(task)),
             _ => Err(TaskError::NotFound { id: key.id.clone() }),
         }
+    }
+
+    /// How the task of this name ended, if its shim was lost and nobody has deleted it.
+    pub(crate) fn end_of(&self, key: &TaskKey) -> Option<Exit> {
+        self.inner.ends.of(key)
     }
 
     /// The living tasks of a namespace, in no order.
@@ -195,6 +205,7 @@ impl Inner {
         request: CreateTask,
     ) -> Result<(Arc<Task>, u32), TaskError> {
         self.reserve(&key)?;
+        self.ends.forget(&key);
         let created = self.build(&key, request).await;
         match &created {
             Ok((task, pid)) => info!(pid, shim = %task.binary().display(), "task created"),

@@ -123,6 +123,7 @@ impl Inner {
         let exit = Exit { pid, ..exit };
         self.publish_exit(key, "", &exit);
         self.remove_bundle(key, bundle).await;
+        self.ends.note(key, exit);
         self.forget(key);
         self.publish_delete(key, &exit);
     }

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use ttrpc_wire::{CallError, Client, Code, NAMESPACE_KEY};
 
 use super::bootstrap::Bootstrap;
+use super::pulse::{Pulse, Silent};
 use super::{TaskError, TaskKey};
 
 /// What every invocation of a shim's binary needs to know of us.
@@ -197,6 +198,7 @@ pub(crate) struct Shim {
     bootstrap: Bootstrap,
     /// Set once a shim has answered that it does not know version 3.
     downgraded: std::sync::Arc<AtomicBool>,
+    pulse: std::sync::Arc<Pulse>,
 }
 
 /// How long a shim may take for what needs no disk and no runtime.
@@ -212,12 +214,24 @@ impl Shim {
             .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
             .map_err(failed)?;
         let downgraded = std::sync::Arc::default();
-        Ok(Self { client, key, bootstrap, downgraded })
+        let pulse = std::sync::Arc::new(Pulse::new());
+        Ok(Self { client, key, bootstrap, downgraded, pulse })
     }
 
     /// Resolves when the connection is lost, and with it the shim.
     pub(crate) async fn closed(&self) {
         self.client.closed().await;
+    }
+
+    /// What may take long, though not from a shim that answers nothing any more.
+    async fn watched<Q: Message, A: Message + Default>(
+        &self,
+        method: &str,
+        request: &Q,
+    ) -> Result<A, TaskError> {
+        let answer = self.call(method, request, None);
+        let answer = self.pulse.watch(&self.client, &self.key.id, answer).await;
+        answer.unwrap_or_else(|Silent| Err(TaskError::ShimStuck { method: method.to_owned() }))
     }
 
     async fn call<Q: Message, A: Message + Default>(
@@ -250,13 +264,13 @@ impl Shim {
         mut request: wire::CreateTaskRequest,
     ) -> Result<u32, TaskError> {
         request.id.clone_from(&self.key.id);
-        let answer: wire::CreateTaskResponse = self.call("Create", &request, None).await?;
+        let answer: wire::CreateTaskResponse = self.watched("Create", &request).await?;
         Ok(answer.pid)
     }
 
     pub(crate) async fn start(&self, exec_id: &str) -> Result<u32, TaskError> {
         let request = wire::StartRequest { id: self.key.id.clone(), exec_id: exec_id.to_owned() };
-        let answer: wire::StartResponse = self.call("Start", &request, None).await?;
+        let answer: wire::StartResponse = self.watched("Start", &request).await?;
         Ok(answer.pid)
     }
 
@@ -266,7 +280,10 @@ impl Shim {
         limit: Option<Duration>,
     ) -> Result<wire::DeleteResponse, TaskError> {
         let request = wire::DeleteRequest { id: self.key.id.clone(), exec_id: exec_id.to_owned() };
-        self.call("Delete", &request, limit).await
+        match limit {
+            None => self.watched("Delete", &request).await,
+            limit => self.call("Delete", &request, limit).await,
+        }
     }
 
     pub(crate) async fn state(
@@ -291,7 +308,7 @@ impl Shim {
     ) -> Result<(), TaskError> {
         let (id, exec_id) = (self.key.id.clone(), exec_id.to_owned());
         let request = wire::KillRequest { id, exec_id, signal, all };
-        self.call("Kill", &request, None).await
+        self.watched("Kill", &request).await
     }
 
     pub(crate) async fn exec(
@@ -299,7 +316,7 @@ impl Shim {
         mut request: wire::ExecProcessRequest,
     ) -> Result<(), TaskError> {
         request.id.clone_from(&self.key.id);
-        self.call("Exec", &request, None).await
+        self.watched("Exec", &request).await
     }
 
     pub(crate) async fn resize(
@@ -310,25 +327,25 @@ impl Shim {
     ) -> Result<(), TaskError> {
         let (id, exec_id) = (self.key.id.clone(), exec_id.to_owned());
         let request = wire::ResizePtyRequest { id, exec_id, width, height };
-        self.call("ResizePty", &request, None).await
+        self.watched("ResizePty", &request).await
     }
 
     pub(crate) async fn close_io(&self, exec_id: &str, stdin: bool) -> Result<(), TaskError> {
         let (id, exec_id) = (self.key.id.clone(), exec_id.to_owned());
         let request = wire::CloseIoRequest { id, exec_id, stdin };
-        self.call("CloseIO", &request, None).await
+        self.watched("CloseIO", &request).await
     }
 
     pub(crate) async fn pause(&self) -> Result<(), TaskError> {
-        self.call("Pause", &wire::PauseRequest { id: self.key.id.clone() }, None).await
+        self.watched("Pause", &wire::PauseRequest { id: self.key.id.clone() }).await
     }
 
     pub(crate) async fn resume(&self) -> Result<(), TaskError> {
-        self.call("Resume", &wire::ResumeRequest { id: self.key.id.clone() }, None).await
+        self.watched("Resume", &wire::ResumeRequest { id: self.key.id.clone() }).await
     }
 
     pub(crate) async fn pids(&self) -> Result<wire::PidsResponse, TaskError> {
-        self.call("Pids", &wire::PidsRequest { id: self.key.id.clone() }, None).await
+        self.watched("Pids", &wire::PidsRequest { id: self.key.id.clone() }).await
     }
 
     pub(crate) async fn stats(&self, limit: Duration) -> Result<wire::StatsResponse, TaskError> {
@@ -341,7 +358,7 @@ impl Shim {
         mut request: wire::UpdateTaskRequest,
     ) -> Result<(), TaskError> {
         request.id.clone_from(&self.key.id);
-        self.call("Update", &request, None).await
+        self.watched("Update", &request).await
     }
 
     /// Tells the shim to end. That it hangs up instead of answering is an answer too.

@@ -355,6 +355,7 @@ impl Task {
         let exit =
             self.known_exit("").unwrap_or(Exit { pid: 0, status: UNKNOWN_STATUS, at: Some(end) });
         runtime.remove_bundle(&self.key, &self.bundle).await;
+        runtime.ends.note(&self.key, exit);
         runtime.forget(&self.key);
         runtime.publish_delete(&self.key, &exit);
         exit

@@ -14,19 +14,24 @@ pub(crate) mod images;
 pub(crate) mod labels;
 pub(crate) mod namespaces;
 pub(crate) mod record;
+mod reserve;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use redb::backends::FileBackend;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
+use self::reserve::{Backend, Reserve};
 use crate::error::{Error, Result};
 
 /// Handle to the metadata; cheap to clone.
@@ -40,6 +45,7 @@ struct Shared {
     queue: Option<SyncSender<Job>>,
     generation: Arc<AtomicU64>,
     writer: Option<JoinHandle<()>>,
+    failed: CancellationToken,
 }
 
 /// Something metadata can be read from: a snapshot, or a transaction under way.
@@ -105,18 +111,28 @@ pub(crate) struct Transaction<'a> {
     table: &'a redb::Table<'a, &'static [u8], &'static [u8]>,
     overlay: Overlay,
     first: bool,
+    /// The disk is full: nothing new.
+    full: bool,
 }
 
 impl Store {
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        let reserve =
+            Arc::new(Reserve::open(path).map_err(Error::io("reserve space beside", path))?);
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path);
+        let file = FileBackend::new(file.map_err(Error::io("open", path))?)
+            .map_err(|error| database("open", error))?;
         let database = Database::builder()
             .set_cache_size(CACHE)
-            .create(path)
+            .create_with_backend(Backend::new(file, Arc::clone(&reserve)))
             .map_err(|error| database("open", error))?;
         let database = Arc::new(database);
         let (queue, jobs) = sync_channel(QUEUE);
         let generation = Arc::new(AtomicU64::new(0));
-        let writer = Writer { database: database.clone(), generation: generation.clone() };
+        let (own, grown) = (database.clone(), generation.clone());
+        let failed = CancellationToken::new();
+        let writer = Writer { database: own, generation: grown, reserve, failed: failed.clone() };
         let writer = std::thread::Builder::new()
             .name("metadata".into())
             .spawn(move || writer.run(&jobs))
@@ -127,8 +143,14 @@ impl Store {
                 queue: Some(queue),
                 generation,
                 writer: Some(writer),
+                failed,
             }),
         })
+    }
+
+    /// Cancelled when the file can no longer be written: only a fresh start helps then.
+    pub(crate) fn failed(&self) -> CancellationToken {
+        self.shared.failed.clone()
     }
 
     /// Runs `change` on the writer thread; answers after the durable commit.
@@ -215,6 +237,9 @@ impl Transaction<'_> {
     }
 
     pub(crate) fn put<T: Serialize>(&mut self, key: &[u8], value: &T) -> Result<()> {
+        if self.full && !self.exists(key)? {
+            return Err(Error::Full);
+        }
         let bytes = serde_json::to_vec(value).map_err(|source| record_error(key, source))?;
         self.overlay.insert(key.to_vec(), Some(bytes));
         Ok(())
@@ -305,6 +330,8 @@ where
 struct Writer {
     database: Arc<Database>,
     generation: Arc<AtomicU64>,
+    reserve: Arc<Reserve>,
+    failed: CancellationToken,
 }
 
 impl Writer {
@@ -312,8 +339,12 @@ impl Writer {
         while let Ok(first) = jobs.recv() {
             let mut finished = Vec::new();
             let committed = self.batch(first, jobs, &mut finished).map_err(Arc::new);
-            if committed.is_ok() {
-                self.generation.fetch_add(1, Ordering::AcqRel);
+            match &committed {
+                Ok(()) => drop(self.generation.fetch_add(1, Ordering::AcqRel)),
+                Err(error) => {
+                    tracing::error!(%error, "metadata cannot be written; ending");
+                    self.failed.cancel();
+                }
             }
             for finish in finished {
                 finish(committed.clone());
@@ -330,11 +361,12 @@ impl Writer {
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         let mut changed = false;
+        let full = !self.reserve.is_whole();
         {
             let mut table = transaction.open_table(TABLE)?;
             let mut next = Some(first);
             while let Some(job) = next.take() {
-                let (overlay, finish) = run_job(&table, job, !changed);
+                let (overlay, finish) = run_job(&table, job, !changed, full);
                 if let Some(finish) = finish {
                     finished.push(finish);
                 }
@@ -365,8 +397,9 @@ fn run_job<'a>(
     table: &'a redb::Table<'a, &'static [u8], &'static [u8]>,
     job: Job,
     first: bool,
+    full: bool,
 ) -> (Overlay, Option<Finish>) {
-    let mut request = Transaction { table, overlay: Overlay::new(), first };
+    let mut request = Transaction { table, overlay: Overlay::new(), first, full };
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(&mut request)));
     match outcome {
         Ok((true, finish)) => (request.overlay, Some(finish)),

@@ -119,9 +119,10 @@ async fn create(app: &Arc<App>, call: Call) -> Result<Reply, ApiError> {
         changes: query.all("changes"),
         platform,
     };
-    let body = archive(call);
+    let mut body = Box::pin(archive(call));
     streamed(async move |lines| {
-        let id = app.images.import(body, request).await?;
+        let id = app.images.import(&mut body, request).await;
+        let id = heard(id, body).await?;
         // The client may have left; the image is here nevertheless.
         drop(lines.send(Message::status(None, id)).await);
         Ok(())
@@ -132,9 +133,28 @@ async fn create(app: &Arc<App>, call: Call) -> Result<Reply, ApiError> {
 async fn load(app: &Arc<App>, call: Call) -> Result<Reply, ApiError> {
     let platform = call.query.get("platform").to_owned();
     let app = Arc::clone(app);
-    let body = archive(call);
-    streamed(async move |lines| app.images.load_archive(body, &platform, &lines).await).await
+    let mut body = Box::pin(archive(call));
+    streamed(async move |lines| {
+        let loaded = app.images.load_archive(&mut body, &platform, &lines).await;
+        heard(loaded, body).await
+    })
+    .await
 }
+
+/// A client that is cut off while it sends does not hear why: what it has left is read first.
+async fn heard<T>(
+    result: Result<T, ImageError>,
+    mut rest: impl Stream + Unpin + Send,
+) -> Result<T, ImageError> {
+    if result.is_err() {
+        let all = async { while rest.next().await.is_some() {} };
+        drop(tokio::time::timeout(LEFT, all).await);
+    }
+    result
+}
+
+/// What takes longer to come than this is cut off after all.
+const LEFT: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// The request's body as it comes.
 fn archive(call: Call) -> impl Stream<Item = Result<Bytes, hyper::Error>> + Send {

@@ -128,7 +128,7 @@ async fn finish(
     let mut acquired: Vec<Mounted> = Vec::new();
     let made = async {
         sys::dirs::make(&paths.dir, 0o710)
-            .map_err(|error| ContainerError::Invalid(format!("{error:#}")))?;
+            .map_err(|error| ContainerError::System(format!("{error:#}")))?;
         let mut anonymous = Vec::new();
         for mount in record.mounts.iter_mut().filter(|mount| mount.anonymous) {
             if mount.name.is_empty() {
@@ -181,7 +181,9 @@ async fn finish(
                 }
             }
             drop(std::fs::remove_dir_all(&paths.dir));
-            drop(rootfs::remove(app, &id).await);
+            if rootfs::remove(app, &id).await.is_err() {
+                rootfs::remove_later(app, id);
+            }
             Err((name, error))
         }
     }

@@ -1,6 +1,7 @@
 //! The owner of one container: takes commands in order, asks the table, does it, tells the world.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use proto::containerd::services::tasks::v1 as tasks_api;
@@ -42,6 +43,9 @@ pub(super) enum Command {
         volumes: bool,
         reply: Reply,
     },
+    /// A release or a removal that failed half-way is due again.
+    ReleaseAgain,
+    RemoveAgain,
     /// The engine was restarted and the process lives.
     Adopted,
     /// The engine was restarted and no process of the container lives.
@@ -73,10 +77,27 @@ struct Owner {
     backoff: u64,
     /// Removal that waits for the exit.
     removal: Option<(bool, Vec<Reply>)>,
+    /// What failed half-way, because something below was away, is tried again.
+    release_again: Option<Again>,
+    remove_again: Option<Again>,
     /// A stop was asked for: its event follows the exit.
     stopping: bool,
     probing: Option<Probing>,
     oom: bool,
+}
+
+/// When, and after which pause in milliseconds.
+#[derive(Clone, Copy)]
+struct Again {
+    at: tokio::time::Instant,
+    pause: u64,
+}
+
+impl Again {
+    fn after(previous: Option<Self>) -> Self {
+        let pause = lifecycle::backoff(previous.map_or(0, |again| again.pause), 0);
+        Self { at: tokio::time::Instant::now() + Duration::from_millis(pause), pause }
+    }
 }
 
 pub(super) fn spawn(app: Arc<App>, container: Arc<Container>, mut inbox: mpsc::Receiver<Command>) {
@@ -87,23 +108,28 @@ pub(super) fn spawn(app: Arc<App>, container: Arc<Container>, mut inbox: mpsc::R
             restart_at: None,
             backoff: 0,
             removal: None,
+            release_again: None,
+            remove_again: None,
             stopping: false,
             probing: None,
             oom: false,
         };
         loop {
-            let due = owner.restart_at;
+            let unsaved = owner.container.unsaved.load(Ordering::Relaxed);
             let command = tokio::select! {
                 command = inbox.recv() => match command {
                     Some(command) => command,
                     None => return,
                 },
-                () = async {
-                    match due {
-                        Some(at) => tokio::time::sleep_until(at).await,
-                        None => std::future::pending().await,
+                () = due(owner.restart_at) => Command::Start { by_policy: true, reply: None },
+                () = due(owner.release_again.map(|again| again.at)) => Command::ReleaseAgain,
+                () = due(owner.remove_again.map(|again| again.at)) => Command::RemoveAgain,
+                () = tokio::time::sleep(SAVE_AGAIN), if unsaved => {
+                    if owner.container.save().is_ok() {
+                        tracing::info!(container = owner.container.id, "its record is written");
                     }
-                } => Command::Start { by_policy: true, reply: None },
+                    continue;
+                }
             };
             if owner.handle(command).await {
                 return;
@@ -111,6 +137,19 @@ pub(super) fn spawn(app: Arc<App>, container: Arc<Container>, mut inbox: mpsc::R
         }
     });
 }
+
+/// Waits for the moment, if there is one.
+async fn due(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The pause, in milliseconds, up to which a removal waits for what is below.
+const INSIST: u64 = 5_000;
+/// How long a disk that did not take a record is left alone.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
 impl Owner {
     /// True when the container is gone.
@@ -152,6 +191,16 @@ impl Owner {
             Command::Remove { force, volumes, reply } => {
                 return self.ask_remove(force, volumes, reply).await;
             }
+            Command::ReleaseAgain => {
+                let again = self.release_again.take();
+                if self.container.record().state.unclean && !self.container.phase().has_process() {
+                    self.release(Layer::Keep, again).await;
+                }
+            }
+            Command::RemoveAgain => {
+                let volumes = self.container.record().state.remove_volumes;
+                return self.remove(volumes, false).await.is_ok();
+            }
             Command::Adopted => {
                 if self.container.phase() == Phase::Running {
                     self.probing = Probing::start(&self.app, &self.container);
@@ -185,70 +234,78 @@ impl Owner {
             }
             self.backoff = 0;
         }
+        self.release_again = None;
+        let before = self.container.phase();
         // Before the first mount: an engine that finds this after a kill releases what was made.
         self.container.change(Durability::Written, |record| {
             record.state.unclean = true;
             record.state.starting = create::now();
             record.attached = None;
         })?;
-        let result = start::start(&self.app, &self.container).await;
-        match result {
-            Ok(pid) => {
+        let error = match self.bring_up(by_policy).await {
+            Ok(()) => {
                 self.oom = false;
-                // After a power cut nothing runs; that it did matters to who is to be started again.
-                let policy = self.container.record().host_config.restart_policy.name.clone();
-                let durability = match policy.as_str() {
-                    "" | "no" => Durability::Written,
-                    _ => Durability::Synced,
-                };
-                self.container.change(durability, |record| {
-                    let state = &mut record.state;
-                    state.phase = Phase::Running;
-                    state.pid = pid;
-                    state.exit_code = 0;
-                    state.error.clear();
-                    state.oom_killed = false;
-                    state.started_at = create::now();
-                    state.stopped_by_user = false;
-                    state.starting.clear();
-                    state.health = health::begin(&record.config, state.health.take());
-                    record.populated = true;
-                    if by_policy {
-                        record.restart_count += 1;
-                    } else {
-                        record.restart_count = 0;
-                    }
-                })?;
                 self.container.announce(|snapshot| snapshot.clean = false);
                 self.container.event(&self.app, "start", &[]);
                 watch_exit(&self.app, &self.container);
                 self.probing = Probing::start(&self.app, &self.container);
-                Ok(())
+                return Ok(());
             }
-            Err(error) => {
-                let code = match &error {
-                    ContainerError::Start { exit_code, .. } => *exit_code,
-                    _ => 128,
-                };
-                self.container.change(Durability::Written, |record| {
-                    record.state.phase = if record.state.phase == Phase::Created {
-                        Phase::Created
-                    } else {
-                        Phase::Exited
-                    };
-                    record.state.exit_code = code;
-                    record.state.error = error.to_string();
-                    record.state.pid = 0;
-                    record.state.unclean = false;
-                    record.state.starting.clear();
-                })?;
-                self.container.announce(|snapshot| {
-                    snapshot.exits += 1;
-                    snapshot.clean = true;
-                });
-                Err(error)
-            }
-        }
+            Err(error) => error,
+        };
+        self.release(Layer::Keep, None).await;
+        let code = match &error {
+            ContainerError::Start { exit_code, .. } => *exit_code,
+            _ => 128,
+        };
+        self.container.note(Durability::Written, |record| {
+            let state = &mut record.state;
+            state.phase = if before == Phase::Created { before } else { Phase::Exited };
+            state.exit_code = code;
+            state.error = error.to_string();
+            state.pid = 0;
+        });
+        self.container.announce(|snapshot| {
+            snapshot.exits += 1;
+            snapshot.clean = true;
+        });
+        Err(error)
+    }
+
+    /// Starts the process and writes that down; one that cannot be written down does not run on.
+    async fn bring_up(&self, by_policy: bool) -> Result<(), ContainerError> {
+        let pid = start::start(&self.app, &self.container).await?;
+        // After a power cut nothing runs; that it did matters to who is to be started again.
+        let policy = self.container.record().host_config.restart_policy.name.clone();
+        let durability = match policy.as_str() {
+            "" | "no" => Durability::Written,
+            _ => Durability::Synced,
+        };
+        self.container.change(durability, |record| {
+            let state = &mut record.state;
+            state.phase = Phase::Running;
+            state.pid = pid;
+            state.exit_code = 0;
+            state.error.clear();
+            state.oom_killed = false;
+            state.started_at = create::now();
+            state.stopped_by_user = false;
+            state.starting.clear();
+            state.health = health::begin(&record.config, state.health.take());
+            record.populated = true;
+            record.restart_count = if by_policy { record.restart_count + 1 } else { 0 };
+        })
+    }
+
+    /// Releases what a run held; answers whether the layer is gone. What cannot be released now is later.
+    async fn release(&mut self, layer: Layer, again: Option<Again>) -> bool {
+        let released = start::release(&self.app, &self.container, layer).await;
+        self.release_again = (!released.clean).then(|| Again::after(again));
+        self.container.note(Durability::Written, |record| {
+            record.state.unclean = !released.clean;
+            record.state.starting.clear();
+        });
+        released.layer_gone
     }
 
     async fn signal(&mut self, signal: i32, wish: Wish) -> Result<(), ContainerError> {
@@ -256,10 +313,10 @@ impl Owner {
             Ok(Decision::Already) => return Err(ContainerError::Already),
             Ok(Decision::CancelRestart) => {
                 self.restart_at = None;
-                self.container.change(Durability::Synced, |record| {
+                self.container.note(Durability::Synced, |record| {
                     record.state.phase = Phase::Exited;
                     record.state.stopped_by_user = true;
-                })?;
+                });
                 self.container.announce(|snapshot| snapshot.clean = true);
                 if wish == Wish::Stop {
                     self.container.event(&self.app, "stop", &[]);
@@ -275,8 +332,7 @@ impl Owner {
         };
         let stop_signal = named.unwrap_or(15);
         if wish == Wish::Stop || signal == 9 || signal == stop_signal {
-            self.container
-                .change(Durability::Written, |record| record.state.stopped_by_user = true)?;
+            self.container.note(Durability::Written, |record| record.state.stopped_by_user = true);
         }
         let request = tasks_api::KillRequest {
             container_id: self.container.id.clone(),
@@ -314,10 +370,10 @@ impl Owner {
             .await
             .map_err(ContainerError::containerd("cannot pause container"))?;
         self.probing = None;
-        self.container.change(Durability::Written, |record| {
+        self.container.note(Durability::Written, |record| {
             record.state.phase = Phase::Paused;
             record.state.health = health::end(record.state.health.take());
-        })?;
+        });
         self.container.announce(|_| {});
         self.container.event(&self.app, "pause", &[]);
         Ok(())
@@ -326,7 +382,7 @@ impl Owner {
     async fn unpause(&mut self) -> Result<(), ContainerError> {
         self.decide(Wish::Unpause)?;
         self.thaw().await?;
-        self.container.change(Durability::Written, |record| record.state.phase = Phase::Running)?;
+        self.container.note(Durability::Written, |record| record.state.phase = Phase::Running);
         self.container.announce(|_| {});
         self.container.event(&self.app, "unpause", &[]);
         self.probing = Probing::start(&self.app, &self.container);
@@ -355,10 +411,7 @@ impl Owner {
                 if let Err(error) = self.signal(9, Wish::Kill).await
                     && let Some((_, replies)) = self.removal.take()
                 {
-                    let text = error.to_string();
-                    for reply in replies {
-                        drop(reply.send(Err(ContainerError::Conflict(text.clone()))));
-                    }
+                    tell(replies, Err(error));
                 }
                 false
             }
@@ -373,17 +426,31 @@ impl Owner {
 
     async fn remove(&mut self, volumes: bool, layer_gone: bool) -> Result<(), ContainerError> {
         self.restart_at = None;
+        let again = self.remove_again.take();
         // Written down: an engine that is killed half-way goes on removing when it returns.
-        self.container.change(Durability::Written, |record| {
+        self.container.note(Durability::Written, |record| {
             record.state.phase = Phase::Removing;
             record.state.remove_volumes = volumes;
-        })?;
-        if self.container.record().state.unclean {
-            start::release(&self.app, &self.container, Layer::Keep).await;
-        }
+        });
         let id = self.container.id.clone();
-        if !layer_gone && let Err(error) = rootfs::remove(&self.app, &id).await {
+        if self.container.record().state.unclean {
+            self.release(Layer::Keep, None).await;
+            self.release_again = None;
+        }
+        // After some tries it goes without: what is left below is swept up by the next start of ours.
+        let insist = again.is_none_or(|again| again.pause < INSIST);
+        let removed = if insist && self.container.record().state.unclean {
+            Err(ContainerError::System(format!("container {id}: its task cannot be deleted now")))
+        } else if layer_gone {
+            Ok(())
+        } else {
+            rootfs::remove(&self.app, &id).await
+        };
+        if let Err(error) = removed {
+            // The record says that it is to go, so it goes when it can.
             self.container.record().state.phase = Phase::Dead;
+            self.container.announce(|_| {});
+            self.remove_again = Some(Again::after(again));
             return Err(error);
         }
         let mounts = self.container.record().mounts.clone();
@@ -421,14 +488,7 @@ impl Owner {
     /// True when the container is gone.
     async fn recover(&mut self, then: Then) -> bool {
         if self.container.record().state.unclean {
-            start::release(&self.app, &self.container, Layer::Keep).await;
-            let written = self.container.change(Durability::Written, |record| {
-                record.state.unclean = false;
-                record.state.starting.clear();
-            });
-            if let Err(error) = written {
-                tracing::error!(container = self.container.id, "{error}");
-            }
+            self.release(Layer::Keep, None).await;
             self.container.announce(|snapshot| snapshot.clean = true);
         }
         let done = match then {
@@ -486,7 +546,7 @@ impl Owner {
             && !self.app.shutdown.is_cancelled();
         let oom = oom || self.oom;
         self.probing = None;
-        let written = self.container.change(Durability::Synced, |record| {
+        self.container.note(Durability::Synced, |record| {
             let state = &mut record.state;
             state.phase = if again { Phase::Restarting } else { Phase::Exited };
             state.pid = 0;
@@ -495,9 +555,6 @@ impl Owner {
             state.oom_killed = oom;
             state.health = health::end(state.health.take());
         });
-        if let Err(error) = written {
-            tracing::error!(container = self.container.id, "{error}");
-        }
         self.container.announce(|snapshot| {
             snapshot.exits += 1;
             snapshot.held = true;
@@ -509,12 +566,7 @@ impl Owner {
         );
         // The record says so already: an engine that is killed here goes on with it.
         let layer = if auto_remove && !again { Layer::Remove } else { Layer::Keep };
-        let layer_gone = start::release(&self.app, &self.container, layer).await;
-        let written =
-            self.container.change(Durability::Written, |record| record.state.unclean = false);
-        if let Err(error) = written {
-            tracing::error!(container = self.container.id, "{error}");
-        }
+        let layer_gone = self.release(layer, None).await;
         if std::mem::take(&mut self.stopping) {
             self.container.event(&self.app, "stop", &[]);
         }
@@ -522,13 +574,7 @@ impl Owner {
         if let Some((volumes, replies)) = self.removal.take() {
             let result = self.remove(volumes, layer_gone).await;
             let gone = result.is_ok();
-            let text = result.err().map(|error| error.to_string());
-            for reply in replies {
-                drop(reply.send(match &text {
-                    None => Ok(()),
-                    Some(text) => Err(ContainerError::Conflict(text.clone())),
-                }));
-            }
+            tell(replies, result);
             return gone;
         }
         if again {
@@ -578,6 +624,19 @@ pub(super) fn watch_exit(app: &Arc<App>, container: &Arc<Container>) {
             return;
         }
     });
+}
+
+/// The first hears the error itself, whoever joined later its words.
+fn tell(replies: Vec<Reply>, result: Result<(), ContainerError>) {
+    let text = result.as_ref().err().map(ToString::to_string);
+    let mut first = Some(result);
+    for reply in replies {
+        let result = first.take().unwrap_or_else(|| match &text {
+            None => Ok(()),
+            Some(text) => Err(ContainerError::Conflict(text.clone())),
+        });
+        drop(reply.send(result));
+    }
 }
 
 fn seconds_between(from: &str, to: &str) -> i64 {

@@ -146,14 +146,10 @@ async fn probe_for_ever(app: &Arc<App>, container: &Arc<Container>, plan: &Plan)
         let now = plan.after(health.clone(), result, at);
         let changed = (now.status != health.status).then(|| now.status.clone());
         // What changes nothing need not outlive the engine.
-        let written = if changed.is_some() {
-            container.change(Durability::Written, |record| record.state.health = Some(now))
+        if changed.is_some() {
+            container.note(Durability::Written, |record| record.state.health = Some(now));
         } else {
             container.record().state.health = Some(now);
-            Ok(())
-        };
-        if let Err(error) = written {
-            tracing::error!(container = container.id, "{error}");
         }
         if let Some(status) = changed {
             container.event(app, &format!("health_status: {status}"), &[]);

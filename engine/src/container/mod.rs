@@ -25,6 +25,7 @@ pub(crate) use start::make_fifo;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use docker_api::StringMap;
@@ -64,6 +65,8 @@ pub(crate) struct Container {
     pub(crate) state: watch::Sender<Snapshot>,
     /// Clients that attached before the start.
     waiting: Mutex<Vec<oneshot::Sender<UnixStream>>>,
+    /// The record on disk is behind: to be written once the disk has space again.
+    unsaved: AtomicBool,
 }
 
 /// What waiters look at.
@@ -98,28 +101,54 @@ impl Container {
         self.record().state.phase
     }
 
-    /// Changes the record and writes it down.
+    /// Changes the record and writes it down, or leaves it as it was.
     pub(crate) fn change(
         &self,
         durability: Durability,
         edit: impl FnOnce(&mut Record),
     ) -> Result<(), ContainerError> {
-        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = {
+        let _alone = self.writing();
+        let before = {
             let mut record = self.record();
+            let before = record.clone();
             edit(&mut record);
-            record.clone()
+            before
         };
+        self.write(durability).inspect_err(|_| *self.record() = before)
+    }
+
+    /// Changes the record by what has happened already. A disk that does not take it now gets it later.
+    pub(crate) fn note(&self, durability: Durability, edit: impl FnOnce(&mut Record)) {
+        let _alone = self.writing();
+        edit(&mut self.record());
+        if let Err(error) = self.write(durability) {
+            tracing::error!(container = self.id, "{error}; to be tried again");
+        }
+    }
+
+    /// Writes down what could not be written before.
+    fn save(&self) -> Result<(), ContainerError> {
+        let _alone = self.writing();
+        self.write(Durability::Synced)
+    }
+
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, durability: Durability) -> Result<(), ContainerError> {
+        let record = self.record().clone();
         // `--rm` containers are not worth a sync.
         let durability =
             if record.host_config.auto_remove { Durability::Written } else { durability };
         let write = || store::write(&self.paths.record(), &record, durability);
-        match durability {
+        let written = match durability {
             // The disk takes milliseconds: the reactor's other work goes to another thread.
-            Durability::Synced => tokio::task::block_in_place(write)?,
-            Durability::Written => write()?,
-        }
-        Ok(())
+            Durability::Synced => tokio::task::block_in_place(write),
+            Durability::Written => write(),
+        };
+        self.unsaved.store(written.is_err(), Ordering::Relaxed);
+        Ok(written?)
     }
 
     /// Tells waiters where the container stands now.
@@ -339,6 +368,7 @@ impl Containers {
             commands,
             state: watch::Sender::new(snapshot),
             waiting: Mutex::new(Vec::new()),
+            unsaved: AtomicBool::new(false),
         });
         self.table().by_id.insert(container.id.clone(), Arc::clone(&container));
         driver::spawn(Arc::clone(app), Arc::clone(&container), inbox);

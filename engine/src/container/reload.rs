@@ -113,7 +113,7 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
             (Some((pid, _)), _) if !state.starting.is_empty() => {
                 // The engine died between Start and its record.
                 tracing::info!(container = id, "adopting a started task");
-                container.change(Durability::Synced, |record| {
+                container.note(Durability::Synced, |record| {
                     let policy = record.state.phase == Phase::Restarting;
                     record.state.phase = Phase::Running;
                     record.state.pid = *pid;
@@ -125,7 +125,7 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
                     record.populated = true;
                     let before = record.state.health.take();
                     record.state.health = health::begin(&record.config, before);
-                })?;
+                });
                 container.announce(|snapshot| {
                     snapshot.clean = false;
                     snapshot.held = false;

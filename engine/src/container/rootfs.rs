@@ -8,7 +8,8 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use proto::containerd::services::snapshots::v1::{
     CommitSnapshotRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
@@ -53,6 +54,24 @@ pub(crate) async fn remove(app: &App, id: &str) -> Result<(), ContainerError> {
         Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
         Err(status) => Err(ContainerError::containerd("remove snapshot")(status)),
     }
+}
+
+/// Removes the snapshot of a container that does not exist, as soon as that can be done.
+pub(super) fn remove_later(app: &Arc<App>, id: String) {
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        let mut pause = 0;
+        loop {
+            pause = super::lifecycle::backoff(pause, 0);
+            tokio::select! {
+                () = app.shutdown.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+            }
+            if remove(&app, &id).await.is_ok() {
+                return;
+            }
+        }
+    });
 }
 
 /// Forgets the shared layer of an image that is being removed. In use or absent is fine.

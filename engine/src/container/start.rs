@@ -20,16 +20,8 @@ use crate::store::Durability;
 use crate::sys;
 use crate::sys::inside::Inside;
 
-/// Starts the process; answers its pid. What was made before a failure is released again.
+/// Starts the process; answers its pid. What was made before a failure is the caller's to release.
 pub(super) async fn start(app: &Arc<App>, container: &Container) -> Result<u32, ContainerError> {
-    let started = steps(app, container).await;
-    if started.is_err() {
-        release(app, container, Layer::Keep).await;
-    }
-    started
-}
-
-async fn steps(app: &Arc<App>, container: &Container) -> Result<u32, ContainerError> {
     let paths = &container.paths;
     let record = container.record().clone();
     let (mounted, attached) = tokio::join!(
@@ -411,7 +403,8 @@ pub(super) async fn delete_below(app: &App, id: &str) {
     delete_record(app, id).await;
 }
 
-async fn delete_task(app: &App, id: &str) {
+/// Answers whether there is none any more.
+async fn delete_task(app: &App, id: &str) -> bool {
     let task = tasks_api::DeleteTaskRequest { container_id: id.to_owned() };
     let mut deleted = app.containerd.tasks().delete(task.clone()).await;
     if let Err(status) = &deleted
@@ -420,19 +413,23 @@ async fn delete_task(app: &App, id: &str) {
         end_below(app, id).await;
         deleted = app.containerd.tasks().delete(task).await;
     }
-    if let Err(status) = deleted
-        && status.code() != tonic::Code::NotFound
-    {
-        tracing::warn!(container = id, "delete task: {}", status.message());
-    }
+    is_gone(id, "delete task", deleted.map(drop))
 }
 
-async fn delete_record(app: &App, id: &str) {
+/// Answers whether there is none any more.
+async fn delete_record(app: &App, id: &str) -> bool {
     let record = containers_api::DeleteContainerRequest { id: id.to_owned() };
-    if let Err(status) = app.containerd.containers().delete(record).await
-        && status.code() != tonic::Code::NotFound
-    {
-        tracing::warn!(container = id, "delete container record: {}", status.message());
+    let deleted = app.containerd.containers().delete(record).await;
+    is_gone(id, "delete container record", deleted.map(drop))
+}
+
+fn is_gone(id: &str, step: &str, deleted: Result<(), tonic::Status>) -> bool {
+    match deleted {
+        Err(status) if status.code() != tonic::Code::NotFound => {
+            tracing::warn!(container = id, "{step}: {}", status.message());
+            false
+        }
+        _ => true,
     }
 }
 
@@ -463,14 +460,22 @@ pub(super) enum Layer {
     Remove,
 }
 
+/// What became of a release.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Released {
+    /// Nothing that containerd holds is left of the run; else it is to be released once more.
+    pub(super) clean: bool,
+    pub(super) layer_gone: bool,
+}
+
 /// Releases everything a run held; with `Layer::Remove` the layer too, in the same breath. Runs to
-/// the end; what fails is logged. Answers whether the layer is gone.
-pub(super) async fn release(app: &App, container: &Container, layer: Layer) -> bool {
+/// the end; what fails is logged.
+pub(super) async fn release(app: &App, container: &Container, layer: Layer) -> Released {
     let record = container.record().clone();
     let id = &record.id;
     app.outputs.finish(id).await;
     // The process is gone, so that neither mount nor network waits for the task's end.
-    let ((), unmounted, ()) =
+    let (no_task, unmounted, ()) =
         tokio::join!(delete_task(app, id), release_mounts(app, container, &record), async {
             release_networks(app, container, &record).await;
             container.announce(|snapshot| snapshot.held = false);
@@ -480,7 +485,7 @@ pub(super) async fn release(app: &App, container: &Container, layer: Layer) -> b
         volume_event(app, &record, mount, "unmount", &[]);
     }
     // Nothing of the task runs on; containerd commits both at once.
-    let (removed, (), ()) = tokio::join!(
+    let (removed, no_record, ()) = tokio::join!(
         async {
             match layer {
                 Layer::Keep => Ok(false),
@@ -491,10 +496,11 @@ pub(super) async fn release(app: &App, container: &Container, layer: Layer) -> b
         release_files(container),
     );
     container.record().attached = None;
-    removed.unwrap_or_else(|error| {
+    let layer_gone = removed.unwrap_or_else(|error| {
         tracing::warn!(container = id, "{error}");
         false
-    })
+    });
+    Released { clean: no_task && no_record, layer_gone }
 }
 
 async fn release_networks(app: &App, container: &Container, record: &Record) {
