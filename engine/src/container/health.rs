@@ -218,6 +218,9 @@ async fn run(
 
 /// Ends a probe, and waits for its end, so that they do not pile up.
 async fn kill(app: &App, exec: &Exec) {
+    let mut state = exec.state.subscribe();
+    // A start that was late goes on, and only then there is something to end.
+    drop(state.wait_for(|state| state.running || state.exit_code.is_some()).await);
     let request = KillRequest {
         container_id: exec.container_id.clone(),
         exec_id: exec.id.clone(),
@@ -228,7 +231,7 @@ async fn kill(app: &App, exec: &Exec) {
         tracing::debug!(exec = exec.id, "end a probe: {}", status.message());
         return;
     }
-    drop(exec.state.subscribe().wait_for(|state| state.exit_code.is_some()).await);
+    drop(state.wait_for(|state| state.exit_code.is_some()).await);
 }
 
 /// The first bytes of a probe's output.
