@@ -13,7 +13,8 @@ if [ "$kind" = unit ]; then
   select=(--workspace --exclude integration-tests --all-features --lib --bins)
 else
   select=(-p integration-tests --tests)
-  threads=(--test-threads=2)
+  # `make test-swap` has the comparison with stock in one run.
+  threads=(--test-threads=2 --skip beside_stock)
 fi
 listing=$(cargo test --locked --no-run "${select[@]}" 2>&1) || { echo "$listing"; exit 1; }
 mapfile -t programs < <(sed -n 's/.*Executable .*(\(.*\))$/\1/p' <<<"$listing")

@@ -89,14 +89,17 @@ pub(crate) fn group(name: &str) -> Vec<Case> {
         "capabilities" => capabilities(),
         "security" => security_options(),
         "namespaces" => namespaces(),
+        "ipc" => ipc(),
         "names" => names(),
         "mounts" => mounts(),
         "binds" => binds(),
+        "described" => described(),
         "volumes" => volumes(),
         "devices" => devices(),
         "memory" => memory(),
         "processors" => processors(),
-        "network" => network(),
+        "resolving" => resolving(),
+        "ports" => ports(),
         other => panic!("no group {other}"),
     }
 }
@@ -199,6 +202,11 @@ fn namespaces() -> Vec<Case> {
             .with_first(json!({"Hostname": "one", "Domainname": "test"})),
         host("host's processes", json!({"PidMode": "host"})),
         host("processes of another", json!({"PidMode": "container:first"})).with_first(json!({})),
+    ]
+}
+
+fn ipc() -> Vec<Case> {
+    vec![
         host("host's ipc", json!({"IpcMode": "host"})),
         host("private ipc", json!({"IpcMode": "private"})),
         host("shareable ipc", json!({"IpcMode": "shareable"})),
@@ -259,6 +267,11 @@ fn binds() -> Vec<Case> {
         host("bind rshared", json!({"Binds": ["ROOT/peers:/bound:rshared"]})),
         host("bind rslave", json!({"Binds": ["ROOT/peers:/bound:rslave"]})),
         host("bind slave read-only", json!({"Binds": ["ROOT/peers:/bound:ro,slave"]})),
+    ]
+}
+
+fn described() -> Vec<Case> {
+    vec![
         host(
             "mount of a directory",
             json!({"Mounts": [{"Type": "bind", "Source": "ROOT/source", "Target": "/bound", "ReadOnly": true}]}),
@@ -368,7 +381,7 @@ fn processors() -> Vec<Case> {
     ]
 }
 
-fn network() -> Vec<Case> {
+fn resolving() -> Vec<Case> {
     vec![
         host("dns", json!({"Dns": ["10.9.8.7", "10.9.8.6"]})),
         host("dns search", json!({"DnsSearch": ["a.example", "b.example"]})),
@@ -388,6 +401,11 @@ fn network() -> Vec<Case> {
             "further hosts on the host's network",
             json!({"NetworkMode": "host", "ExtraHosts": ["db:10.1.1.1"]}),
         ),
+    ]
+}
+
+fn ports() -> Vec<Case> {
+    vec![
         case("mac address", json!({"MacAddress": "02:aa:bb:cc:dd:ee"})),
         case(
             "published port",

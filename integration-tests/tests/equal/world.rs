@@ -149,10 +149,9 @@ impl World {
         self.inside(&["umount", &peers]);
         self.inside(&["umount", "/etc/resolv.conf"]);
         self.inside(&["umount", "/etc/hosts"]);
-        // Stock keeps the host's network pinned once a container had it.
-        let pinned = "/run/e/netns/default";
-        if self.stack.is_stock() && self.stack.sandbox().path(pinned).exists() {
-            self.inside(&["umount", pinned]);
+        if self.stack.is_stock() {
+            // What stock leaves behind is not judged here.
+            self.stack.kill_engine();
         }
         self.stack.end();
     }
