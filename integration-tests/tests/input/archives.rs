@@ -511,3 +511,59 @@ fn zeros_without_end_are_an_end() {
     assert_eq!(told(&world), before.0);
     world.unchanged().unwrap();
 }
+
+#[test]
+fn names_and_attributes_are_kept_in_bounded_memory() {
+    let world = World::new();
+    let before = (told(&world), peak(&world));
+    for kind in [b'L', b'x'] {
+        // A quarter of a gibibyte, packed into some hundred kilobytes.
+        let size = 256_u64 << 20;
+        let head = Tar::default().head("././@LongLink", kind, "", size).0;
+        let packed = gzip(|out| {
+            out.write_all(&head).unwrap();
+            for _ in 0..size >> 20 {
+                out.write_all(&[0; 1 << 20]).unwrap();
+            }
+        });
+        assert!(packed.len() < 1 << 20, "{} bytes", packed.len());
+        for layer in [false, true] {
+            let body = if layer {
+                docker(&packed, &config(&[&packed]), &manifest())
+            } else {
+                packed.clone()
+            };
+            let came = world.api().post_bytes("/images/load", "application/x-tar", body);
+            let came = answer(came.status, &came.text());
+            assert!(came.contains("in the stream: ") || !came.starts_with('2'), "{came}");
+        }
+    }
+    if !world.is_stock() {
+        let grown = peak(&world).saturating_sub(before.1);
+        assert!(grown < 64 << 10, "{grown} KiB more");
+    }
+    assert_eq!(told(&world), before.0);
+    world.unchanged().unwrap();
+}
+
+/// The most that containerd ever held, in KiB.
+fn peak(world: &World) -> u64 {
+    let pid = world.sandbox().outside(world.containerd());
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+fn gzip(write: impl FnOnce(&mut dyn Write) + Send) -> Vec<u8> {
+    let mut gzip = std::process::Command::new(integration_tests::parts::busybox())
+        .args(["gzip", "-c"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = gzip.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || write(&mut stdin));
+        gzip.wait_with_output().unwrap().stdout
+    })
+}

@@ -234,9 +234,14 @@ fn answers_come_in_the_order_of_the_questions() {
     assert!(answers.ends_with("OK"), "{answers}");
 }
 
-/// What the engine holds in memory, in KiB.
+/// What the engine and containerd hold in memory, in KiB.
 pub(crate) fn memory(stack: &Stack) -> u64 {
-    let pid = stack.sandbox().outside(stack.engine());
+    let daemons = [stack.engine(), stack.containerd()];
+    daemons.iter().map(|&pid| resident(stack.sandbox().outside(pid))).sum()
+}
+
+/// What a process holds in memory, in KiB.
+pub(crate) fn resident(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
