@@ -9,10 +9,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use integration_tests::leaks::Inventory;
-use integration_tests::sandbox::{PATIENCE, until};
+use integration_tests::sandbox::PATIENCE;
 use integration_tests::{Stack, parts};
 use serde_json::json;
 
+use crate::cuts::let_go;
 use crate::http::{memory, resident, sockets};
 use crate::world::World;
 
@@ -47,7 +48,7 @@ fn garbage_at_containerds_socket_is_let_go() {
     let settings = frame(0, 4, 0, 0, &[]);
     let start = [preface.clone(), settings].concat();
     let noise: Vec<u8> =
-        (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        (0..100_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     let mut said = vec![
         Vec::new(),
         b"nope\r\n\r\n".to_vec(),
@@ -72,7 +73,7 @@ fn garbage_at_containerds_socket_is_let_go() {
     for what in &said {
         say(&socket, what);
     }
-    until("the connections are gone", || sockets(&world) <= before);
+    let_go(&world, before);
     works(&world);
     world.unchanged().unwrap();
 }
@@ -125,7 +126,7 @@ fn garbage_at_the_shims_socket_leaves_the_container_alone() {
     };
     let (pid, before) = (shim(), resident(shim()));
     let noise: Vec<u8> =
-        (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        (0..100_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     let ttrpc = |length: u32, stream: u32, kind: u8, payload: &[u8]| {
         let mut frame = length.to_be_bytes().to_vec();
         frame.extend(stream.to_be_bytes());
@@ -204,7 +205,8 @@ fn starts_fail(stack: &Stack, odd: &Odd, cases: &[(&str, &str)]) {
     let least = memory(stack);
     for (what, words) in cases {
         odd.does(what);
-        let answer = api.post("/containers/odd/start");
+        let answer = api.try_call(http::Method::POST, "/containers/odd/start", None);
+        let answer = answer.unwrap_or_else(|error| panic!("{what}: {error:#}"));
         let told = answer.message();
         assert!((400..=500).contains(&answer.status), "{what}: {} {told}", answer.status);
         assert!(told.contains(words), "{what}: {told}");
@@ -237,8 +239,8 @@ fn a_shim_that_talks_nonsense_is_an_error() {
             ("printf '\\377\\376\\000\\001'", "shim"),
             ("echo '{\"version\":3}'", "shim"),
             ("echo '{\"version\":9,\"address\":\"unix:///x\",\"protocol\":\"ttrpc\"}'", "9"),
-            ("echo unix:///no/such/socket", "no such file"),
-            ("echo unix:///etc/passwd", "refused"),
+            ("echo unix:///no/such/socket", "unix:///no/such/socket"),
+            ("echo unix:///etc/passwd", "unix:///etc/passwd"),
             ("yes nonsense | head -c 50000000", "nonsense"),
             ("yes nonsense | head -c 50000000 >&2; exit 1", "nonsense"),
             ("kill -9 $$", "signal"),
@@ -269,9 +271,8 @@ fn a_runtime_that_talks_nonsense_is_an_error() {
             ("echo '{\"level\":\"error\",\"msg\":\"half' > $log; exit 1", "create failed"),
             ("yes nonsense | head -c 50000000 > $log; exit 1", "create failed"),
             ("head -c 50000000 /dev/zero | tr '\\0' x > $log; exit 1", "create failed"),
-            ("yes nonsense | head -c 5000000; exit 1", "create failed"),
             ("kill -9 $$", "create failed"),
-            ("exit 0", "create failed"),
+            ("exit 0", "init.pid"),
         ],
     );
     odd.does(&format!("exec {} \"$@\"", real.display()));
