@@ -65,7 +65,7 @@ impl Kind {
     /// A gRPC status of this class.
     #[cfg(feature = "grpc")]
     pub fn status(self, message: impl Into<String>) -> tonic::Status {
-        tonic::Status::new(tonic::Code::from_i32(self.code()), message)
+        tonic::Status::new(tonic::Code::from_i32(self.code()), bounded(message.into()))
     }
 
     /// The class of a gRPC status.
@@ -73,6 +73,19 @@ impl Kind {
     pub fn of(status: &tonic::Status) -> Self {
         Self::from_code(status.code() as i32)
     }
+}
+
+/// A message travels in a header, and every foreign byte may take three there: of a long one its
+/// beginning and its end are told. A client would take a header beyond its limit for a broken connection.
+#[cfg(feature = "grpc")]
+fn bounded(message: String) -> String {
+    const MOST: usize = 4 << 10;
+    if message.len() <= MOST {
+        return message;
+    }
+    let first = message.floor_char_boundary(MOST / 2);
+    let last = message.ceil_char_boundary(message.len() - MOST / 2);
+    format!("{} [...] {}", &message[..first], &message[last..])
 }
 
 #[cfg(test)]
@@ -85,6 +98,16 @@ mod tests {
             assert_eq!(usize::try_from(*code).unwrap(), index + 1);
             assert_eq!(Kind::from_code(*code), *kind);
         }
+    }
+
+    #[cfg(feature = "grpc")]
+    #[test]
+    fn of_a_long_message_both_ends_are_told() {
+        let long = format!("begins {} ends", "\u{fe}".repeat(40_000));
+        let told = Kind::Internal.status(long).message().to_owned();
+        assert!(told.starts_with("begins ") && told.ends_with(" ends"), "{told}");
+        assert!(told.len() < 5000, "{} bytes", told.len());
+        assert_eq!(Kind::Internal.status("short").message(), "short");
     }
 
     #[test]

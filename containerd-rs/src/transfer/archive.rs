@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io::Read;
 
 use oci_image::Digest;
-use oci_image::layer::{Compression, decompress};
+use oci_image::layer::{self, Compression, decompress};
 use oci_image::manifest::{Descriptor, ImageConfig, Index, media};
 use serde::{Deserialize, Serialize};
 use tar::EntryType;
@@ -81,12 +81,7 @@ impl Importer {
     pub(super) fn read(&self, source: impl Read) -> Result<Contents> {
         let (_, mut plain) = decompress(source).map_err(Error::Archive)?;
         let mut members = Members::default();
-        {
-            let mut archive = tar::Archive::new(&mut plain);
-            for entry in archive.entries().map_err(Error::Archive)? {
-                self.member(&mut members, entry.map_err(Error::Archive)?)?;
-            }
-        }
+        layer::members(&mut plain, Error::Archive, |entry| self.member(&mut members, entry))?;
         // The end of a compressed stream carries its checksum.
         std::io::copy(&mut plain, &mut std::io::sink()).map_err(Error::Archive)?;
         if let Some(layout) = &members.layout {
@@ -106,7 +101,7 @@ impl Importer {
         }
     }
 
-    fn member(&self, members: &mut Members, mut entry: tar::Entry<'_, impl Read>) -> Result<()> {
+    fn member(&self, members: &mut Members, entry: &mut tar::Entry<'_, impl Read>) -> Result<()> {
         let name = clean(&String::from_utf8_lossy(&entry.path_bytes()));
         match entry.header().entry_type() {
             EntryType::Symlink | EntryType::Link => {
@@ -123,14 +118,14 @@ impl Importer {
             _ => return Ok(()),
         }
         match name.as_str() {
-            "oci-layout" => members.layout = Some(parse(&name, &small(&mut entry)?)?),
-            "index.json" => members.index = Some(small(&mut entry)?),
-            "manifest.json" => members.docker = Some(parse(&name, &small(&mut entry)?)?),
+            "oci-layout" => members.layout = Some(parse(&name, &small(entry)?)?),
+            "index.json" => members.index = Some(small(entry)?),
+            "manifest.json" => members.docker = Some(parse(&name, &small(entry)?)?),
             // Superseded by manifest.json; nothing is kept of them.
             "repositories" => {}
             _ => {
                 let expected = blob_digest(&name);
-                let blob = self.blob(&name, expected.as_ref(), &mut entry)?;
+                let blob = self.blob(&name, expected.as_ref(), entry)?;
                 members.blobs.insert(name, blob);
             }
         }

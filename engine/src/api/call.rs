@@ -82,7 +82,13 @@ impl Call {
             .get(http::header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
-        let media = content_type.split(';').next().unwrap_or_default().trim();
+        let mut parts = content_type.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default();
+        if parts.any(|parameter| !parameter.is_empty() && !parameter.contains('=')) {
+            return Err(ApiError::invalid(format!(
+                "malformed Content-Type header ({content_type}): mime: invalid media parameter"
+            )));
+        }
         if !media.eq_ignore_ascii_case("application/json") {
             // Compat: dockerd names the type quoted.
             if media.is_empty() {

@@ -20,19 +20,21 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::io::StreamReader;
 
 use super::hijack::{Answer, Line, Takeover};
+use super::reply;
+use super::watched::Watched;
 use crate::app::App;
 
 /// Answers the requests of a connection to its end. `permit` is given back when it stops being HTTP.
-pub(super) async fn answer(
-    app: Arc<App>,
-    connection: Box<dyn Connection>,
-    permit: OwnedSemaphorePermit,
-) {
+pub(super) async fn answer(app: Arc<App>, connection: Watched, permit: OwnedSemaphorePermit) {
     let (line, mut takeovers) = tokio::sync::mpsc::channel(1);
+    let watched = connection.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Line(line.clone()));
-        let app = Arc::clone(&app);
-        Box::pin(async move { Ok::<_, Infallible>(super::handle(app, request).await) })
+        let (app, watched) = (Arc::clone(&app), watched.clone());
+        Box::pin(async move {
+            let reply = super::handle(app, request).await;
+            Ok::<_, Infallible>(reply::until(reply, async move { watched.gone().await }))
+        })
     });
     let mut shared = Shared(Arc::new(Mutex::new(connection)));
     let muted = Arc::new(AtomicBool::new(false));
@@ -99,13 +101,9 @@ pub(super) async fn answer(
     work(Box::pin(io::Cursor::new(sent).chain(shared)), writer).await;
 }
 
-/// Either kind of stream.
-pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
-
 /// A connection that hyper reads while somebody else writes.
 #[derive(Clone)]
-struct Shared(Arc<Mutex<Box<dyn Connection>>>);
+struct Shared(Arc<Mutex<Watched>>);
 
 /// hyper's side of it: once muted, what hyper says goes nowhere.
 struct Http {
@@ -114,7 +112,7 @@ struct Http {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Box<dyn Connection>> {
+    fn lock(&self) -> MutexGuard<'_, Watched> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -125,7 +123,7 @@ impl AsyncRead for Shared {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut **self.lock()).poll_read(context, into)
+        Pin::new(&mut *self.lock()).poll_read(context, into)
     }
 }
 
@@ -135,7 +133,7 @@ impl AsyncWrite for Shared {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut **self.lock()).poll_write(context, bytes)
+        Pin::new(&mut *self.lock()).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -143,7 +141,7 @@ impl AsyncWrite for Shared {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut **self.lock()).poll_write_vectored(context, parts)
+        Pin::new(&mut *self.lock()).poll_write_vectored(context, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -151,11 +149,11 @@ impl AsyncWrite for Shared {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut **self.lock()).poll_flush(context)
+        Pin::new(&mut *self.lock()).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut **self.lock()).poll_shutdown(context)
+        Pin::new(&mut *self.lock()).poll_shutdown(context)
     }
 }
 

@@ -69,6 +69,9 @@ pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError>
             Err(ApiError::not_implemented("pushing images is not supported yet"))
         }
         ("DELETE", path) if path.len() > 1 => {
+            if call.name(0).is_empty() {
+                return Err(ApiError::invalid("image name cannot be blank"));
+            }
             let force = call.query.flag("force");
             let users = |id: &str| app.containers.using_image(id);
             let before = app.images.chains().await;

@@ -9,7 +9,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
-use super::connection::{self, Connection};
+use super::connection;
+use super::watched::Watched;
 use crate::app::App;
 use crate::config::Config;
 
@@ -102,21 +103,20 @@ pub(crate) async fn serve(
         tasks.spawn(async move {
             loop {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-                let stream: Box<dyn Connection> = match &socket {
-                    Socket::Unix(listener, _) => match listener.accept().await {
-                        Ok((stream, _)) => Box::new(stream),
-                        Err(error) => {
-                            pause_after(&error).await;
-                            continue;
-                        }
-                    },
-                    Socket::Tcp(listener) => match listener.accept().await {
-                        Ok((stream, _)) => Box::new(stream),
-                        Err(error) => {
-                            pause_after(&error).await;
-                            continue;
-                        }
-                    },
+                let accepted = match &socket {
+                    Socket::Unix(listener, _) => {
+                        listener.accept().await.map(|(stream, _)| Watched::from(stream))
+                    }
+                    Socket::Tcp(listener) => {
+                        listener.accept().await.map(|(stream, _)| Watched::from(stream))
+                    }
+                };
+                let stream = match accepted {
+                    Ok(stream) => stream,
+                    Err(error) => {
+                        pause_after(&error).await;
+                        continue;
+                    }
                 };
                 let app = Arc::clone(&app);
                 tokio::spawn(connection::answer(app, stream, permit));

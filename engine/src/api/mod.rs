@@ -15,6 +15,7 @@ pub(crate) mod networks;
 pub(crate) mod reply;
 pub(crate) mod system;
 pub(crate) mod volumes;
+pub(crate) mod watched;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -64,8 +64,24 @@ where
 {
     let body = StreamBody::new(items.map(|item| Ok::<_, Infallible>(Frame::data(item))));
     let mut reply = Response::new(body.boxed_unsync());
+    reply.extensions_mut().insert(Streamed);
     reply
         .headers_mut()
         .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
     reply
+}
+
+/// Marks an answer that ends when its client is gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Streamed;
+
+/// Ends a streamed answer early, when `gone` is over.
+pub(crate) fn until(mut reply: Reply, gone: impl Future<Output = ()> + Send + 'static) -> Reply {
+    if reply.extensions_mut().remove::<Streamed>().is_none() {
+        return reply;
+    }
+    reply.map(|body| {
+        StreamBody::new(body.into_data_stream().take_until(gone).map(|item| item.map(Frame::data)))
+            .boxed_unsync()
+    })
 }

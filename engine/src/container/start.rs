@@ -299,7 +299,7 @@ async fn launch(
     let created = tasks
         .create(task)
         .await
-        .map_err(|status| start_error(&record, "failed to create task for container", &status))?
+        .map_err(|status| start_error("failed to create task for container", &status))?
         .into_inner();
     // A network is kept over a restart of ours for those that are known to have one.
     container.change(Durability::Written, |_| {})?;
@@ -307,7 +307,7 @@ async fn launch(
     tasks
         .start(tasks_api::StartRequest { container_id: id, exec_id: String::new() })
         .await
-        .map_err(|status| start_error(&record, "failed to start task", &status))?;
+        .map_err(|status| start_error("failed to start task", &status))?;
     Ok(created.pid)
 }
 
@@ -368,18 +368,17 @@ fn runtime(app: &App, record: &Record) -> containers_api::container::Runtime {
 }
 
 /// Compat: the client decides between 126 and 127 by the words; the record keeps the code.
-fn start_error(record: &Record, step: &str, status: &tonic::Status) -> ContainerError {
+fn start_error(step: &str, status: &tonic::Status) -> ContainerError {
     let text = status.message();
     let has = |part: &str| text.contains(part);
     let mut message = format!("{step}: {text}");
     if !message.ends_with(": unknown") {
         message.push_str(": unknown");
     }
-    let about_command = has(&record.path) || has("exec");
-    if about_command && (has("executable file not found") || has("no such file or directory")) {
+    if has("executable file not found") || has("no such file or directory") {
         return ContainerError::Start { message, exit_code: 127, invalid: true };
     }
-    if about_command && (has("permission denied") || has("is a directory")) {
+    if has("permission denied") || has("is a directory") {
         return ContainerError::Start { message, exit_code: 126, invalid: true };
     }
     if has("not a directory") {

@@ -93,10 +93,9 @@ pub(crate) fn parse_container_ports(text: &str) -> Result<Vec<ContainerPort>, Po
         "sctp" => return Err(PortError::UnsupportedProtocol(protocol.to_owned())),
         _ => return Err(invalid()),
     };
-    let (first, last) = parse_range(range).ok_or_else(invalid)?;
-    if first == 0 {
-        return Err(invalid());
-    }
+    // Compat: named without the protocol.
+    let no_port = || PortError::Invalid(range.to_owned());
+    let (first, last) = parse_range(range).filter(|range| range.0 != 0).ok_or_else(no_port)?;
     Ok((first..=last).map(|port| ContainerPort { port, protocol }).collect())
 }
 

@@ -131,7 +131,7 @@ fn tell(answer: &Answer) -> String {
     } else if answer.status >= 300 && !answer.body.is_empty() {
         told += &format!(" {}", answer.message());
     }
-    told.trim_end().replace('\r', "\\r").replace('\n', "\\n")
+    told.trim_end().replace('\r', "\\r").replace('\n', "\\n").replace('\0', "\\0")
 }
 
 /// Create, start, how it ended, remove.

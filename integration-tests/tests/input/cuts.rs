@@ -24,6 +24,13 @@ pub(crate) fn told(stack: &Stack) -> (Vec<String>, usize, usize) {
     (images, containers, volumes)
 }
 
+/// Waits until no more connections are held than before. Stock keeps some of its own for later.
+pub(crate) fn let_go(stack: &Stack, before: usize) {
+    if !stack.is_stock() {
+        until("the connections are gone", || sockets(stack) <= before);
+    }
+}
+
 fn post(path: &str, kind: &str, length: usize) -> Vec<u8> {
     format!(
         "POST /v1.41{path} HTTP/1.1\r\nHost: d\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
@@ -56,7 +63,7 @@ fn a_request_that_is_cut_anywhere_does_nothing() {
             assert!(!answer.contains("201 Created"), "after {end} bytes: {answer}");
         }
     }
-    until("the connections are gone", || sockets(&world) <= before.1);
+    let_go(&world, before.1);
     assert_eq!(told(&world), before.0);
     world.unchanged().unwrap();
 }
@@ -79,7 +86,7 @@ fn a_load_that_is_cut_leaves_nothing() {
             assert!(!answer.contains("Loaded image"), "after {end} bytes: {answer}");
         }
     }
-    until("the connections are gone", || sockets(&world) <= before.1);
+    let_go(&world, before.1);
     assert_eq!(told(&world), before.0);
     world.unchanged().unwrap();
 }
@@ -100,7 +107,7 @@ fn an_import_that_is_cut_leaves_nothing() {
             rest(&mut socket);
         }
     }
-    until("the connections are gone", || sockets(&world) <= before.1);
+    let_go(&world, before.1);
     assert_eq!(told(&world), before.0);
     world.unchanged().unwrap();
 }
@@ -125,7 +132,11 @@ fn stalling_registry(stack: &Stack) -> (String, std::sync::mpsc::Receiver<()>) {
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut head = Vec::new();
         let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).is_ok_and(|n| n == 1) {
+        while !head.ends_with(b"\r\n\r\n")
+            && client
+                .read(&mut byte)
+                .is_ok_and(|n| n == 1 && byte[0].is_ascii_graphic() | b" \r\n".contains(&byte[0]))
+        {
             head.push(byte[0]);
         }
         let head = String::from_utf8_lossy(&head).into_owned();
@@ -174,7 +185,7 @@ fn a_pull_that_nobody_waits_for_is_given_up() {
         socket.write_all(&post(&path, "text/plain", 0)).unwrap();
         stalled.recv_timeout(PATIENCE).expect("the layer is asked for");
         drop(socket);
-        until("the connections are gone", || sockets(&world) <= before.1);
+        let_go(&world, before.1);
     }
     assert_eq!(told(&world), before.0);
     world.unchanged().unwrap();
@@ -217,10 +228,15 @@ fn streams_that_are_cut_are_let_go_and_the_container_goes_on() {
     for _ in 0..10 {
         round();
     }
-    until("all of it is let go", || descriptors() <= before);
+    // Who has nothing to tell does not find out that nobody listens.
     let mut again = api.hijack("/containers/talker/attach?stream=1&stdin=1&stdout=1", None, true);
-    again.send("two\n");
-    again.until("got two");
+    // Its own are the connection, the output and the input.
+    // Stock keeps a reader of each log until the container writes, and more.
+    until("all of it is let go", || {
+        again.send("two\n");
+        again.until("got two");
+        world.is_stock() || descriptors() <= before + 3
+    });
     drop(again);
     assert_eq!(api.inspect("talker")["State"]["Running"], true);
     api.delete("/containers/talker?force=1").expect(204);
@@ -259,6 +275,6 @@ fn an_exec_whose_client_is_gone_has_read_all_it_gets() {
     assert_eq!(api.get(&format!("/exec/{worker}/json")).expect(200).json()["ExitCode"], 0);
     let (_, mut stream) = exec(&["sh", "-c", "cat /heard; rm /heard /fifo"], false);
     assert_eq!(stream.frames().0, "heard\n");
-    until("the connections are gone", || sockets(&world) <= started);
+    let_go(&world, started);
     world.unchanged().unwrap();
 }

@@ -10,5 +10,6 @@ mod answers;
 mod archives;
 mod cuts;
 mod http;
+mod seams;
 mod table;
 mod world;

@@ -18,13 +18,14 @@
 //! - `early`: refused at create; stock finds out at the start, or never
 //! - `words`: ours say more, or leave out what Go and runc add
 //! - `load`: an archive's error is a status, and nothing of a broken one is kept or put elsewhere
+//! - `kept`: stock has forgotten what we still know
 //! - `order`: of two mistakes the other is told
 //! - `absent`: not there yet, and says so
 
 use crate::world::World;
 
-const REASONS: [&str; 8] =
-    ["current", "client", "parser", "early", "words", "load", "order", "absent"];
+const REASONS: [&str; 9] =
+    ["current", "client", "parser", "early", "words", "load", "kept", "order", "absent"];
 
 #[derive(Debug, Default)]
 pub(crate) struct Row {

@@ -58,7 +58,9 @@ impl World {
         names.push(("execprefix", names[3].1[..12].to_owned()));
         let id = api.get("/images/busybox/json").expect(200).json()["Id"].clone();
         names.push(("busybox", id.as_str().unwrap().to_owned()));
-        names.push(("root", stack.root().display().to_string()));
+        let root = stack.root().display().to_string();
+        names.push(("top", root[1..].to_owned()));
+        names.push(("root", root));
         names.push(("long", "l".repeat(5000)));
         names.push(("deep", "[".repeat(10_000)));
         names.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
@@ -119,6 +121,8 @@ impl World {
         }
         for image in entries(&api, "/images/json") {
             let tags = image["RepoTags"].as_array().into_iter().flatten();
+            // Old versions of the API call what has no name so.
+            let tags = tags.filter(|tag| *tag != "<none>:<none>");
             let mut tags = tags.map(|tag| tag.as_str().unwrap().to_owned()).peekable();
             if tags.peek().is_none() {
                 let id = image["Id"].as_str().unwrap();

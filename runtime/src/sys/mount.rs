@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr;
 
+use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 
 use super::{c_string, check, check_int};
@@ -75,7 +76,19 @@ pub(crate) fn clone_tree(dir: BorrowedFd<'_>, path: &Path, recursive: bool) -> i
 /// Attaches a detached tree on the directory or file behind `target`.
 pub(crate) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    Ok(rustix::mount::move_mount(tree, c"", target, c"", flags)?)
+    match rustix::mount::move_mount(tree, c"", target, c"", flags) {
+        // Compat: mount(2) says so where one of both is a directory and the other is none; engines
+        // look for these words.
+        Err(Errno::INVAL) if is_directory(tree)? != is_directory(target)? => {
+            Err(Errno::NOTDIR.into())
+        }
+        outcome => Ok(outcome?),
+    }
+}
+
+fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mode = rustix::fs::fstat(fd)?.st_mode;
+    Ok(rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::Directory)
 }
 
 #[repr(C)]

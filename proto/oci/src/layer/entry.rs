@@ -57,9 +57,9 @@ impl<'a> Writer<'a> {
 
     pub(super) fn entry<R: Read>(
         &mut self,
-        mut entry: tar::Entry<'_, R>,
+        entry: &mut tar::Entry<'_, R>,
     ) -> Result<(), LayerError> {
-        let Some(meta) = Meta::read(&mut entry)? else { return Ok(()) };
+        let Some(meta) = Meta::read(entry)? else { return Ok(()) };
         let Some((parent, name)) = split(&meta.path) else {
             return self.root_entry(&meta);
         };
@@ -85,7 +85,7 @@ impl<'a> Writer<'a> {
             Root::remove(dir, name).map_err(failed("replace", &meta.path))?;
             self.root.forget();
         }
-        self.create(dir, name, &meta, keep, &mut entry)?;
+        self.create(dir, name, &meta, keep, entry)?;
         if was_whiteout && meta.kind == EntryType::Directory {
             // The layer hid what was here and then made a directory: the old content stays hidden.
             set_opaque(dir, name, &meta.path)?;

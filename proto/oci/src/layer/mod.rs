@@ -10,6 +10,7 @@
 
 mod compression;
 mod entry;
+mod members;
 mod path;
 mod root;
 mod sparse;
@@ -17,6 +18,7 @@ mod sparse;
 mod tests;
 
 pub use compression::{Compression, decompress};
+pub use members::{Members, members};
 
 use crate::digest::{Digest, HashingReader};
 use entry::Writer;
@@ -95,10 +97,7 @@ pub fn apply(
     let mut stream = HashingReader::new(stream);
     {
         let mut writer = Writer::new(root, options)?;
-        let mut archive = tar::Archive::new(&mut stream);
-        for entry in archive.entries().map_err(LayerError::Read)? {
-            writer.entry(entry.map_err(LayerError::Read)?)?;
-        }
+        members(&mut stream, LayerError::Read, |entry| writer.entry(entry))?;
         writer.finish()?;
     }
     // What follows the end-of-archive blocks belongs to the diff id, too; so does the check that
