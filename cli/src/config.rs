@@ -1,4 +1,4 @@
-//! The stock client's `config.json`, as far as we read it: credentials and detach keys.
+//! The stock client's `config.json`, as far as we read it: credentials, detach keys and formats.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,6 +15,8 @@ pub(crate) struct Config {
     pub(crate) detach_keys: String,
     pub(crate) ps_format: String,
     pub(crate) images_format: String,
+    pub(crate) networks_format: String,
+    pub(crate) volumes_format: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

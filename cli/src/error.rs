@@ -25,6 +25,11 @@ pub(crate) enum CliError {
     Io { what: String, source: io::Error },
     #[error("{}", os_text(.0))]
     Output(#[from] io::Error),
+    /// Compat: docker 28's words, an empty line first.
+    #[error("\ngot 3 SIGTERM/SIGINTs, forcefully exiting")]
+    Impatient,
+    #[error("signal {0}")]
+    Signal(i32),
     #[error("{text}")]
     Template { text: String, code: u8 },
     #[error("docker: {source}\n\nRun 'docker {verb} --help' for more information")]
@@ -36,9 +41,15 @@ impl CliError {
         Self::Io { what: what.into(), source }
     }
 
-    /// Whoever read our output has left.
-    pub(crate) fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe)
+    /// The exit code of what has no words: an end by a signal, as a shell sees it, and whoever
+    /// read our output having left. Compat: SIGPIPE is what the stock client dies of then.
+    pub(crate) fn silent_code(&self) -> Option<u8> {
+        let number = match self {
+            Self::Signal(number) => *number,
+            Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => libc::SIGPIPE,
+            _ => return None,
+        };
+        u8::try_from(128 + number).ok()
     }
 
     pub(crate) fn is_not_found(&self) -> bool {
@@ -47,6 +58,9 @@ impl CliError {
 
     /// The same, as `run` and `create` tell it: a failure of theirs, not of the container.
     pub(crate) fn with_help(self, verb: &'static str) -> Self {
+        if matches!(self, Self::Signal(_) | Self::Impatient) {
+            return self;
+        }
         Self::WithHelp { verb, source: Box::new(self) }
     }
 

@@ -35,11 +35,12 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(code) => ExitCode::from(code),
-        // Compat: as a shell sees the stock client, which dies of SIGPIPE.
-        Err(problem) if problem.is_broken_pipe() => ExitCode::from(141),
         Err(problem) => {
-            ui.complain(&problem.to_string());
-            ExitCode::from(problem.exit_code())
+            let code = problem.silent_code().unwrap_or_else(|| {
+                ui.complain(&problem.to_string());
+                problem.exit_code()
+            });
+            ExitCode::from(code)
         }
     }
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpStream, UnixStream};
 
-pub(crate) use hijack::{Ended, demultiplex};
+pub(crate) use hijack::{Ended, Session, demultiplex};
 
 use crate::error::CliError;
 
@@ -55,6 +55,22 @@ impl Client {
 
     pub(crate) fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Whether requests are made in this version or a newer one.
+    pub(crate) fn speaks(&self, version: (u16, u16)) -> bool {
+        parse_version(&self.version).is_some_and(|spoken| spoken >= version)
+    }
+
+    /// Refuses what an older engine would not understand.
+    pub(crate) fn require(&self, what: &str, version: (u16, u16)) -> Result<(), CliError> {
+        if self.speaks(version) {
+            return Ok(());
+        }
+        Err(CliError::Usage(format!(
+            "{what:?} requires API version {}.{}, but the Docker daemon API version is {}",
+            version.0, version.1, self.version
+        )))
     }
 
     async fn negotiate(&self) -> Result<String, CliError> {

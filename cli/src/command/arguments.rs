@@ -13,8 +13,8 @@ pub(crate) enum Reading {
     },
     /// Help for these words was asked for.
     Help(Vec<String>),
-    /// No command at all.
-    Nothing,
+    /// No command at all, or none of this group.
+    Nothing(Option<String>),
     Version,
     Mistake {
         text: String,
@@ -34,8 +34,10 @@ const ANY: usize = usize::MAX;
 const CONTAINERS: &str = "[OPTIONS] CONTAINER [CONTAINER...]";
 const RUN: &str = "[OPTIONS] IMAGE [COMMAND] [ARG...]";
 
+/// A command of a group that is none without it is called `GROUP-COMMAND` here and in the grammar;
+/// nobody can type that.
 #[rustfmt::skip]
-static FORMS: [Form; 27] = [
+static FORMS: &[Form] = &[
     Form { verb: "run", usage: RUN, least: 1, most: ANY },
     Form { verb: "create", usage: RUN, least: 1, most: ANY },
     Form { verb: "start", usage: CONTAINERS, least: 1, most: ANY },
@@ -43,6 +45,7 @@ static FORMS: [Form; 27] = [
     Form { verb: "restart", usage: CONTAINERS, least: 1, most: ANY },
     Form { verb: "kill", usage: CONTAINERS, least: 1, most: ANY },
     Form { verb: "rm", usage: CONTAINERS, least: 1, most: ANY },
+    Form { verb: "update", usage: CONTAINERS, least: 1, most: ANY },
     Form { verb: "wait", usage: "CONTAINER [CONTAINER...]", least: 1, most: ANY },
     Form { verb: "pause", usage: "CONTAINER [CONTAINER...]", least: 1, most: ANY },
     Form { verb: "unpause", usage: "CONTAINER [CONTAINER...]", least: 1, most: ANY },
@@ -63,19 +66,33 @@ static FORMS: [Form; 27] = [
     Form { verb: "events", usage: "[OPTIONS]", least: 0, most: 0 },
     Form { verb: "version", usage: "[OPTIONS]", least: 0, most: 0 },
     Form { verb: "info", usage: "[OPTIONS]", least: 0, most: 0 },
+    Form { verb: "container-inspect", usage: CONTAINERS, least: 1, most: ANY },
+    Form { verb: "container-prune", usage: "[OPTIONS]", least: 0, most: 0 },
+    Form { verb: "image-inspect", usage: "[OPTIONS] IMAGE [IMAGE...]", least: 1, most: ANY },
+    Form { verb: "image-prune", usage: "[OPTIONS]", least: 0, most: 0 },
+    Form { verb: "network-inspect", usage: "[OPTIONS] NETWORK [NETWORK...]", least: 1, most: ANY },
+    Form { verb: "network-ls", usage: "[OPTIONS]", least: 0, most: 0 },
+    Form { verb: "network-prune", usage: "[OPTIONS]", least: 0, most: 0 },
+    Form { verb: "volume-create", usage: "[OPTIONS] [VOLUME]", least: 0, most: 1 },
+    Form { verb: "volume-inspect", usage: "[OPTIONS] VOLUME [VOLUME...]", least: 1, most: ANY },
+    Form { verb: "volume-ls", usage: "[OPTIONS]", least: 0, most: 0 },
+    Form { verb: "volume-prune", usage: "[OPTIONS]", least: 0, most: 0 },
+    Form { verb: "volume-rm", usage: "[OPTIONS] VOLUME [VOLUME...]", least: 1, most: ANY },
 ];
 
-static GROUPS: [(&str, &[&str]); 3] = [
-    (
-        "container",
-        &[
-            "run", "create", "start", "stop", "restart", "kill", "rm", "remove", "wait", "pause",
-            "unpause", "rename", "top", "port", "ls", "list", "ps", "logs", "exec", "attach",
-            "inspect",
-        ],
-    ),
-    ("image", &["ls", "list", "pull", "load", "import", "tag", "rm", "remove", "inspect"]),
+#[rustfmt::skip]
+static GROUPS: &[(&str, &[&str])] = &[
+    ("container", &[
+        "run", "create", "start", "stop", "restart", "kill", "rm", "remove", "update", "wait",
+        "pause", "unpause", "rename", "top", "port", "ls", "list", "ps", "logs", "exec", "attach",
+        "inspect", "prune",
+    ]),
+    ("image", &[
+        "ls", "list", "pull", "load", "import", "tag", "rm", "remove", "inspect", "prune",
+    ]),
+    ("network", &["inspect", "ls", "list", "prune"]),
     ("system", &["events", "info"]),
+    ("volume", &["create", "inspect", "ls", "list", "prune", "rm", "remove"]),
 ];
 
 /// The flags of one command, read up to where they end.
@@ -112,11 +129,12 @@ fn read_or_stop(arguments: &[String], root: &Command) -> Result<Reading, Reading
             format!("invalid argument {value:?} for \"-H, --host\" flag: specify only one -H");
         return Err(mistaken(&text, "docker", "[OPTIONS] COMMAND [ARG...]"));
     }
-    let Some((word, rest)) = globals.rest.split_first() else { return Ok(Reading::Nothing) };
+    let Some((word, rest)) = globals.rest.split_first() else { return Ok(Reading::Nothing(None)) };
     if word == "help" {
         return Ok(Reading::Help(rest.to_vec()));
     }
-    let Target { verb, path, kind, rest } = command_of(word, rest, root)?;
+    let Target { verb, path, rest } = command_of(word, rest, root)?;
+    let verb = verb.as_str();
     let form = FORMS.iter().find(|form| form.verb == verb);
     let (Some(command), Some(form)) = (root.find_subcommand(verb), form) else {
         return Err(unknown(&path, "docker", root));
@@ -137,19 +155,15 @@ fn read_or_stop(arguments: &[String], root: &Command) -> Result<Reading, Reading
     canonical.extend(spelled(&globals.given, root));
     canonical.push(verb.to_owned());
     canonical.extend(spelled(&own.given, command));
-    if let Some(kind) = kind {
-        canonical.push(format!("--type={kind}"));
-    }
     canonical.push("--".to_owned());
     canonical.extend(own.rest);
     Ok(Reading::Command { canonical, path })
 }
 
-/// The verb behind one or two words, how the stock client calls it, and for `inspect` the kind.
+/// The verb behind one or two words, and how the stock client calls it.
 struct Target<'a> {
-    verb: &'a str,
+    verb: String,
     path: String,
-    kind: Option<&'static str>,
     rest: &'a [String],
 }
 
@@ -163,13 +177,13 @@ fn command_of<'a>(
     }
     let Some((group, verbs)) = GROUPS.iter().find(|(group, _)| *group == word) else {
         let path = format!("docker {word}");
-        if FORMS.iter().any(|form| form.verb == word) {
-            return Ok(Target { verb: word, path, kind: None, rest });
+        if is_verb(word) {
+            return Ok(Target { verb: word.to_owned(), path, rest });
         }
         return Err(unknown(&path, "docker", root));
     };
     let Some((verb, rest)) = rest.split_first() else {
-        return Err(Reading::Help(vec![(*group).to_owned()]));
+        return Err(Reading::Nothing(Some((*group).to_owned())));
     };
     if matches!(verb.as_str(), "--help" | "-h") {
         return Err(Reading::Help(vec![(*group).to_owned()]));
@@ -179,20 +193,32 @@ fn command_of<'a>(
         if let Some(near) = nearest(verb, verbs.iter().copied()) {
             text.push_str(&format!("\nDid you mean: docker {group} {near}?\n"));
         }
+        // Compat: one of the groups says it in full.
+        let usage = if *group == "volume" { " COMMAND" } else { "" };
         text.push_str(&format!(
-            "\nUsage:  docker {group}\n\nRun 'docker {group} --help' for more information"
+            "\nUsage:  docker {group}{usage}\n\nRun 'docker {group} --help' for more information"
         ));
         return Err(Reading::Mistake { text, code: 1 });
     }
-    let (plain, shown) = match (*group, verb.as_str()) {
-        ("container", "ls" | "list" | "ps") => ("ps", "ls"),
-        ("image", "ls" | "list") => ("images", "ls"),
-        ("image", "rm" | "remove") => ("rmi", "rm"),
-        (_, "remove") => ("rm", "rm"),
-        (_, other) => (other, other),
+    let shown = match verb.as_str() {
+        "list" | "ps" => "ls",
+        "remove" => "rm",
+        other => other,
     };
-    let kind = (plain == "inspect").then_some(*group);
-    Ok(Target { verb: plain, path: format!("docker {group} {shown}"), kind, rest })
+    let grouped = format!("{group}-{shown}");
+    let verb = match (*group, shown) {
+        ("container", "ls") => "ps".to_owned(),
+        ("image", "ls") => "images".to_owned(),
+        ("image", "rm") => "rmi".to_owned(),
+        _ if FORMS.iter().any(|form| form.verb == grouped) => grouped,
+        _ => shown.to_owned(),
+    };
+    Ok(Target { verb, path: format!("docker {group} {shown}"), rest })
+}
+
+/// Whether it is a command of its own.
+fn is_verb(word: &str) -> bool {
+    !word.contains('-') && FORMS.iter().any(|form| form.verb == word)
 }
 
 /// Takes the flags out of `words`, as pflag does.
@@ -386,7 +412,7 @@ fn count(given: usize, path: &str, form: &Form) -> Result<(), Reading> {
 fn unknown(path: &str, group: &str, root: &Command) -> Reading {
     let mut text = format!("docker: unknown command: {path}\n");
     let typed = path.rsplit(' ').next().unwrap_or_default();
-    let verbs = root.get_subcommands().map(Command::get_name);
+    let verbs = root.get_subcommands().map(Command::get_name).filter(|verb| is_verb(verb));
     if let Some(near) = nearest(typed, verbs) {
         text.push_str(&format!("\nDid you mean: {group} {near}?\n"));
     }
@@ -460,7 +486,7 @@ pub(crate) fn group_help(group: &str) -> String {
 /// How a command is to be called.
 pub(crate) fn usage_of(verb: &str) -> String {
     let usage = FORMS.iter().find(|form| form.verb == verb).map_or("", |form| form.usage);
-    format!("docker {verb} {usage}")
+    format!("docker {} {usage}", verb.replacen('-', " ", 1))
 }
 
 #[cfg(test)]
@@ -501,7 +527,9 @@ mod tests {
             ("docker attach x --sig-proxy", "docker attach --sig-proxy=true -- x"),
             ("docker exec x -- ls -l", "docker exec -- x -- ls -l"),
             ("docker stop --time 3 x", "docker stop --timeout=3 -- x"),
-            ("docker image inspect x", "docker inspect --type=image -- x"),
+            ("docker image inspect x", "docker image-inspect -- x"),
+            ("docker volume list -q", "docker volume-ls --quiet --"),
+            ("docker container update -m 5m x", "docker update --memory=5m -- x"),
         ] {
             match reading(typed) {
                 Reading::Command { canonical, .. } => {
@@ -567,6 +595,15 @@ mod tests {
         assert!(mistake("docker iamges").0.contains("docker images?"));
         assert!(mistake("docker container strat x").0.contains("docker container start?"));
         assert!(!mistake("docker build .").0.contains("Did you mean"));
+    }
+
+    #[test]
+    fn commands_of_a_group_are_none_without_it() {
+        assert!(
+            mistake("docker volume-ls").0.starts_with("docker: unknown command: docker volume-ls")
+        );
+        assert!(!mistake("docker volume-l").0.contains("volume-ls"));
+        assert_eq!(reading("docker volume"), Reading::Nothing(Some("volume".to_owned())));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use clap::Args;
 use docker_api::container::{ContainerInspect, TopResponse, WaitResponse};
 
-use super::{Context, each, exec, flags, try_each};
+use super::attach::{Attachment, Streams};
+use super::{Context, attach, each, flags, try_each};
 use crate::client::{escape, query};
 use crate::error::CliError;
 use crate::format::table;
@@ -31,8 +32,7 @@ impl Start {
                     "you cannot start and attach multiple containers at once".into(),
                 ));
             };
-            return exec::start_attached(name, self.interactive, &self.detach_keys, true, context)
-                .await;
+            return self.attached(name, context).await;
         }
         let failed = try_each(&self.containers, context, async |client, name| {
             client.act(&format!("/containers/{}/start", escape(name))).await.map(drop)
@@ -42,6 +42,20 @@ impl Start {
             return Ok(0);
         }
         Err(CliError::Usage(format!("Error: failed to start containers: {}", failed.join(", "))))
+    }
+
+    async fn attached(&self, name: &str, context: &mut Context<'_>) -> Result<u8, CliError> {
+        let state = attach::inspect(name, context).await?;
+        let attachment = Attachment {
+            id: &state.id,
+            tty: state.config.tty,
+            streams: Streams::of(&state, self.interactive),
+            keys: context.detach_keys(&self.detach_keys)?,
+            proxy: !state.config.tty,
+            until: if state.host_config.auto_remove { "removed" } else { "next-exit" },
+            start: true,
+        };
+        Ok(attachment.begin(context).await?.stay(context).await?.unwrap_or(0))
     }
 }
 

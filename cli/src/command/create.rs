@@ -6,11 +6,12 @@ use clap::Args;
 use docker_api::Empty;
 use docker_api::container::{
     Config, CreateRequest, CreateResponse, HostConfig, LogConfig, NetworkingConfig, Resources,
-    RestartPolicy, Ulimit,
 };
+use docker_api::network::{EndpointIpam, EndpointSettings};
 
+use super::options::Flags;
 use super::{Context, flags, image};
-use crate::client::query;
+use crate::client::{Client, query};
 use crate::error::CliError;
 
 #[derive(Debug, Args)]
@@ -22,179 +23,11 @@ pub(crate) struct Create {
     pub(super) rest: Vec<String>,
 }
 
-#[derive(Debug, Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct Flags {
-    /// Print usage
-    #[arg(long, action = clap::ArgAction::Help)]
-    help: Option<bool>,
-    /// Keep STDIN open even if not attached
-    #[arg(short = 'i', long)]
-    pub(super) interactive: bool,
-    /// Allocate a pseudo-TTY
-    #[arg(short = 't', long)]
-    pub(super) tty: bool,
-    /// Automatically remove the container when it exits
-    #[arg(long = "rm")]
-    pub(super) remove: bool,
-    /// Attach to STDIN, STDOUT or STDERR
-    #[arg(short = 'a', long = "attach", value_name = "STREAM", value_parser = flags::stream)]
-    pub(super) attach: Vec<String>,
-    /// Assign a name to the container
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(super) name: String,
-    /// Set environment variables
-    #[arg(short = 'e', long = "env", value_parser = flags::variable)]
-    env: Vec<String>,
-    /// Read in a file of environment variables
-    #[arg(long = "env-file")]
-    env_file: Vec<String>,
-    /// Bind mount a volume
-    #[arg(short = 'v', long = "volume")]
-    volume: Vec<String>,
-    /// Mount volumes from the specified container(s)
-    #[arg(long = "volumes-from")]
-    volumes_from: Vec<String>,
-    /// Mount a tmpfs directory
-    #[arg(long)]
-    tmpfs: Vec<String>,
-    /// Publish a container's port(s) to the host
-    #[arg(short = 'p', long)]
-    publish: Vec<String>,
-    /// Publish all exposed ports to random ports
-    #[arg(short = 'P', long = "publish-all")]
-    publish_all: bool,
-    /// Expose a port or a range of ports
-    #[arg(long)]
-    expose: Vec<String>,
-    /// Connect a container to a network
-    #[arg(long, visible_alias = "net", default_value = "default", hide_default_value = true)]
-    network: String,
-    /// Working directory inside the container
-    #[arg(short = 'w', long, default_value = "", hide_default_value = true)]
-    workdir: String,
-    /// Username or UID (format: <name|uid>[:<group|gid>])
-    #[arg(short = 'u', long, default_value = "", hide_default_value = true)]
-    user: String,
-    /// Overwrite the default ENTRYPOINT of the image
-    #[arg(long)]
-    entrypoint: Option<String>,
-    /// Memory limit
-    #[arg(short = 'm', long, value_parser = flags::memory, default_value = "0", hide_default_value = true)]
-    memory: i64,
-    /// Swap limit equal to memory plus swap: '-1' to enable unlimited swap
-    #[arg(long = "memory-swap", value_parser = flags::swap, default_value = "0", hide_default_value = true, allow_hyphen_values = true)]
-    memory_swap: i64,
-    /// Memory soft limit
-    #[arg(long = "memory-reservation", value_parser = flags::memory, default_value = "0", hide_default_value = true)]
-    memory_reservation: i64,
-    /// Number of CPUs
-    #[arg(long, value_parser = flags::cpus, default_value = "0", hide_default_value = true)]
-    cpus: i64,
-    /// CPU shares (relative weight)
-    #[arg(short = 'c', long = "cpu-shares", value_parser = flags::integer, default_value_t = 0, hide_default_value = true)]
-    cpu_shares: i64,
-    /// CPUs in which to allow execution (0-3, 0,1)
-    #[arg(long = "cpuset-cpus", default_value = "", hide_default_value = true)]
-    cpuset_cpus: String,
-    /// Tune container pids limit (set -1 for unlimited)
-    #[arg(long = "pids-limit", value_parser = flags::integer, allow_hyphen_values = true)]
-    pids_limit: Option<i64>,
-    /// Ulimit options
-    #[arg(long, value_parser = flags::ulimit)]
-    ulimit: Vec<Ulimit>,
-    /// Size of /dev/shm
-    #[arg(long = "shm-size", value_parser = flags::memory, default_value = "0", hide_default_value = true)]
-    shm_size: i64,
-    /// Give extended privileges to this container
-    #[arg(long)]
-    privileged: bool,
-    /// Add Linux capabilities
-    #[arg(long = "cap-add")]
-    cap_add: Vec<String>,
-    /// Drop Linux capabilities
-    #[arg(long = "cap-drop")]
-    cap_drop: Vec<String>,
-    /// Security Options
-    #[arg(long = "security-opt")]
-    security_opt: Vec<String>,
-    /// Add a host device to the container
-    #[arg(long)]
-    device: Vec<String>,
-    /// Sysctl options
-    #[arg(long)]
-    sysctl: Vec<String>,
-    /// Container host name
-    #[arg(short = 'h', long, default_value = "", hide_default_value = true)]
-    hostname: String,
-    /// Container NIS domain name
-    #[arg(long, default_value = "", hide_default_value = true)]
-    domainname: String,
-    /// Add a custom host-to-IP mapping (host:ip)
-    #[arg(long = "add-host", value_parser = flags::extra_host)]
-    add_host: Vec<String>,
-    /// Set custom DNS servers
-    #[arg(long, value_parser = flags::address)]
-    dns: Vec<String>,
-    /// Set meta data on a container
-    #[arg(short = 'l', long, value_parser = flags::label)]
-    label: Vec<String>,
-    /// Pull image before running ("always", "missing", "never")
-    #[arg(long, default_value = "missing")]
-    pull: String,
-    /// Suppress the pull output
-    #[arg(short = 'q', long)]
-    quiet: bool,
-    /// Set platform if server is multi-platform capable
-    #[arg(long, default_value = "", hide_default_value = true)]
-    platform: String,
-    /// Restart policy to apply when a container exits
-    #[arg(long, default_value = "no")]
-    restart: String,
-    /// Signal to stop the container
-    #[arg(long = "stop-signal")]
-    stop_signal: Option<String>,
-    /// Timeout (in seconds) to stop a container
-    #[arg(long = "stop-timeout", value_parser = flags::integer)]
-    stop_timeout: Option<i64>,
-    /// Mount the container's root filesystem as read only
-    #[arg(long = "read-only")]
-    read_only: bool,
-    /// Run an init inside the container that forwards signals and reaps processes
-    #[arg(long)]
-    init: bool,
-    /// PID namespace to use
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pid: String,
-    /// IPC mode to use
-    #[arg(long, default_value = "", hide_default_value = true)]
-    ipc: String,
-    /// UTS namespace to use
-    #[arg(long, default_value = "", hide_default_value = true)]
-    uts: String,
-    /// Optional parent cgroup for the container
-    #[arg(long = "cgroup-parent", default_value = "", hide_default_value = true)]
-    cgroup_parent: String,
-    /// Add additional groups to join
-    #[arg(long = "group-add")]
-    group_add: Vec<String>,
-    /// Logging driver for the container
-    #[arg(long = "log-driver", default_value = "", hide_default_value = true)]
-    log_driver: String,
-    /// Log driver options
-    #[arg(long = "log-opt")]
-    log_opt: Vec<String>,
-    /// Runtime to use for this container
-    #[arg(long)]
-    runtime: Option<String>,
-    /// Write the container ID to the file
-    #[arg(long)]
-    cidfile: Option<String>,
-}
-
 impl Create {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
-        let request = self.request(false).map_err(|problem| problem.with_help("create"))?;
+        self.require(&context.client)?;
+        let request =
+            self.request(false, &context.client).map_err(|problem| problem.with_help("create"))?;
         let created = self.create(&request, context).await?;
         context.ui.say(&created)?;
         Ok(0)
@@ -250,8 +83,23 @@ impl Create {
         Ok(created.id)
     }
 
+    /// Refuses what an older engine would silently leave out.
+    pub(super) fn require(&self, client: &Client) -> Result<(), CliError> {
+        if !self.flags.annotation.is_empty() {
+            client.require("--annotation", (1, 43))?;
+        }
+        if self.flags.health.has_start_interval() {
+            client.require("--health-start-interval", (1, 44))?;
+        }
+        Ok(())
+    }
+
     /// The request, as the options describe it.
-    pub(super) fn request(&self, detached: bool) -> Result<CreateRequest, CliError> {
+    pub(super) fn request(
+        &self,
+        detached: bool,
+        client: &Client,
+    ) -> Result<CreateRequest, CliError> {
         let flags = &self.flags;
         if !matches!(flags.pull.as_str(), "always" | "missing" | "never" | "") {
             return Err(CliError::Usage(format!(
@@ -263,7 +111,7 @@ impl Create {
             .rest
             .split_first()
             .ok_or_else(|| CliError::Usage("\"docker run\" requires at least 1 argument".into()))?;
-        restart_policy(&flags.restart)?;
+        flags::restart_policy(&flags.restart)?;
         if flags.remove && !matches!(flags.restart.as_str(), "no" | "") {
             return Err(CliError::Usage(
                 "conflicting options: cannot specify both --restart and --rm".into(),
@@ -272,12 +120,9 @@ impl Create {
         if flags.network.is_empty() {
             return Err(CliError::Usage("no name set for network".into()));
         }
-        if flags.volume.iter().any(String::is_empty) {
-            return Err(CliError::Usage("invalid empty volume spec".into()));
-        }
-        if flags.device.iter().any(String::is_empty) {
-            return Err(CliError::Usage("bad format for path: ".into()));
-        }
+        flags.volume.iter().try_for_each(|volume| flags::volume(volume))?;
+        self.check_modes()?;
+        let endpoint = self.endpoint()?;
         let ports = flags::ports(&flags.publish)?;
         let mut exposed: BTreeMap<String, Empty> =
             ports.exposed.iter().map(|port| (port.clone(), Empty {})).collect();
@@ -285,13 +130,7 @@ impl Create {
             if port.contains(':') {
                 return Err(CliError::Usage(format!("invalid port format for --expose: {port}")));
             }
-            let opened = flags::ports(std::slice::from_ref(port)).map_err(|_| {
-                let number = port.split('/').next().unwrap_or_default();
-                CliError::Usage(format!(
-                    "invalid range format for --expose: {port}, error: strconv.ParseUint: parsing {number:?}: invalid syntax"
-                ))
-            })?;
-            exposed.extend(opened.exposed.into_iter().map(|port| (port, Empty {})));
+            exposed.extend(flags::exposed(port)?.into_iter().map(|port| (port, Empty {})));
         }
         // A path alone is an anonymous volume, everything else a bind.
         let (binds, volumes): (Vec<&String>, Vec<&String>) =
@@ -323,7 +162,11 @@ impl Create {
                 .then(|| volumes.iter().map(|path| ((*path).clone(), Empty {})).collect()),
             working_dir: flags.workdir.clone(),
             entrypoint: flags.entrypoint.clone().map(|entrypoint| vec![entrypoint]),
-            labels: Some(flags::pairs(&flags.label)),
+            healthcheck: flags.health.config()?,
+            // Compat: newer engines have it with the endpoint.
+            mac_address: (!client.speaks((1, 44)) && !flags.mac_address.is_empty())
+                .then(|| flags.mac_address.clone()),
+            labels: Some(flags::labels(&flags.label, &flags.label_file)?),
             stop_signal: flags.stop_signal.clone(),
             stop_timeout: flags.stop_timeout,
             ..Config::default()
@@ -331,8 +174,75 @@ impl Create {
         Ok(CreateRequest {
             config,
             host_config: Some(self.host_config(&ports, binds)?),
-            networking_config: Some(NetworkingConfig::default()),
+            networking_config: Some(NetworkingConfig {
+                endpoints_config: endpoint
+                    .map(|endpoint| BTreeMap::from([(flags.network.clone(), Some(endpoint))])),
+            }),
         })
+    }
+
+    /// Names of namespaces that cannot be.
+    fn check_modes(&self) -> Result<(), CliError> {
+        let flags = &self.flags;
+        let container = flags.pid.strip_prefix("container:").is_some_and(|name| !name.is_empty());
+        for (text, known) in [
+            ("--pid: invalid PID mode", container || matches!(&*flags.pid, "" | "host")),
+            ("--uts: invalid UTS mode", matches!(&*flags.uts, "" | "host")),
+            ("--userns: invalid USER mode", matches!(&*flags.userns, "" | "host")),
+            (
+                "--cgroupns: invalid CGROUP mode",
+                matches!(&*flags.cgroupns, "" | "host" | "private"),
+            ),
+        ] {
+            if !known {
+                return Err(CliError::Usage(text.to_owned()));
+            }
+        }
+        if !matches!(flags.memory_swappiness, -1..=100) {
+            return Err(CliError::Usage(format!(
+                "invalid value: {}. Valid memory swappiness range is 0-100",
+                flags.memory_swappiness
+            )));
+        }
+        if flags.log_driver == "none" && !flags.log_opt.is_empty() {
+            return Err(CliError::Usage("invalid logging opts for driver none".into()));
+        }
+        if flags.storage_opt.iter().any(|option| !option.contains('=')) {
+            return Err(CliError::Usage("invalid storage option".into()));
+        }
+        Ok(())
+    }
+
+    /// What is asked for of the network, if anything is.
+    fn endpoint(&self) -> Result<Option<EndpointSettings>, CliError> {
+        let flags = &self.flags;
+        let predefined = matches!(&*flags.network, "default" | "bridge" | "host" | "none");
+        let user_defined = !predefined && !flags.network.starts_with("container:");
+        if !flags.network_alias.is_empty() && !user_defined {
+            return Err(CliError::Usage(
+                "network-scoped aliases are only supported for user-defined networks".into(),
+            ));
+        }
+        if !flags.mac_address.is_empty() && !flags::is_mac_address(&flags.mac_address) {
+            return Err(CliError::Usage(format!(
+                "{} is not a valid mac address",
+                flags.mac_address
+            )));
+        }
+        let addressed =
+            !flags.ip.is_empty() || !flags.ip6.is_empty() || !flags.link_local_ip.is_empty();
+        let endpoint = EndpointSettings {
+            ipam_config: addressed.then(|| EndpointIpam {
+                ipv4_address: flags.ip.clone(),
+                ipv6_address: flags.ip6.clone(),
+                link_local_ips: some(&flags.link_local_ip),
+            }),
+            aliases: some(&flags.network_alias),
+            links: some(&flags.link).filter(|_| user_defined),
+            mac_address: flags.mac_address.clone(),
+            ..EndpointSettings::default()
+        };
+        Ok((endpoint != EndpointSettings::default()).then_some(endpoint))
     }
 
     fn host_config(
@@ -341,7 +251,6 @@ impl Create {
         binds: Vec<&String>,
     ) -> Result<HostConfig, CliError> {
         let flags = &self.flags;
-        let some = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
         let binds =
             binds.into_iter().map(|bind| absolute_bind(bind)).collect::<Result<Vec<_>, _>>()?;
         Ok(HostConfig {
@@ -353,18 +262,28 @@ impl Create {
             },
             network_mode: flags.network.clone(),
             port_bindings: Some(ports.port_map()),
-            restart_policy: restart_policy(&flags.restart)?,
+            restart_policy: flags::restart_policy(&flags.restart)?,
             auto_remove: flags.remove,
+            volume_driver: flags.volume_driver.clone(),
             volumes_from: some(&flags.volumes_from),
             console_size: crate::terminal::size()
                 .map(|(rows, columns)| [rows.into(), columns.into()]),
             cap_add: some(&flags.cap_add),
             cap_drop: some(&flags.cap_drop),
+            annotations: (!flags.annotation.is_empty()).then(|| flags::pairs(&flags.annotation)),
+            cgroupns_mode: flags.cgroupns.clone(),
             dns: some(&flags.dns),
+            dns_options: some(&flags.dns_option),
+            dns_search: some(&flags.dns_search),
             extra_hosts: some(&flags.add_host),
             group_add: some(&flags.group_add),
             ipc_mode: flags.ipc.clone(),
+            isolation: flags.isolation.clone(),
+            links: some(&flags.link),
+            mounts: some(&flags.mount),
+            oom_score_adj: flags.oom_score_adj,
             pid_mode: flags.pid.clone(),
+            userns_mode: flags.userns.clone(),
             uts_mode: flags.uts.clone(),
             privileged: flags.privileged,
             publish_all_ports: flags.publish_all,
@@ -381,26 +300,39 @@ impl Create {
                     .collect()
             }),
             shm_size: flags.shm_size,
+            storage_opt: (!flags.storage_opt.is_empty()).then(|| flags::pairs(&flags.storage_opt)),
             sysctls: (!flags.sysctl.is_empty()).then(|| flags::pairs(&flags.sysctl)),
             runtime: flags.runtime.clone(),
             init: flags.init.then_some(true),
-            resources: Resources {
-                cpu_shares: flags.cpu_shares,
-                memory: flags.memory,
-                memory_swap: flags.memory_swap,
-                memory_reservation: flags.memory_reservation,
-                nano_cpus: flags.cpus,
-                cpuset_cpus: flags.cpuset_cpus.clone(),
-                cgroup_parent: flags.cgroup_parent.clone(),
-                pids_limit: flags.pids_limit,
-                devices: (!flags.device.is_empty())
-                    .then(|| flags.device.iter().map(|device| flags::device(device)).collect()),
-                ulimits: (!flags.ulimit.is_empty()).then(|| flags.ulimit.clone()),
-                ..Resources::default()
-            },
+            resources: self.resources()?,
             ..HostConfig::default()
         })
     }
+
+    fn resources(&self) -> Result<Resources, CliError> {
+        let flags = &self.flags;
+        let devices: Vec<_> =
+            flags.device.iter().map(|device| flags::device(device)).collect::<Result<_, _>>()?;
+        Ok(Resources {
+            cgroup_parent: flags.cgroup_parent.clone(),
+            blkio_weight_device: some(&flags.blkio_weight_device),
+            blkio_device_read_bps: some(&flags.device_read_bps),
+            blkio_device_read_iops: some(&flags.device_read_iops),
+            blkio_device_write_bps: some(&flags.device_write_bps),
+            blkio_device_write_iops: some(&flags.device_write_iops),
+            devices: some(&devices),
+            device_cgroup_rules: some(&flags.device_cgroup_rule),
+            memory_swappiness: (flags.memory_swappiness >= 0).then_some(flags.memory_swappiness),
+            oom_kill_disable: flags.oom_kill_disable.then_some(true),
+            ulimits: some(&flags.ulimit),
+            ..flags.limits.resources()
+        })
+    }
+}
+
+/// What was given at all.
+fn some<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+    (!list.is_empty()).then(|| list.to_vec())
 }
 
 fn missing_image(problem: &CliError) -> bool {
@@ -449,18 +381,4 @@ fn absolute_bind(bind: &str) -> Result<String, CliError> {
     let source = std::path::absolute(source)
         .map_err(|problem| CliError::io(format!("resolve {source}"), problem))?;
     Ok(format!("{}:{rest}", source.display()))
-}
-
-fn restart_policy(text: &str) -> Result<RestartPolicy, CliError> {
-    let (name, count) = text.split_once(':').unwrap_or((text, ""));
-    let maximum_retry_count = if count.is_empty() {
-        0
-    } else {
-        count.parse().map_err(|_| {
-            CliError::Usage(
-                "invalid restart policy format: maximum retry count must be an integer".into(),
-            )
-        })?
-    };
-    Ok(RestartPolicy { name: name.to_owned(), maximum_retry_count })
 }

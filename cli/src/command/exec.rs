@@ -1,15 +1,14 @@
-//! `exec` and `attach`: a stream into a running container.
+//! `exec`: a process of one's own in a running container.
 
 use std::io::IsTerminal;
 
 use clap::Args;
-use docker_api::container::ContainerInspect;
 use docker_api::exec::{ExecCreateRequest, ExecInspect, ExecStartRequest};
 use serde::Deserialize;
 
-use super::session::{self, Signals, Target, Wait};
-use super::{Context, flags};
-use crate::client::{Ended, escape, query};
+use super::session::{Signals, Target, Wanted};
+use super::{Context, attach, flags};
+use crate::client::{Ended, escape};
 use crate::error::CliError;
 use crate::terminal::RawMode;
 
@@ -56,8 +55,7 @@ struct Created {
 impl Exec {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
         // A container that is not there is told before anything else.
-        let path = format!("/containers/{}/json", escape(&self.container));
-        context.client.get::<ContainerInspect>(&path).await?;
+        attach::inspect(&self.container, context).await?;
         if self.tty && self.interactive && !self.detach && !std::io::stdin().is_terminal() {
             return Err(CliError::Usage("the input device is not a TTY".into()));
         }
@@ -89,129 +87,21 @@ impl Exec {
             context.client.post_only(&path, &start).await?;
             return Ok(0);
         }
+        let interactive = self.tty && self.interactive;
+        let wanted = Wanted { tty: self.tty, raw: interactive, proxy: false };
+        let signals = Signals::of(Target::Exec(id.clone()), wanted)?;
         let stream = context.client.hijack(&path, Some(&start), self.tty).await?;
-        let raw = if self.tty { RawMode::enter()? } else { None };
-        let signals = Signals::of(Target::Exec(&id), self.tty, false)?;
-        let keys = (self.tty && self.interactive).then_some(keys);
-        let ended = session::watch(
-            stream.copy(self.interactive, keys, context.ui),
-            &context.client,
-            signals,
-        )
-        .await;
-        drop(raw);
-        if ended? == Ended::Detached {
-            return Err(detached());
+        let Context { client, ui, .. } = &mut *context;
+        let staying = async {
+            let raw = if interactive { RawMode::enter()? } else { None };
+            let ended = stream.copy(self.interactive, interactive.then_some(keys), ui).await;
+            drop(raw);
+            ended
+        };
+        if signals.passed_on(client, staying).await? == Ended::Detached {
+            return Err(attach::detached());
         }
         let state: ExecInspect = context.client.get(&format!("/exec/{id}/json")).await?;
         Ok(state.exit_code.map_or(0, |code| u8::try_from(code).unwrap_or(u8::MAX)))
     }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Attach {
-    /// Override the key sequence for detaching a container
-    #[arg(long = "detach-keys", default_value = "", hide_default_value = true)]
-    detach_keys: String,
-    /// Do not attach STDIN
-    #[arg(long = "no-stdin")]
-    no_stdin: bool,
-    /// Proxy all received signals to the process
-    #[arg(long = "sig-proxy", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    sig_proxy: bool,
-    container: String,
-}
-
-impl Attach {
-    pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
-        attach(&self.container, !self.no_stdin, &self.detach_keys, self.sig_proxy, context).await
-    }
-}
-
-/// Attaches to a running container and stays until it ends.
-async fn attach(
-    name: &str,
-    stdin: bool,
-    detach_keys: &str,
-    sig_proxy: bool,
-    context: &mut Context<'_>,
-) -> Result<u8, CliError> {
-    let state: ContainerInspect =
-        context.client.get(&format!("/containers/{}/json", escape(name))).await?;
-    if !state.state.running {
-        return Err(CliError::Usage(
-            "You cannot attach to a stopped container, start it first".into(),
-        ));
-    }
-    if state.state.paused {
-        return Err(CliError::Usage(
-            "You cannot attach to a paused container, unpause it first".into(),
-        ));
-    }
-    let (tty, input) = (state.config.tty, stdin && state.config.open_stdin);
-    let (named, keys) = context.detach_keys(detach_keys)?;
-    if tty && input && !std::io::stdin().is_terminal() {
-        return Err(CliError::Usage("the input device is not a TTY".into()));
-    }
-    let wait = Wait::begin(&context.client, &state.id, "not-running").await?;
-    let path = attach_path(&state.id, input, &named);
-    let stream = context.client.hijack(&path, None::<&()>, tty).await?;
-    let raw = if tty && input { RawMode::enter()? } else { None };
-    let signals = Signals::of(Target::Container(&state.id), tty, sig_proxy && !tty)?;
-    let keys = (tty && input).then_some(keys);
-    let ended =
-        session::watch(stream.copy(input, keys, context.ui), &context.client, signals).await;
-    drop(raw);
-    if ended? == Ended::Detached {
-        return Err(detached());
-    }
-    wait.exit_code().await
-}
-
-/// Where both outputs of a container, and its input if asked for, are had as one stream.
-fn attach_path(id: &str, input: bool, detach_keys: &str) -> String {
-    let stdin = if input { "1" } else { "" };
-    let parameters = query(&[
-        ("stream", "1"),
-        ("stdin", stdin),
-        ("stdout", "1"),
-        ("stderr", "1"),
-        ("detachKeys", detach_keys),
-    ]);
-    format!("/containers/{id}/attach{parameters}")
-}
-
-/// Compat: leaving `attach` and `exec` by the detach keys is told, and is no success; `run` and
-/// `start` are quiet about it.
-fn detached() -> CliError {
-    CliError::Usage("read escape sequence".to_owned())
-}
-
-/// Attaches before the start, as `docker start -a` does.
-pub(super) async fn start_attached(
-    name: &str,
-    stdin: bool,
-    detach_keys: &str,
-    sig_proxy: bool,
-    context: &mut Context<'_>,
-) -> Result<u8, CliError> {
-    let state: ContainerInspect =
-        context.client.get(&format!("/containers/{}/json", escape(name))).await?;
-    let (tty, input) = (state.config.tty, stdin && state.config.open_stdin);
-    let (named, keys) = context.detach_keys(detach_keys)?;
-    let path = attach_path(&state.id, input, &named);
-    let stream = context.client.hijack(&path, None::<&()>, tty).await?;
-    let condition = if state.host_config.auto_remove { "removed" } else { "next-exit" };
-    let wait = Wait::begin(&context.client, &state.id, condition).await?;
-    let raw = if tty && input { RawMode::enter()? } else { None };
-    context.client.act(&format!("/containers/{}/start", state.id)).await?;
-    let signals = Signals::of(Target::Container(&state.id), tty, sig_proxy && !tty)?;
-    let keys = (tty && input).then_some(keys);
-    let ended =
-        session::watch(stream.copy(input, keys, context.ui), &context.client, signals).await;
-    drop(raw);
-    if ended? == Ended::Detached {
-        return Ok(0);
-    }
-    wait.exit_code().await
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use docker_api::container::{Device, Ulimit};
+use docker_api::StringMap;
+use docker_api::container::{Device, RestartPolicy, ThrottleDevice, Ulimit, WeightDevice};
 use docker_api::network::PortBinding;
 
 use crate::error::CliError;
@@ -40,28 +41,28 @@ fn port(specification: &str, ports: &mut Ports) -> Result<(), CliError> {
         },
     };
     if !address.is_empty() && address.parse::<std::net::IpAddr>().is_err() {
-        return Err(wrong(format!("Invalid ip address: {address}")));
+        return Err(wrong(format!("invalid IP address: {address}")));
     }
     if container.is_empty() {
-        return Err(wrong(format!("No port specified: {specification}<empty>")));
+        return Err(wrong(format!("no port specified: {specification}<empty>")));
     }
     let (first, last) =
-        range(container).ok_or_else(|| wrong(format!("Invalid containerPort: {container}")))?;
+        range(container).ok_or_else(|| wrong(format!("invalid containerPort: {container}")))?;
     let hosts = match host {
         "" => None,
-        host => Some(range(host).ok_or_else(|| wrong(format!("Invalid hostPort: {host}")))?),
+        host => Some(range(host).ok_or_else(|| wrong(format!("invalid hostPort: {host}")))?),
     };
     if let Some((low, high)) = hosts
         && high - low != last - first
         && first != last
     {
         return Err(wrong(format!(
-            "Invalid ranges specified for container and host Ports: {container} and {host}"
+            "invalid ranges specified for container and host Ports: {container} and {host}"
         )));
     }
     let protocol = protocol.to_ascii_lowercase();
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(wrong(format!("Invalid proto: {protocol}")));
+        return Err(wrong(format!("invalid proto: {protocol}")));
     }
     for number in first..=last {
         let key = format!("{number}/{protocol}");
@@ -77,6 +78,22 @@ fn port(specification: &str, ports: &mut Ports) -> Result<(), CliError> {
         ports.bindings.entry(key).or_default().push((address.to_owned(), host_port));
     }
     Ok(())
+}
+
+/// Reads `port[-port][/protocol]`. Compat: which protocols there are is the daemon's to say.
+pub(super) fn exposed(text: &str) -> Result<Vec<String>, CliError> {
+    let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let Some((first, last)) = range(numbers) else {
+        let wrong = numbers.split('-').find(|number| number.parse::<u16>().is_err());
+        let why = match wrong {
+            None => format!("invalid range specified for port: {numbers}"),
+            Some(number) => unsigned_error(number),
+        };
+        return Err(CliError::Usage(format!(
+            "invalid range format for --expose: {text}, error: {why}"
+        )));
+    };
+    Ok((first..=last).map(|number| format!("{number}/{protocol}")).collect())
 }
 
 fn range(text: &str) -> Option<(u16, u16)> {
@@ -106,32 +123,49 @@ impl Ports {
 pub(super) fn environment(given: &[String], files: &[String]) -> Result<Vec<String>, CliError> {
     let mut out = Vec::new();
     for file in files {
-        let text = std::fs::read_to_string(file)
-            .map_err(|source| CliError::io(format!("open {file}"), source))?;
-        for line in text.lines().map(str::trim_start) {
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let name = line.split('=').next().unwrap_or_default();
-            if name.is_empty() {
-                return Err(CliError::Usage(format!(
-                    "invalid env file ({file}): no variable name on line '{line}'"
-                )));
-            }
-            if name.contains(char::is_whitespace) {
-                return Err(CliError::Usage(format!(
-                    "invalid env file ({file}): variable '{name}' contains whitespaces"
-                )));
-            }
+        for line in lines_of(file)? {
             if line.contains('=') {
-                out.push(line.to_owned());
-            } else if let Ok(value) = std::env::var(name) {
-                out.push(format!("{name}={value}"));
+                out.push(line);
+            } else if let Ok(value) = std::env::var(&line) {
+                out.push(format!("{line}={value}"));
             }
         }
     }
     out.extend(given.iter().cloned());
     Ok(out)
+}
+
+/// Labels, those of files first.
+pub(super) fn labels(given: &[String], files: &[String]) -> Result<StringMap, CliError> {
+    let mut all = Vec::new();
+    for file in files {
+        all.extend(lines_of(file)?);
+    }
+    all.extend(given.iter().cloned());
+    Ok(pairs(&all))
+}
+
+/// The lines of a file that name something. Compat: "env file" is what it is called, whatever it
+/// is of.
+fn lines_of(file: &str) -> Result<Vec<String>, CliError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|source| CliError::io(format!("open {file}"), source))?;
+    let lines = text.lines().map(str::trim_start);
+    lines
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| {
+            let name = line.split('=').next().unwrap_or_default();
+            let wrong =
+                |why: &str| Err(CliError::Usage(format!("invalid env file ({file}): {why}")));
+            if name.is_empty() {
+                return wrong(&format!("no variable name on line '{line}'"));
+            }
+            if name.contains(char::is_whitespace) {
+                return wrong(&format!("variable '{name}' contains whitespaces"));
+            }
+            Ok(line.to_owned())
+        })
+        .collect()
 }
 
 /// Checks `-e`; the value of a name alone is ours, and stays open where we have none.
@@ -234,26 +268,221 @@ pub(super) fn cpus(text: &str) -> Result<i64, String> {
 }
 
 /// `host[:container[:permissions]]`.
-pub(super) fn device(text: &str) -> Device {
+pub(super) fn device(text: &str) -> Result<Device, CliError> {
+    if text.is_empty() {
+        return Err(CliError::Usage("bad format for path: ".into()));
+    }
     let mut parts = text.splitn(3, ':');
     let host = parts.next().unwrap_or_default().to_owned();
     let second = parts.next();
     let third = parts.next();
     let is_mode = |text: &str| !text.is_empty() && text.chars().all(|c| "rwm".contains(c));
+    if let Some(mode) = third.filter(|mode| !is_mode(mode)) {
+        return Err(CliError::Usage(format!("bad mode specified: {mode}")));
+    }
     let (container, permissions) = match (second, third) {
         (Some(mode), None) if is_mode(mode) => (host.clone(), mode.to_owned()),
         (Some(container), mode) => (container.to_owned(), mode.unwrap_or("rwm").to_owned()),
         (None, _) => (host.clone(), "rwm".to_owned()),
     };
-    Device { path_on_host: host, path_in_container: container, cgroup_permissions: permissions }
+    Ok(Device { path_on_host: host, path_in_container: container, cgroup_permissions: permissions })
 }
+
+/// Checks `-v`.
+pub(super) fn volume(text: &str) -> Result<(), CliError> {
+    let wrong = |why: &str| Err(CliError::Usage(format!("invalid spec: {text}: {why}")));
+    let parts: Vec<&str> = text.split(':').collect();
+    if text.is_empty() {
+        return Err(CliError::Usage("invalid empty volume spec".into()));
+    }
+    if parts.len() > 3 {
+        return wrong("too many colons");
+    }
+    if parts.len() > 1 && parts.iter().any(|part| part.is_empty()) {
+        return wrong("empty section between colons");
+    }
+    Ok(())
+}
+
+/// Checks `--sysctl`: what belongs to a namespace of the container's.
+pub(super) fn sysctl(text: &str) -> Result<String, String> {
+    const SHARED_MEMORY: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    match text.split_once('=') {
+        Some((name, _))
+            if SHARED_MEMORY.contains(&name)
+                || name.starts_with("net.")
+                || name.starts_with("fs.mqueue.") =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err(format!("sysctl '{text}' is not allowed")),
+    }
+}
+
+/// Checks `--link`.
+pub(super) fn link(text: &str) -> Result<String, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    if text.is_empty() || parts.len() > 2 || parts.iter().any(|part| part.is_empty()) {
+        return Err(format!("bad format for links: {text}"));
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn is_mac_address(text: &str) -> bool {
+    let parts: Vec<&str> = text.split([':', '-']).collect();
+    let byte = |part: &&str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+    parts.len() == 6 && parts.iter().all(byte)
+}
+
+/// Checks `--device-cgroup-rule`: `TYPE MAJOR:MINOR PERMISSIONS`.
+pub(super) fn device_rule(text: &str) -> Result<String, String> {
+    let words: Vec<&str> = text.split(' ').collect();
+    let number = |text: &str| {
+        text == "*" || (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    match words[..] {
+        ["a" | "b" | "c", device, permissions]
+            if device
+                .split_once(':')
+                .is_some_and(|(major, minor)| number(major) && number(minor))
+                && (1..=3).contains(&permissions.len())
+                && permissions.chars().all(|letter| "rwm".contains(letter)) =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err(format!("invalid device cgroup format '{text}'")),
+    }
+}
+
+/// `device:value`, for the limits of one device.
+fn device_limit(text: &str) -> Result<(&str, &str), String> {
+    let (path, value) = text
+        .split_once(':')
+        .filter(|(path, _)| !path.is_empty())
+        .ok_or(format!("bad format: {text}"))?;
+    if !path.starts_with("/dev/") {
+        return Err(format!("bad format for device path: {text}"));
+    }
+    Ok((path, value))
+}
+
+/// Checks `--blkio-weight-device`.
+pub(super) fn device_weight(text: &str) -> Result<WeightDevice, String> {
+    let (path, weight) = device_limit(text)?;
+    match weight.parse() {
+        Ok(weight) if weight == 0 || (10..=1000).contains(&weight) => {
+            Ok(WeightDevice { path: path.to_owned(), weight })
+        }
+        _ => Err(format!("invalid weight for device: {text}")),
+    }
+}
+
+/// Checks `--device-read-bps` and `--device-write-bps`.
+pub(super) fn device_bytes(text: &str) -> Result<ThrottleDevice, String> {
+    let (path, rate) = device_limit(text)?;
+    let rate = units::parse_bytes(rate).and_then(|rate| u64::try_from(rate).ok()).ok_or(format!(
+        "invalid rate for device: {text}. The correct format is <device-path>:<number>[<unit>]. Number must be a positive integer. Unit is optional and can be kb, mb, or gb"
+    ))?;
+    Ok(ThrottleDevice { path: path.to_owned(), rate })
+}
+
+/// Checks `--device-read-iops` and `--device-write-iops`.
+pub(super) fn device_operations(text: &str) -> Result<ThrottleDevice, String> {
+    let (path, rate) = device_limit(text)?;
+    let rate = rate.parse().map_err(|_| {
+        format!(
+            "invalid rate for device: {text}. The correct format is <device-path>:<number>. Number must be a positive integer"
+        )
+    })?;
+    Ok(ThrottleDevice { path: path.to_owned(), rate })
+}
+
+/// Checks `--blkio-weight`.
+pub(super) fn weight(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| unsigned_error(text))
+}
+
+/// What Go says of a number that is none, or too large.
+fn unsigned_error(text: &str) -> String {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let why = if digits { "value out of range" } else { "invalid syntax" };
+    format!("strconv.ParseUint: parsing {text:?}: {why}")
+}
+
+/// A span of time, in nanoseconds.
+pub(super) fn duration(text: &str) -> Result<i64, String> {
+    docker_api::time::parse_duration(text).ok_or_else(|| {
+        let digits = |letter: char| letter.is_ascii_digit() || letter == '.';
+        let after = text.trim_start_matches(['+', '-']);
+        let unit = after.trim_start_matches(digits);
+        if unit.len() == after.len() {
+            format!("time: invalid duration {text:?}")
+        } else if unit.is_empty() {
+            format!("time: missing unit in duration {text:?}")
+        } else {
+            let unit = unit.split(digits).next().unwrap_or_default();
+            format!("time: unknown unit {unit:?} in duration {text:?}")
+        }
+    })
+}
+
+/// Reads `--restart`.
+pub(super) fn restart_policy(text: &str) -> Result<RestartPolicy, CliError> {
+    let (name, count) = text.split_once(':').unwrap_or((text, ""));
+    let maximum_retry_count = if count.is_empty() {
+        0
+    } else {
+        count.parse().map_err(|_| {
+            CliError::Usage(
+                "invalid restart policy format: maximum retry count must be an integer".into(),
+            )
+        })?
+    };
+    Ok(RestartPolicy { name: name.to_owned(), maximum_retry_count })
+}
+
+const ULIMITS: [&str; 15] = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
 
 /// `name=soft[:hard]`.
 pub(super) fn ulimit(text: &str) -> Result<Ulimit, String> {
     let wrong = || format!("invalid ulimit argument: {text}");
     let (name, limits) = text.split_once('=').ok_or_else(wrong)?;
+    if !ULIMITS.contains(&name) {
+        return Err(format!("invalid ulimit type: {name}"));
+    }
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-    Ok(Ulimit { name: name.to_owned(), soft: integer(soft)?, hard: integer(hard)? })
+    let (soft, hard) = (integer(soft)?, integer(hard)?);
+    if hard != -1 && (soft == -1 || soft > hard) {
+        return Err(format!(
+            "ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
+        ));
+    }
+    Ok(Ulimit { name: name.to_owned(), soft, hard })
 }
 
 #[cfg(test)]
@@ -301,12 +530,13 @@ mod tests {
     #[test]
     fn a_device_names_its_place_and_permissions() {
         let read = |text: &str| {
-            let device = device(text);
+            let device = device(text).unwrap();
             (device.path_on_host, device.path_in_container, device.cgroup_permissions)
         };
         let owned = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
         assert_eq!(read("/dev/x"), owned("/dev/x", "/dev/x", "rwm"));
         assert_eq!(read("/dev/x:r"), owned("/dev/x", "/dev/x", "r"));
         assert_eq!(read("/dev/x:/dev/y:rw"), owned("/dev/x", "/dev/y", "rw"));
+        assert_eq!(device("/dev/x:/dev/y:q").unwrap_err().to_string(), "bad mode specified: q");
     }
 }

@@ -23,6 +23,60 @@ pub(crate) struct Inspect {
     names: Vec<String>,
 }
 
+/// `container inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct Containers {
+    /// Format output using a custom template
+    #[arg(short = 'f', long)]
+    format: Option<String>,
+    /// Display total file sizes
+    #[arg(short = 's', long)]
+    size: bool,
+    #[arg(required = true)]
+    names: Vec<String>,
+}
+
+impl Containers {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
+        let Self { format, size, names } = self;
+        Inspect { format, size, kind: "container".to_owned(), names }.run(context).await
+    }
+}
+
+/// `network inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct Networks {
+    #[command(flatten)]
+    others: Others,
+    /// Verbose output for diagnostics
+    // Compat: it shows more of a swarm's networks only.
+    #[arg(short = 'v', long)]
+    verbose: bool,
+}
+
+impl Networks {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
+        self.others.run("network", context).await
+    }
+}
+
+/// `image inspect` and `volume inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct Others {
+    /// Format output using a custom template
+    #[arg(short = 'f', long)]
+    format: Option<String>,
+    #[arg(required = true)]
+    names: Vec<String>,
+}
+
+impl Others {
+    pub(super) async fn run(self, kind: &str, context: &mut Context<'_>) -> Result<u8, CliError> {
+        let Self { format, names } = self;
+        Inspect { format, size: false, kind: kind.to_owned(), names }.run(context).await
+    }
+}
+
 const KINDS: [&str; 4] = ["container", "image", "network", "volume"];
 
 const WORDS: Words = Words {
@@ -43,6 +97,10 @@ impl Inspect {
         }
         let format = match self.format.as_deref() {
             None | Some("" | "json") => None,
+            // Compat: a volume is a structure to its template, all else a map.
+            Some(format) if self.kind == "volume" => {
+                Some(Format::parse(format, Words { type_name: "volume.Volume", ..WORDS })?)
+            }
             Some(format) => Some(Format::parse(format, WORDS)?),
         };
         let (mut found, mut missing) = (Vec::new(), Vec::new());

@@ -1,6 +1,7 @@
 //! `ps` and `images`.
 
 use clap::Args;
+use docker_api::StringMap;
 use docker_api::container::{ContainerSummary, Port};
 use docker_api::filters::Filters;
 use docker_api::image::ImageSummary;
@@ -120,8 +121,6 @@ impl Ps {
             .map(|name| name.trim_start_matches('/'))
             .filter(|name| self.no_trunc || !name.contains('/'))
             .collect();
-        let labels: Vec<String> =
-            container.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let networks: Vec<&str> =
             container.network_settings.networks.keys().map(String::as_str).collect();
         let mounts: Vec<String> = container
@@ -147,7 +146,7 @@ impl Ps {
             ("State", Value::text(&container.state)),
             ("Ports", Value::Text(ports(&container.ports))),
             ("Names", Value::Text(names.join(","))),
-            ("Labels", Value::Text(labels.join(","))),
+            ("Labels", Value::Text(labels(&container.labels))),
             ("Mounts", Value::Text(mounts.join(","))),
             ("Networks", Value::Text(networks.join(","))),
             ("LocalVolumes", Value::Text(volumes.to_string())),
@@ -164,12 +163,57 @@ impl Ps {
                 }),
             ),
         ];
-        let labels = container.labels.iter();
-        row(
-            members,
-            Value::Map(labels.map(|(name, value)| (name.clone(), Value::text(value))).collect()),
-        )
+        row(members, label_values(&container.labels))
     }
+}
+
+/// How a list of simple things is printed.
+pub(super) struct RowsFormat {
+    pub(super) table: &'static str,
+    pub(super) raw: &'static str,
+    pub(super) quiet: &'static str,
+    pub(super) quiet_raw: &'static str,
+    pub(super) words: Words,
+    pub(super) headings: &'static [(&'static str, &'static str)],
+}
+
+impl RowsFormat {
+    /// Prints rows as asked for, or as configured. Compat: a template of the user's counts before
+    /// `--quiet` (not so for `ps`).
+    pub(super) fn print(
+        &self,
+        given: Option<&str>,
+        configured: &str,
+        quiet: bool,
+        rows: &[Value],
+        context: &mut Context<'_>,
+    ) -> Result<u8, CliError> {
+        let given = match given.filter(|format| !format.is_empty()) {
+            None if !quiet => Some(configured),
+            other => other,
+        };
+        let format = match given {
+            None | Some("" | "table") if quiet => self.quiet,
+            None | Some("" | "table") => self.table,
+            Some("raw") if quiet => self.quiet_raw,
+            Some("raw") => self.raw,
+            Some(own) => own,
+        };
+        let format = Format::parse(format, self.words)?;
+        write!(context.ui.out, "{}", format.many(rows, &headings(self.headings))?)?;
+        Ok(0)
+    }
+}
+
+/// Labels in one cell.
+pub(super) fn labels(labels: &StringMap) -> String {
+    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    pairs.join(",")
+}
+
+/// Labels for `{{.Label "name"}}`.
+pub(super) fn label_values(labels: &StringMap) -> Value {
+    Value::Map(labels.iter().map(|(name, value)| (name.clone(), Value::text(value))).collect())
 }
 
 fn headings(names: &[(&str, &str)]) -> Value {

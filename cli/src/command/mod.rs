@@ -1,18 +1,27 @@
 //! The commands, one file a family, and how an argument vector becomes one of them.
 
 mod arguments;
+mod attach;
 mod container;
 mod create;
 mod exec;
 mod flags;
+mod health;
 mod image;
 mod inspect;
+mod limits;
 mod list;
 mod logs;
+mod mount;
+mod network;
+mod options;
 mod progress;
+mod prune;
 mod run;
 mod session;
 mod system;
+mod update;
+mod volume;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -28,7 +37,8 @@ use crate::ui::Ui;
 #[command(
     name = "docker",
     disable_help_subcommand = true,
-    override_usage = "docker [OPTIONS] COMMAND"
+    override_usage = "docker [OPTIONS] COMMAND",
+    after_help = "By kind, with more commands: container, image, network, system, volume"
 )]
 pub(crate) struct Cli {
     /// Daemon socket to connect to
@@ -74,6 +84,8 @@ enum Verb {
     Rename(container::Rename),
     /// Remove one or more containers
     Rm(container::Remove),
+    /// Update configuration of one or more containers
+    Update(update::Update),
     /// Display the running processes of a container
     Top(container::Top),
     /// List port mappings for the container
@@ -85,7 +97,7 @@ enum Verb {
     /// Execute a command in a running container
     Exec(exec::Exec),
     /// Attach local standard input, output, and error streams to a running container
-    Attach(exec::Attach),
+    Attach(attach::Attach),
     /// Return low-level information on Docker objects
     Inspect(inspect::Inspect),
     /// List images
@@ -106,6 +118,42 @@ enum Verb {
     Version(system::Version),
     /// Display system-wide information
     Info(system::Info),
+    /// Display detailed information on one or more containers
+    #[command(hide = true)]
+    ContainerInspect(inspect::Containers),
+    /// Remove all stopped containers
+    #[command(hide = true)]
+    ContainerPrune(prune::Containers),
+    /// Display detailed information on one or more images
+    #[command(hide = true)]
+    ImageInspect(inspect::Others),
+    /// Remove unused images
+    #[command(hide = true)]
+    ImagePrune(prune::Images),
+    /// Display detailed information on one or more networks
+    #[command(hide = true)]
+    NetworkInspect(inspect::Networks),
+    /// List networks
+    #[command(hide = true)]
+    NetworkLs(network::Ls),
+    /// Remove all unused networks
+    #[command(hide = true)]
+    NetworkPrune(prune::Networks),
+    /// Create a volume
+    #[command(hide = true)]
+    VolumeCreate(volume::Create),
+    /// Display detailed information on one or more volumes
+    #[command(hide = true)]
+    VolumeInspect(inspect::Others),
+    /// List volumes
+    #[command(hide = true)]
+    VolumeLs(volume::Ls),
+    /// Remove unused local volumes
+    #[command(hide = true)]
+    VolumePrune(prune::Volumes),
+    /// Remove one or more volumes
+    #[command(hide = true)]
+    VolumeRm(volume::Remove),
 }
 
 /// What every command has at hand.
@@ -184,6 +232,19 @@ pub(crate) async fn run(cli: Cli, ui: &mut Ui) -> Result<u8, CliError> {
         Verb::Events(events) => events.run(context).await,
         Verb::Version(version) => version.run(context).await,
         Verb::Info(info) => info.run(context).await,
+        Verb::Update(update) => update.run(context).await,
+        Verb::ContainerInspect(inspect) => inspect.run(context).await,
+        Verb::ContainerPrune(prune) => prune.run(context).await,
+        Verb::ImageInspect(inspect) => inspect.run("image", context).await,
+        Verb::ImagePrune(prune) => prune.run(context).await,
+        Verb::NetworkInspect(inspect) => inspect.run(context).await,
+        Verb::NetworkLs(ls) => ls.run(context).await,
+        Verb::NetworkPrune(prune) => prune.run(context).await,
+        Verb::VolumeCreate(create) => create.run(context).await,
+        Verb::VolumeInspect(inspect) => inspect.run("volume", context).await,
+        Verb::VolumeLs(ls) => ls.run(context).await,
+        Verb::VolumePrune(prune) => prune.run(context).await,
+        Verb::VolumeRm(remove) => remove.run(context).await,
     }
 }
 
@@ -205,9 +266,12 @@ pub(crate) fn parse(typed: &[String], ui: &mut Ui) -> Result<Cli, u8> {
         Reading::Command { canonical, path } => Cli::try_parse_from(&canonical)
             .map_err(|problem| wrong(&problem, &path, &canonical, &grammar, ui)),
         Reading::Help(words) => Err(help(&words, grammar, ui)),
-        Reading::Nothing => {
-            let mut root = grammar;
-            ui.complain(root.render_help().to_string().trim_end());
+        Reading::Nothing(group) => {
+            let text = match group {
+                Some(group) => arguments::group_help(&group),
+                None => grammar.clone().render_help().to_string(),
+            };
+            ui.complain(text.trim_end());
             Err(0)
         }
         Reading::Version => {

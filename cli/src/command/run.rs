@@ -5,9 +5,8 @@ use std::io::IsTerminal;
 use clap::Args;
 
 use super::Context;
+use super::attach::{Attachment, Streams};
 use super::create::Create;
-use super::session::{self, Wait};
-use crate::client::{Ended, query};
 use crate::error::CliError;
 
 #[derive(Debug, Args)]
@@ -28,7 +27,8 @@ pub(crate) struct Run {
 impl Run {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
         let tell = |problem: CliError| problem.with_help("run");
-        let request = self.create.request(self.detach).map_err(tell)?;
+        self.create.require(&context.client)?;
+        let request = self.create.request(self.detach, &context.client).map_err(tell)?;
         if self.detach {
             if !self.create.flags.attach.is_empty() {
                 return Err(CliError::Usage(
@@ -41,45 +41,29 @@ impl Run {
         {
             return Err(CliError::Usage("the input device is not a TTY".into()));
         }
-        let (named, keys) = context.detach_keys(&self.detach_keys)?;
+        let keys = context.detach_keys(&self.detach_keys)?;
         let id = self.create.create(&request, context).await.map_err(tell)?;
         if self.detach {
             context.client.act(&format!("/containers/{id}/start")).await.map_err(tell)?;
             context.ui.say(&id)?;
             return Ok(0);
         }
-        let (tty, config) = (self.create.flags.tty, &request.config);
-        let flag = |on: bool| if on { "1" } else { "" };
-        let attach = format!(
-            "/containers/{id}/attach{}",
-            query(&[
-                ("stream", "1"),
-                ("stdin", flag(config.attach_stdin)),
-                ("stdout", flag(config.attach_stdout)),
-                ("stderr", flag(config.attach_stderr)),
-                ("detachKeys", &named),
-            ])
-        );
-        let stream = context.client.hijack(&attach, None::<&()>, tty).await?;
-        let condition = if self.create.flags.remove { "removed" } else { "next-exit" };
-        let wait = Wait::begin(&context.client, &id, condition).await?;
-        let raw = if tty { crate::terminal::RawMode::enter()? } else { None };
-        let input = config.attach_stdin;
-        if let Err(problem) = context.client.act(&format!("/containers/{id}/start")).await {
-            drop(raw);
-            return Err(tell(problem));
-        }
-        let signals = session::Signals::of(session::Target::Container(&id), tty, self.sig_proxy)?;
-        let ended = session::watch(
-            stream.copy(input, (tty && input).then_some(keys), context.ui),
-            &context.client,
-            signals,
-        )
-        .await;
-        drop(raw);
-        if ended? == Ended::Detached {
-            return Ok(0);
-        }
-        wait.exit_code().await
+        let config = &request.config;
+        let attachment = Attachment {
+            id: &id,
+            tty: config.tty,
+            streams: Streams {
+                stdin: config.attach_stdin,
+                stdout: config.attach_stdout,
+                stderr: config.attach_stderr,
+            },
+            keys,
+            // Compat: with a terminal, too; `attach` and `start` pass on without one only.
+            proxy: self.sig_proxy,
+            until: if self.create.flags.remove { "removed" } else { "next-exit" },
+            start: true,
+        };
+        let attached = attachment.begin(context).await.map_err(tell)?;
+        Ok(attached.stay(context).await?.unwrap_or(0))
     }
 }

@@ -9,14 +9,18 @@ mod containers;
 mod exits;
 mod formats;
 mod images;
+mod relay;
 mod run;
+mod signals;
 mod streams;
 mod system;
 mod terminal;
 mod usage;
 
-use integration_tests::Output;
-use integration_tests::Stack;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus, Stdio};
+
+use integration_tests::{Output, Stack};
 
 /// What follows a failure of `run`.
 pub(crate) const RUN_HINT: &str = "\n\nRun 'docker run --help' for more information\n";
@@ -42,6 +46,18 @@ pub(crate) fn shown(stack: &Stack, flags: &[&str], script: &str) -> String {
     arguments.extend(flags);
     arguments.extend(["busybox", "sh", "-c", script]);
     stack.docker_ok(&arguments)
+}
+
+/// The client with nothing on stdin and its outputs on pipes.
+pub(crate) fn spawn(stack: &Stack, arguments: &[&str]) -> Child {
+    let mut command = stack.docker_command(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// The exit code as a shell tells it, which is the same for an end by a signal and for a client that
+/// catches it and says so.
+pub(crate) fn shell_code(status: ExitStatus) -> i32 {
+    status.code().or(status.signal().map(|number| 128 + number)).unwrap()
 }
 
 /// Whether the client is upstream's, for the few places where ours differs on purpose.

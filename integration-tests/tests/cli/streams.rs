@@ -1,24 +1,12 @@
-//! Input, output and signals of `run` without a terminal.
+//! Input and output of `run` without a terminal.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
-use integration_tests::Stack;
 use integration_tests::pool::lease;
-use nix::sys::signal::Signal;
 
-use crate::{PATIENT, assert_output};
-
-fn spawn(stack: &Stack, arguments: &[&str]) -> Child {
-    let mut command = stack.docker_command(arguments);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn signal(child: &Child, signal: Signal) {
-    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
-    nix::sys::signal::kill(pid, signal).unwrap();
-}
+use crate::{PATIENT, assert_output, spawn};
 
 #[test]
 fn input_is_passed_on_to_its_end() {
@@ -79,31 +67,6 @@ fn a_reader_that_leaves_ends_the_client_and_nothing_else() {
     assert!(status.code() == Some(141) || status.signal() == Some(13), "{status}");
     assert_eq!(stack.docker_ok(&["inspect", "-f", "{{.State.Running}}", "cy"]), "true");
     stack.docker_ok(&["rm", "-f", "cy"]);
-}
-
-#[test]
-fn signals_are_passed_on() {
-    let stack = lease();
-    let mut child = spawn(&stack, &["run", "--rm", "busybox", "sh", "-c", PATIENT]);
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut next = || lines.next().unwrap().unwrap();
-    assert_eq!(next(), "ready");
-    for (number, name) in [
-        (Signal::SIGHUP, "HUP"),
-        (Signal::SIGINT, "INT"),
-        (Signal::SIGQUIT, "QUIT"),
-        (Signal::SIGUSR1, "USR1"),
-        (Signal::SIGUSR2, "USR2"),
-        (Signal::SIGALRM, "ALRM"),
-        (Signal::SIGCONT, "CONT"),
-        (Signal::SIGWINCH, "WINCH"),
-        (Signal::SIGTERM, "TERM"),
-    ] {
-        signal(&child, number);
-        assert_eq!(next(), format!("got {name}"));
-    }
-    assert_eq!(child.wait().unwrap().code(), Some(7));
-    assert_eq!(stack.docker_ok(&["ps", "-aq"]), "");
 }
 
 #[test]

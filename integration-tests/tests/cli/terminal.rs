@@ -10,7 +10,9 @@ use integration_tests::pool::lease;
 use integration_tests::sandbox::PATIENCE;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+
+use crate::shell_code;
 
 /// A client on a pseudo-terminal of its own.
 pub(crate) struct Terminal {
@@ -70,11 +72,22 @@ impl Terminal {
         }
     }
 
+    /// The client's pid.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether lines are edited and `^C` is a signal, as outside of a session.
+    pub(crate) fn is_cooked(&self) -> bool {
+        let modes = tcgetattr(&self.master).unwrap().local_modes;
+        modes.contains(LocalModes::ICANON | LocalModes::ISIG | LocalModes::ECHO)
+    }
+
     /// Everything to the end, and the exit code.
     pub(crate) fn until_end(&mut self) -> (String, i32) {
         while self.more() {}
-        let code = self.child.wait().unwrap().code().unwrap_or(-1);
-        (std::mem::take(&mut self.seen), code)
+        let status = self.child.wait().unwrap();
+        (std::mem::take(&mut self.seen), shell_code(status))
     }
 
     /// False at the end, which for a terminal is an error of its own.

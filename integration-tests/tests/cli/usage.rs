@@ -274,15 +274,15 @@ fn help_and_version_need_no_engine() {
 fn values_that_cannot_be_are_refused_before_a_container_is_made() {
     let stack = lease();
     for (arguments, text) in [
-        (vec!["-p", "x:y"], "Invalid containerPort: y"),
-        (vec!["-p", "99999:80"], "Invalid hostPort: 99999"),
-        (vec!["-p", "1.2.3.4.5:80:80"], "Invalid ip address: 1.2.3.4.5"),
-        (vec!["-p", "80/ftp"], "Invalid proto: ftp"),
+        (vec!["-p", "x:y"], "invalid containerPort: y"),
+        (vec!["-p", "99999:80"], "invalid hostPort: 99999"),
+        (vec!["-p", "1.2.3.4.5:80:80"], "invalid IP address: 1.2.3.4.5"),
+        (vec!["-p", "80/ftp"], "invalid proto: ftp"),
         (
             vec!["-p", "7000-7002:80-81"],
-            "Invalid ranges specified for container and host Ports: 80-81 and 7000-7002",
+            "invalid ranges specified for container and host Ports: 80-81 and 7000-7002",
         ),
-        (vec!["-p", ""], "No port specified: <empty>"),
+        (vec!["-p", ""], "no port specified: <empty>"),
         (vec!["-v", ""], "invalid empty volume spec"),
         (vec!["--network", ""], "no name set for network"),
         (

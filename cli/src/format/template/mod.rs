@@ -40,7 +40,7 @@ impl Format {
     /// Parses the option's value. `json` stands for `{{json .}}`.
     pub(crate) fn parse(text: &str, words: Words) -> Result<Self, CliError> {
         // Compat: only lists know tables, and `\\t` and `\\n` for the characters they stand for.
-        let list = words.type_name.starts_with("*formatter");
+        let list = words.type_name.ends_with("Context");
         let (text, table) = match text {
             "json" => ("{{json .}}", false),
             other => match other.strip_prefix("table") {
