@@ -212,13 +212,10 @@ fn a_terminal_is_raw_and_can_be_resized_and_left() {
 fn paused_and_unknown_containers_are_refused() {
     let stack = lease();
     let api = stack.api();
-    let id = ready(&stack, "p1", &shell(PATIENT));
+    ready(&stack, "p1", &shell(PATIENT));
     api.post("/containers/p1/pause").expect(204);
     let refused = api.post("/containers/p1/attach?stream=1&stdout=1").expect(409);
-    assert_eq!(
-        refused.message(),
-        format!("container {id} is paused, unpause the container before attach")
-    );
+    assert_eq!(refused.message(), "container p1 is paused, unpause the container before attach");
     api.post("/containers/p1/unpause").expect(204);
     let unknown = api.post("/containers/nope/attach?stream=1&stdout=1").expect(404);
     assert_eq!(unknown.message(), "No such container: nope");
