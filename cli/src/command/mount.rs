@@ -1,7 +1,7 @@
 //! The value of `--mount`: one record of comma-separated values, of `name=value` each.
 
 use docker_api::StringMap;
-use docker_api::container::{
+use docker_api::mount::{
     BindOptions, DriverConfig, ImageOptions, Mount, TmpfsOptions, VolumeOptions,
 };
 

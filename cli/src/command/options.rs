@@ -1,7 +1,8 @@
 //! The flags that `run` and `create` share.
 
 use clap::Args;
-use docker_api::container::{Mount, ThrottleDevice, Ulimit, WeightDevice};
+use docker_api::container::{ThrottleDevice, Ulimit, WeightDevice};
+use docker_api::mount::Mount;
 
 use super::health::Health;
 use super::limits::Limits;
