@@ -34,8 +34,17 @@ struct Own {
     thing: Thing,
     /// The length of its log before its last start.
     mark: u64,
-    /// Execs that were tried, and whether their start was acknowledged.
-    execs: Vec<bool>,
+    execs: Vec<Exec>,
+}
+
+/// What is known of an exec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exec {
+    /// It may have done its work.
+    Tried,
+    /// Its start was acknowledged, and nothing was done to the container since.
+    Started,
+    Done,
 }
 
 /// The engine is away.
@@ -149,7 +158,7 @@ impl<'a> Worker<'a> {
     /// Leaves a line in the container.
     fn exec(&mut self, at: usize) -> Result<bool, Away> {
         let number = self.things[at].execs.len();
-        self.things[at].execs.push(false);
+        self.things[at].execs.push(Exec::Tried);
         let body = json!({"Cmd": ["sh", "-c", format!("echo {number} >> /done")]});
         let path = format!("/containers/{}/exec", self.things[at].name);
         let told = self.call("POST", &path, Some(&body)).ok_or(Away)?;
@@ -159,7 +168,9 @@ impl<'a> Worker<'a> {
         let exec = told.json()["Id"].as_str().unwrap().to_owned();
         let start = json!({"Detach": true});
         let told = self.call("POST", &format!("/exec/{exec}/start"), Some(&start)).ok_or(Away)?;
-        self.things[at].execs[number] = told.status == 200;
+        if told.status == 200 {
+            self.things[at].execs[number] = Exec::Started;
+        }
         Ok(told.status == 200)
     }
 
@@ -177,6 +188,9 @@ impl<'a> Worker<'a> {
 
     fn ask(&mut self, at: usize, request: Request, method: &str, path: &str) -> Result<bool, Away> {
         let path = format!("/containers/{}{path}", self.things[at].name);
+        // An exec that has only begun may not get any further.
+        let begun = self.things[at].execs.iter_mut().filter(|exec| **exec == Exec::Started);
+        begun.for_each(|exec| *exec = Exec::Tried);
         let told = self.call(method, &path, None);
         let status = if request == Request::Wait { 200 } else { 204 };
         let answer = outcome(told.as_ref(), status);
@@ -275,8 +289,8 @@ impl<'a> Worker<'a> {
     }
 
     /// What was acknowledged has happened; what was not, at most once.
-    fn check_execs(&self, at: usize) {
-        let own = &self.things[at];
+    fn check_execs(&mut self, at: usize) {
+        let own = &mut self.things[at];
         if own.execs.is_empty() {
             return;
         }
@@ -284,11 +298,14 @@ impl<'a> Worker<'a> {
         until("every exec has done its work", || {
             let text = std::fs::read_to_string(&file).unwrap_or_default();
             let lines: Vec<usize> = text.lines().map(|line| line.parse().unwrap()).collect();
-            let count = |number: usize| lines.iter().filter(|line| **line == number).count();
-            let times: Vec<usize> = (0..own.execs.len()).map(count).collect();
-            assert!(times.iter().all(|times| *times <= 1), "{}: {text}", own.name);
-            own.execs.iter().zip(times).all(|(started, times)| !started || times == 1)
+            own.execs.iter().enumerate().all(|(number, exec)| {
+                let times = lines.iter().filter(|line| **line == number).count();
+                assert!(times <= 1, "{}: {text}", own.name);
+                *exec == Exec::Tried || times == 1
+            })
         });
+        let begun = own.execs.iter_mut().filter(|exec| **exec == Exec::Started);
+        begun.for_each(|exec| *exec = Exec::Done);
     }
 
     /// Names of what must be there.
