@@ -7,6 +7,7 @@
 //! operator  := "==" | "!=" | "~="
 //! value     := word | quoted                         quoted: "…" with escapes, or after ~= also |…| /…/
 //! ```
+//! White space may stand before a field, an operator and a value, and nowhere else.
 //! A list takes several filters, of which one must match; no filter matches everything.
 
 use std::borrow::Cow;
@@ -112,11 +113,20 @@ impl Parser<'_> {
         self.rest = self.rest.get(bytes..).unwrap_or_default();
     }
 
+    fn skip_space(&mut self) {
+        self.rest = self.rest.trim_start();
+    }
+
     fn selector(&mut self) -> Result<Selector> {
         let mut path = vec![self.field()?];
         while self.rest.starts_with('.') {
             self.skip(1);
             path.push(self.field()?);
+        }
+        let before = self.rest;
+        self.skip_space();
+        if self.rest.len() < before.len() && !self.rest.starts_with(OPERATOR) {
+            return Err(self.error("expected an operator"));
         }
         let end = self.rest.find(|c| !OPERATOR.contains(&c)).unwrap_or(self.rest.len());
         let operator = match &self.rest[..end] {
@@ -144,6 +154,7 @@ impl Parser<'_> {
     }
 
     fn field(&mut self) -> Result<String> {
+        self.skip_space();
         if self.rest.starts_with('"') {
             return self.quoted('"');
         }
@@ -162,11 +173,13 @@ impl Parser<'_> {
     }
 
     fn value(&mut self, pattern: bool) -> Result<String> {
+        self.skip_space();
         match self.rest.chars().next() {
             Some('"') => self.quoted('"'),
             Some(quote @ ('|' | '/')) if pattern => self.quoted(quote),
             _ => {
-                let end = self.rest.find([',', '"']).unwrap_or(self.rest.len());
+                let end = |c: char| c == ',' || c == '"' || c.is_whitespace();
+                let end = self.rest.find(end).unwrap_or(self.rest.len());
                 if end == 0 {
                     return Err(self.error("expected a value or a quoted value"));
                 }
@@ -257,6 +270,10 @@ mod tests {
             (r#"labels."a.b/c""#, true),
             (r#"topic=="/tasks/exit",name~=busybox"#, true),
             (r#"topic=="/tasks/exit",name==x"#, false),
+            // As ctr 2.x writes it.
+            ("name~=busybox, name~=latest", true),
+            (" name ~= busybox", true),
+            (r#"name != "a", name ~= |other|"#, false),
         ] {
             assert_eq!(matches(filter), expected, "{filter}");
         }
@@ -281,6 +298,15 @@ mod tests {
             "name,,",
             "name==a\"b\"",
             "a.",
+            " ",
+            "name ",
+            "name, ",
+            "name , topic",
+            "name . x",
+            "name~=busybox ",
+            "name~=busybox , topic",
+            "name!=a b",
+            r#"name~="busybox" , topic"#,
         ] {
             assert!(Filters::parse(&[bad]).is_err(), "{bad}");
         }

@@ -17,26 +17,34 @@ use proto::containerd::services;
 
 use crate::config::Config;
 
-/// Adds the namespace to every request.
+/// Adds the namespace to every request, and the lease where one is held.
 #[derive(Clone, Debug)]
-pub(crate) struct Namespaced(MetadataValue<Ascii>);
+pub(crate) struct Scope {
+    namespace: MetadataValue<Ascii>,
+    lease: Option<MetadataValue<Ascii>>,
+}
 
-impl Interceptor for Namespaced {
+impl Interceptor for Scope {
     fn call(
         &mut self,
         mut request: tonic::Request<()>,
     ) -> Result<tonic::Request<()>, tonic::Status> {
-        request.metadata_mut().insert(proto::namespace::GRPC_KEY, self.0.clone());
+        let metadata = request.metadata_mut();
+        metadata.insert(proto::namespace::GRPC_KEY, self.namespace.clone());
+        if let Some(lease) = &self.lease {
+            metadata.insert(proto::namespace::LEASE_KEY, lease.clone());
+        }
         Ok(request)
     }
 }
 
-pub(crate) type Service = InterceptedService<pulse::Watched, Namespaced>;
+pub(crate) type Service = InterceptedService<pulse::Watched, Scope>;
 
 /// A connection to containerd; cheap to clone, reconnects by itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Containerd {
-    service: Service,
+    channel: pulse::Watched,
+    scope: Scope,
     pub(crate) address: PathBuf,
     pub(crate) namespace: String,
     /// Schemes of log URIs that the shim below understands.
@@ -49,7 +57,8 @@ macro_rules! clients {
             $(
                 pub(crate) fn $name(&self)
                     -> services::$module::v1::$package::$client<Service> {
-                    services::$module::v1::$package::$client::new(self.service.clone())
+                    let (channel, scope) = (self.channel.clone(), self.scope.clone());
+                    services::$module::v1::$package::$client::with_interceptor(channel, scope)
                         .max_decoding_message_size(MAX_MESSAGE)
                         .max_encoding_message_size(MAX_MESSAGE)
                 }
@@ -104,9 +113,18 @@ impl Containerd {
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
             .connect_with_connector_lazy(connector);
-        let service =
-            InterceptedService::new(pulse::Watched::new(channel), Namespaced(namespace.parse()?));
-        Ok(Self { service, address, namespace: namespace.to_owned(), log_schemes: Vec::new() })
+        let scope = Scope { namespace: namespace.parse()?, lease: None };
+        let channel = pulse::Watched::new(channel);
+        let log_schemes = Vec::new();
+        Ok(Self { channel, scope, address, namespace: namespace.to_owned(), log_schemes })
+    }
+
+    /// The same connection, whose requests hold what they make by this lease.
+    pub(crate) fn with_lease(&self, lease: &str) -> Result<Self, tonic::Status> {
+        let lease = lease.parse().map_err(|_| tonic::Status::internal("a lease without a name"))?;
+        let mut leased = self.clone();
+        leased.scope.lease = Some(lease);
+        Ok(leased)
     }
 
     async fn wait_ready(&self) -> anyhow::Result<()> {

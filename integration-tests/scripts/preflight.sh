@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Names what is missing, each with its fix, and fetches what needs no rights: Debian packages are
-# unpacked below .cache and never installed. Usage: preflight.sh build|run|peers|vm|bench
+# unpacked below .cache and never installed. Usage: preflight.sh build|run|peers|peers-new|swap|vm|bench
 set -euo pipefail
 self=$(realpath "$0")
 cd "$(dirname "$0")/../.."
@@ -56,6 +56,53 @@ unpack() {
   touch "$cache/$name/.complete"
 }
 
+# with_needs NAME PACKAGE…: below .cache/NAME, with all that this host lacks for them
+with_needs() {
+  local name=$1 packages
+  shift
+  [ -e "$cache/$name/.complete" ] && return
+  command -v apt-get >/dev/null || { missing+=("$*: this host has no apt-get; put them below $cache/$name by hand"); return; }
+  packages=$(closure "$@") || { own_lists && packages=$(closure "$@"); } || { missing+=("apt-get does not know $*"); return; }
+  # shellcheck disable=SC2046
+  unpack "$name" $(sort -u <<<"$packages")
+}
+
+# The suite that the distribution builds its newest packages in, with lists of our own. It moves: what
+# `make test-swap` ran with stands in its closing table.
+newest_suite() {
+  local own=$PWD/$cache/apt-new suite components key mirror
+  # shellcheck disable=SC1091
+  case $(. /etc/os-release && echo "$ID") in
+  debian) suite=sid components=main key=debian ;;
+  ubuntu) suite=devel components="main universe" key=ubuntu ;;
+  *) return 1 ;;
+  esac
+  mirror=$(apt-get indextargets --no-release-info --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | sed -n 1p)
+  [ -n "$mirror" ] || return 1
+  for key in /usr/share/keyrings/"$key"-archive-keyring.{pgp,gpg} ""; do [ ! -e "$key" ] || break; done
+  mkdir -p "$own"/{lists,archives}/partial
+  echo "deb ${key:+[signed-by=$key]} $mirror $suite $components" >"$own/sources.list"
+  apt=(apt-get -o "Dir::Etc::sourcelist=$own/sources.list" -o Dir::Etc::sourceparts=/nonexistent -o "Dir::State::lists=$own/lists"
+    -o "Dir::Cache=$own" -o Dir::State::status=/dev/null -o APT::Sandbox::User=root -o Acquire::Languages=none)
+  echo "preflight: fetching the package lists of $suite into $cache/apt-new" >&2
+  "${apt[@]}" update -qq
+}
+
+# Upstream's newest programs and the libraries that they name; of the C library only where some of
+# them need a newer one than this host has. They run with the host's everything else.
+peers_new() {
+  local programs=(docker.io docker-cli containerd runc crun) libraries
+  [ -e "$cache/peers-new/.complete" ] && return
+  command -v apt-get >/dev/null || { missing+=("${programs[*]}, current releases: this host has no apt-get; put them below $cache/peers-new by hand"); return; }
+  newest_suite || { missing+=("the newest packages of ${programs[*]}: apt-get cannot fetch their lists"); return; }
+  libraries=$(LC_ALL=C apt-cache "${apt[@]:1}" depends --no-recommends --no-suggests "${programs[@]}" | awk '$1 == "Depends:" && $2 ~ /^lib/ && $2 != "libc6" { print $2 }' | sort -u)
+  if dpkg --compare-versions "$(dpkg-query -W -f '${Version}' libc6)" lt "$(LC_ALL=C apt-cache "${apt[@]:1}" show --no-all-versions libc6 | awk '$1 == "Version:" { print $2 }')"; then
+    unpack peers-new/libc libc6
+  fi
+  # shellcheck disable=SC2086
+  unpack peers-new "${programs[@]}" $libraries
+}
+
 # The emulator with its libraries, and the kernel that the distribution has for clouds.
 vm() {
   [ -e "$cache/vm/.complete" ] && return
@@ -102,9 +149,19 @@ peers)
   unpack peers docker.io containerd runc crun libseccomp2 libyajl2 libsystemd0 libcap2
   unpack busybox busybox-static
   ;;
+peers-new)
+  unpack busybox busybox-static
+  peers_new
+  ;;
 vm)
   unpack busybox busybox-static
   vm
+  ;;
+swap)
+  "$self" bench
+  "$self" peers-new
+  with_needs podman podman
+  with_needs docker-py python3-docker
   ;;
 bench)
   "$self" peers
@@ -116,7 +173,7 @@ bench)
   done
   ;;
 *)
-  echo "usage: preflight.sh build|run|peers|vm|bench" >&2
+  echo "usage: preflight.sh build|run|peers|peers-new|swap|vm|bench" >&2
   exit 2
   ;;
 esac

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the tests as the caller, runs them as root (they make namespaces and mounts) and prints the
-# ten slowest. `list` only builds the integration tests and names their programs.
-# Usage: run-tests.sh unit|integration|list
+# ten slowest. `list` only builds the integration tests and names their programs; `swap` runs the swap
+# matrix and nothing else.
+# Usage: run-tests.sh unit|integration|swap|list
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 kind=$1
@@ -11,6 +12,8 @@ root=()
 threads=()
 if [ "$kind" = unit ]; then
   select=(--workspace --exclude integration-tests --all-features --lib --bins)
+elif [ "$kind" = swap ]; then
+  select=(-p integration-tests --test swap)
 else
   select=(-p integration-tests --tests)
   # `make test-swap` has the comparison with stock in one run.
@@ -23,10 +26,14 @@ if [ "$kind" = list ]; then
   printf '%s\n' "${programs[@]}"
   exit
 fi
+if [ "$kind" = swap ]; then
+  "${root[@]}" "${programs[0]}"
+  exit
+fi
 times=$(mktemp); trap 'rm -f "$times" "$times.one"' EXIT
 failed=0
 for program in "${programs[@]}"; do
-  case $program in */tree-*) continue ;; esac # make check runs it
+  case $program in */tree-* | */swap-*) continue ;; esac # make check and make test-swap run them
   echo "== ${program##*/}"
   # The clock of the test runner is behind an unstable option; the variable opens it.
   "${root[@]}" env RUSTC_BOOTSTRAP=1 "$program" -Zunstable-options --report-time "${threads[@]}" 2>&1 \

@@ -105,6 +105,12 @@ impl Stack {
         }
     }
 
+    /// Whether containerd is started by the harness and not by the engine, which starts it again.
+    #[must_use]
+    pub fn has_own_containerd(&self) -> bool {
+        self.containerd.is_some()
+    }
+
     /// Starts the engine again as it was, or as a builder's further arguments say.
     ///
     /// # Panics
@@ -210,9 +216,12 @@ impl Stack {
 
     /// Whether the harness starts containerd; otherwise the engine does, or it runs already.
     pub(crate) fn own_containerd(&self) -> bool {
+        if !self.parts.has_containerd() {
+            return false;
+        }
         let named = self.parts.containerd.as_ref();
         let socket = named.is_some_and(|path| is_socket(path));
-        (named.is_some() || self.is_stock()) && !socket
+        (named.is_some() || self.is_stock() || !self.parts.has_engine()) && !socket
     }
 
     pub(crate) fn containerd_socket(&self) -> Option<PathBuf> {
@@ -241,11 +250,15 @@ impl Stack {
         programs.push(("runc-rs", runtime.clone()));
         programs.push(("runc", runtime));
         if self.is_stock() {
-            programs.push(("docker-proxy", parts::peer("docker-proxy")));
+            programs.push(("docker-proxy", parts.upstream().program("docker-proxy")));
             // Only `--init` needs it, and it comes from a package of its own.
-            if let Ok(init) = fs::canonicalize(parts::peers().join("usr/bin/docker-init")) {
+            let init = parts.upstream().directory().join("usr/bin/docker-init");
+            if let Ok(init) = fs::canonicalize(init) {
                 programs.push(("docker-init", init));
             }
+        }
+        for (newer, place) in parts.upstream().c_library() {
+            self.sandbox().bind(&newer, &place);
         }
         for (name, path) in programs {
             let place = self.root().join("bin").join(name);
@@ -253,6 +266,11 @@ impl Stack {
                 fs::canonicalize(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             if parts.copies {
                 fs::copy(&path, &place).expect("a copy of a program");
+                continue;
+            }
+            // runc executes itself through an overlay of its directory, which no bind mount shows in.
+            if path.ends_with("runc") {
+                std::os::unix::fs::symlink(&path, &place).expect("a link to a program");
                 continue;
             }
             fs::write(&place, "").expect("a place for a program");
@@ -264,7 +282,7 @@ impl Stack {
         let path = std::env::var("PATH").unwrap_or_default();
         let mut all = vec![
             ("PATH".to_owned(), format!("{}:{path}:/usr/sbin:/sbin", self.program(""))),
-            ("LD_LIBRARY_PATH".to_owned(), parts::peer_libraries()),
+            ("LD_LIBRARY_PATH".to_owned(), self.parts.upstream().libraries()),
             ("HOME".to_owned(), self.root().join("home").display().to_string()),
         ];
         all.extend(self.parts.environment.iter().cloned());

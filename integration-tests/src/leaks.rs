@@ -146,10 +146,10 @@ fn names(directory: &Path) -> impl Iterator<Item = String> + use<> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
-/// Directories down to a depth. The parents that the engine keeps for all containers are none of
-/// anybody's leaks.
+/// Directories down to a depth. The parents that an engine, or ctr's namespace, keeps for all
+/// containers are none of anybody's leaks.
 fn walk(at: &Path, prefix: &str, depth: usize, into: &mut Vec<String>) {
-    let keep: BTreeSet<&str> = BTreeSet::from(["docker", "sandbox"]);
+    let keep: BTreeSet<&str> = BTreeSet::from(["default", "docker", "sandbox"]);
     for entry in fs::read_dir(at).into_iter().flatten().flatten() {
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;

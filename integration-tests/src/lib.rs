@@ -13,6 +13,7 @@ pub mod registry;
 pub mod sandbox;
 pub mod stack;
 pub mod stream;
+pub mod terminal;
 
 pub use output::Output;
 pub use stack::Stack;

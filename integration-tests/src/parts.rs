@@ -55,33 +55,97 @@ pub fn root_file_system(root: &Path, applets: &[&str]) {
     }
 }
 
-/// The directory with upstream's programs: `PEERS_DIR`, else the one that `make fetch` fills.
-#[must_use]
-pub fn peers() -> PathBuf {
-    std::env::var_os("PEERS_DIR").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/peers")),
-        PathBuf::from,
-    )
+/// Upstream's programs of one age, unpacked below one directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peers(PathBuf);
+
+impl Peers {
+    /// Those of the distribution's release: `PEERS_DIR`, else the ones that `make fetch` brings.
+    #[must_use]
+    pub fn of_the_release() -> Self {
+        Self::at("PEERS_DIR", "peers")
+    }
+
+    /// The newest ones the distribution has: `PEERS_NEW_DIR`, else what `preflight.sh peers-new` brings.
+    #[must_use]
+    pub fn newest() -> Self {
+        Self::at("PEERS_NEW_DIR", "peers-new")
+    }
+
+    /// podman with what it needs, of the distribution's release: what `preflight.sh swap` brings.
+    #[must_use]
+    pub fn podman() -> Self {
+        Self::at("PODMAN_DIR", "podman")
+    }
+
+    /// Docker's SDK for Python, of the distribution's release: what `preflight.sh swap` brings.
+    #[must_use]
+    pub fn docker_py() -> Self {
+        Self::at("DOCKER_PY_DIR", "docker-py")
+    }
+
+    fn at(variable: &str, name: &str) -> Self {
+        let cache = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache");
+        Self(std::env::var_os(variable).map_or_else(|| Path::new(cache).join(name), PathBuf::from))
+    }
+
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.0
+    }
+
+    /// One of the programs. A missing one fails the test that asks for it.
+    ///
+    /// # Panics
+    /// When it is not there.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        ["usr/bin", "usr/sbin", "bin", "sbin"]
+            .iter()
+            .map(|directory| self.0.join(directory).join(name))
+            .find_map(|path| fs::canonicalize(path).ok())
+            .unwrap_or_else(|| panic!("no {name} below {}; run `make fetch`", self.0.display()))
+    }
+
+    /// What `LD_LIBRARY_PATH` has to say for them.
+    #[must_use]
+    pub fn libraries(&self) -> String {
+        let lib = library_directory();
+        format!("{}:{}", self.0.join("usr").join(&lib).display(), self.0.join(&lib).display())
+    }
+
+    /// Files of the C library that some of them need, each with the file of the host whose place it
+    /// can take inside a sandbox; empty where the host's is new enough.
+    #[must_use]
+    pub fn c_library(&self) -> Vec<(PathBuf, PathBuf)> {
+        let directory = self.0.join("libc/usr").join(library_directory());
+        let host = Path::new("/usr").join(library_directory());
+        let files = fs::read_dir(directory).into_iter().flatten().flatten();
+        files
+            .filter(|file| file.file_type().is_ok_and(|kind| kind.is_file()))
+            .filter_map(|file| {
+                let place = fs::canonicalize(host.join(file.file_name())).ok()?;
+                Some((file.path(), place))
+            })
+            .collect()
+    }
 }
 
-/// One of upstream's programs. A missing one fails the test that asks for it.
+fn library_directory() -> String {
+    format!("lib/{}-linux-gnu", std::env::consts::ARCH)
+}
+
+/// The directory with the release's programs of upstream.
+#[must_use]
+pub fn peers() -> PathBuf {
+    Peers::of_the_release().0
+}
+
+/// One of the release's programs of upstream. A missing one fails the test that asks for it.
 ///
 /// # Panics
 /// When it is not there.
 #[must_use]
 pub fn peer(name: &str) -> PathBuf {
-    let peers = peers();
-    ["usr/bin", "usr/sbin", "bin", "sbin"]
-        .iter()
-        .map(|directory| peers.join(directory).join(name))
-        .find_map(|path| fs::canonicalize(path).ok())
-        .unwrap_or_else(|| panic!("no {name} below {}; run `make fetch`", peers.display()))
-}
-
-/// What `LD_LIBRARY_PATH` has to say for upstream's programs.
-#[must_use]
-pub fn peer_libraries() -> String {
-    let lib = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
-    let peers = peers();
-    format!("{}:{}", peers.join("usr").join(&lib).display(), peers.join(&lib).display())
+    Peers::of_the_release().program(name)
 }

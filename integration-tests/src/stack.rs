@@ -20,6 +20,7 @@ use std::sync::Mutex;
 use crate::client::Api;
 use crate::leaks::Inventory;
 use crate::output::Output;
+use crate::parts::Peers;
 use crate::sandbox::{Layout, Sandbox};
 use crate::{image, parts};
 
@@ -31,6 +32,9 @@ pub struct Builder {
     pub(crate) shim: Option<PathBuf>,
     pub(crate) runtime: Option<PathBuf>,
     cli: Option<PathBuf>,
+    ctr: Option<PathBuf>,
+    peers: Option<Peers>,
+    daemons: Daemons,
     layout: Layout,
     pub(crate) arguments: Vec<String>,
     pub(crate) environment: Vec<(String, String)>,
@@ -38,6 +42,14 @@ pub struct Builder {
     disk: Option<u64>,
     pub(crate) copies: bool,
     image: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Daemons {
+    #[default]
+    Both,
+    Containerd,
+    None,
 }
 
 /// A running stack. Dropping it looks for leaks and ends it.
@@ -78,6 +90,33 @@ impl Builder {
     #[must_use]
     pub fn cli(mut self, path: impl Into<PathBuf>) -> Self {
         self.cli = Some(path.into());
+        self
+    }
+
+    #[must_use]
+    pub fn ctr(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ctr = Some(path.into());
+        self
+    }
+
+    /// The set that upstream's programs in this stack come from; the release's where nothing is said.
+    #[must_use]
+    pub fn peers(mut self, peers: Peers) -> Self {
+        self.peers = Some(peers);
+        self
+    }
+
+    /// Only containerd and what is below it.
+    #[must_use]
+    pub fn without_engine(mut self) -> Self {
+        self.daemons = Daemons::Containerd;
+        self
+    }
+
+    /// Only the sandbox with the programs, for clients that need no daemon.
+    #[must_use]
+    pub fn without_daemons(mut self) -> Self {
+        self.daemons = Daemons::None;
         self
     }
 
@@ -154,12 +193,26 @@ impl Builder {
             stack.containerd = Some(Mutex::new(None));
             stack.start_containerd();
         }
-        stack.start_engine();
+        if stack.parts.has_engine() {
+            stack.start_engine();
+        }
         if image {
             stack.load_busybox();
         }
         stack.baseline = Some(Inventory::take(&stack));
         stack
+    }
+
+    pub(crate) fn has_engine(&self) -> bool {
+        self.daemons == Daemons::Both
+    }
+
+    pub(crate) fn has_containerd(&self) -> bool {
+        self.daemons != Daemons::None
+    }
+
+    pub(crate) fn upstream(&self) -> Peers {
+        self.peers.clone().unwrap_or_else(Peers::of_the_release)
     }
 
     pub(crate) fn engine_path(&self) -> PathBuf {
@@ -226,7 +279,8 @@ impl Stack {
     /// Whether the engine is upstream's: for the few places where ours differs on purpose.
     #[must_use]
     pub fn is_stock(&self) -> bool {
-        self.parts.engine_path().file_name().is_some_and(|name| name == "dockerd")
+        self.parts.has_engine()
+            && self.parts.engine_path().file_name().is_some_and(|name| name == "dockerd")
     }
 
     /// `--exec-root`, a path of the inside.
@@ -267,8 +321,27 @@ impl Stack {
             .env("HOME", &home)
             .env("DOCKER_CONFIG", home.join(".docker"))
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("LD_LIBRARY_PATH", parts::peer_libraries())
+            .env("LD_LIBRARY_PATH", self.parts.upstream().libraries())
             .env("DOCKER_HOST", format!("unix://{}", self.socket().display()))
+            .args(arguments);
+        command
+    }
+
+    /// ctr against this stack's containerd, not yet started. It runs inside: its fifos are there.
+    #[must_use]
+    pub fn ctr_command(&self, arguments: &[&str]) -> Command {
+        let ctr = self.parts.ctr.clone().unwrap_or_else(|| parts::ours("ctr-rs"));
+        self.ctr_at(&ctr, arguments)
+    }
+
+    fn ctr_at(&self, ctr: &Path, arguments: &[&str]) -> Command {
+        let socket = self.containerd_socket().expect("a containerd of the harness");
+        let mut command = self.sandbox.inside(ctr);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("LD_LIBRARY_PATH", self.parts.upstream().libraries())
+            .env("CONTAINERD_ADDRESS", socket)
             .args(arguments);
         command
     }
@@ -317,6 +390,20 @@ impl Stack {
     /// # Panics
     /// When it cannot be loaded.
     pub fn load_busybox(&self) {
+        if !self.parts.has_containerd() {
+            return;
+        }
+        if !self.parts.has_engine() {
+            let archive = image::busybox_archive().display().to_string();
+            let arguments = ["images", "import", &archive];
+            let mut command = self.ctr_command(&arguments);
+            if self.stock_containerd() {
+                // Older ones lack the service that ours imports with.
+                command = self.ctr_at(&self.parts.upstream().program("ctr"), &arguments);
+            }
+            Output::of(&mut command).ok();
+            return;
+        }
         let archive = fs::read(image::busybox_archive()).expect("the archive");
         let answer = self.api().post_bytes("/images/load?quiet=1", "application/x-tar", archive);
         let answer = answer.expect(200);
@@ -347,6 +434,16 @@ impl Stack {
     }
 
     fn try_check(&self) -> Result<(), String> {
+        if !self.parts.has_engine() {
+            if !self.parts.has_containerd() {
+                return Ok(());
+            }
+            let left = Output::of(&mut self.ctr_command(&["containers", "ls", "-q"])).ok();
+            if !left.is_empty() {
+                return Err(format!("containers {left}"));
+            }
+            return self.baseline.as_ref().map_or(Ok(()), |baseline| baseline.compare(self));
+        }
         let api = self.api();
         let containers = api.get("/containers/json?all=1").expect(200).json();
         for container in containers.as_array().into_iter().flatten() {
@@ -371,6 +468,10 @@ impl Stack {
     }
 
     fn finish(&self) {
+        if !self.parts.has_engine() {
+            self.check();
+            return;
+        }
         let running = *self.engine.lock().expect("no panic holds it");
         let Some(pid) = running else { return };
         // The test may have left it stopped.

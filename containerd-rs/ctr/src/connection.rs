@@ -1,10 +1,12 @@
 //! One channel, and a client of each service that carries the namespace.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use hyper_util::rt::TokioIo;
+use proto::containerd::services::leases::v1 as leases;
 use proto::containerd::services::{
     containers::v1::containers_client::ContainersClient,
     content::v1::content_client::ContentClient, diff::v1::diff_client::DiffClient,
@@ -104,11 +106,20 @@ impl Client {
         self.scope.namespace.to_str().unwrap_or_default()
     }
 
-    /// The same client, whose requests hold what they make by this lease.
-    pub(crate) fn with_lease(&self, lease: &str) -> Result<Self> {
+    /// Runs work whose requests hold what they make by a lease, until it is done.
+    pub(crate) async fn leased<T>(&self, work: impl AsyncFnOnce(&Self) -> Result<T>) -> Result<T> {
+        let day = jiff::SignedDuration::from_hours(24);
+        let expires = jiff::Timestamp::now().checked_add(day)?.to_string();
+        let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), expires)]);
+        let request = leases::CreateRequest { labels, ..Default::default() };
+        let lease = answer(self.leases().create(request).await)?.lease.unwrap_or_default().id;
         let mut client = self.clone();
         client.scope.lease = Some(lease.parse()?);
-        Ok(client)
+        let result = work(&client).await;
+        // What failed leaves nothing, when its end is told.
+        let release = leases::DeleteRequest { id: lease, sync: result.is_err() };
+        self.leases().delete(release).await.map(drop).unwrap_or_default();
+        result
     }
 }
 

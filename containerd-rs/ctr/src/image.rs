@@ -208,7 +208,8 @@ async fn do_pull(client: &Client, arguments: Pull, out: &mut dyn Write) -> Resul
         let (user, secret) = given.split_once(':').unwrap_or((&given, ""));
         Credentials { user: user.to_owned(), secret: secret.to_owned() }
     });
-    pull(client, &arguments.reference, store, resolver, credentials, out).await
+    let name = &arguments.reference;
+    client.leased(async |client| pull(client, name, store, resolver, credentials, out).await).await
 }
 
 async fn do_import(client: &Client, arguments: Import, out: &mut dyn Write) -> Result<()> {
@@ -241,5 +242,5 @@ async fn do_import(client: &Client, arguments: Import, out: &mut dyn Write) -> R
         unpacks: (!arguments.no_unpack).then_some(unpack).into_iter().collect(),
         ..types::ImageStore::default()
     };
-    import(client, archive, store, out).await
+    client.leased(async |client| import(client, archive, store, out).await).await
 }

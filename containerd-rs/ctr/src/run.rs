@@ -9,7 +9,6 @@ use clap::Args;
 use proto::any::{TYPE_SPEC, pack, pack_json};
 use proto::containerd::runc::v1::Options;
 use proto::containerd::services::containers::v1 as containers;
-use proto::containerd::services::leases::v1 as leases;
 use proto::containerd::services::snapshots::v1::PrepareSnapshotRequest;
 use serde_json::Value;
 
@@ -129,12 +128,7 @@ pub(crate) async fn create(run: &Run, client: &Client) -> Result<containers::Con
         ..containers::Container::default()
     };
     // Until the container stands, nothing but this holds its snapshot.
-    let held = leases::CreateRequest { labels: expiring()?, ..Default::default() };
-    let lease = answer(client.leases().create(held).await)?.lease.unwrap_or_default().id;
-    let result = fill(run, &client.with_lease(&lease)?, &mut container).await;
-    let release = leases::DeleteRequest { id: lease, sync: false };
-    client.leases().delete(release).await.map(drop).unwrap_or_default();
-    result?;
+    client.leased(async |client| fill(run, client, &mut container).await).await?;
     Ok(container)
 }
 
@@ -190,12 +184,6 @@ async fn release_snapshot(client: &Client, container: &containers::Container) {
     };
     // The failure that led here is the one to tell.
     client.snapshots().remove(request).await.map(drop).unwrap_or_default();
-}
-
-fn expiring() -> Result<HashMap<String, String>> {
-    let day = jiff::SignedDuration::from_hours(24);
-    let at = jiff::Timestamp::now().checked_add(day)?.to_string();
-    Ok(HashMap::from([("containerd.io/gc.expire".to_owned(), at)]))
 }
 
 fn image_labels(config: &Value) -> HashMap<String, String> {

@@ -107,6 +107,13 @@ impl Call {
             .map_err(|error| ApiError::invalid(format!("invalid JSON: {}", json_reason(&error))))
     }
 
+    /// Reads what nobody wanted: a client that is still sending when the connection ends never gets
+    /// to the answer. Compat: as much as Go's servers read.
+    pub(crate) async fn drain(&mut self) {
+        let body = Limited::new(self.request.body_mut(), UNWANTED);
+        drop(tokio::time::timeout(std::time::Duration::from_secs(2), body.collect()).await);
+    }
+
     /// The whole body, up to a limit.
     pub(crate) async fn bytes(&mut self, limit: usize) -> Result<bytes::Bytes, ApiError> {
         self.request.extensions_mut().insert(BodyRead);
@@ -120,6 +127,7 @@ impl Call {
 
 /// Bodies of JSON requests are small.
 const MAX_JSON: usize = 16 << 20;
+const UNWANTED: usize = 256 << 10;
 
 fn json_reason(error: &serde_json::Error) -> String {
     if error.is_eof() { "unexpected EOF".to_owned() } else { error.to_string() }

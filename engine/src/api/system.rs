@@ -22,13 +22,21 @@ use crate::config;
 use crate::container::create;
 use crate::container::lifecycle::Phase;
 
-pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError> {
+pub(crate) async fn route(app: &Arc<App>, mut call: Call) -> Result<Reply, ApiError> {
+    let answered = answer(app, &call).await;
+    if answered.is_err() {
+        call.drain().await;
+    }
+    answered
+}
+
+async fn answer(app: &Arc<App>, call: &Call) -> Result<Reply, ApiError> {
     let segments: Vec<&str> = call.segments.iter().map(String::as_str).collect();
     match (call.method.as_str(), &segments[..]) {
         ("GET" | "HEAD", ["_ping"]) => Ok(ping(call.method == http::Method::HEAD)),
         ("GET", ["version"]) => Ok(reply::ok(&version(app).await)),
         ("GET", ["info"]) => Ok(reply::ok(&info(app).await)),
-        ("GET", ["events"]) => events(app, &call),
+        ("GET", ["events"]) => events(app, call),
         ("GET", ["plugins"]) => Ok(reply::ok::<[(); 0]>(&[])),
         ("GET", ["plugins", .., "json"]) => {
             Err(ApiError::not_found(format!("plugin \"{}\" not found", call.name(1))))

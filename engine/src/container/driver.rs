@@ -546,6 +546,8 @@ impl Owner {
             && !self.app.shutdown.is_cancelled();
         let oom = oom || self.oom;
         self.probing = None;
+        // Compat: whoever is told of the end finds the whole log.
+        self.app.outputs.finish(&self.container.id).await;
         self.container.note(Durability::Synced, |record| {
             let state = &mut record.state;
             state.phase = if again { Phase::Restarting } else { Phase::Exited };

@@ -11,6 +11,7 @@ use futures_util::{Stream, StreamExt};
 use oci_image::platform::Platform;
 use prost_types::Any;
 use proto::any::{pack, unpack};
+use proto::containerd::services::leases::v1::{CreateRequest, DeleteRequest};
 use proto::containerd::services::streaming::v1::StreamInit;
 use proto::containerd::services::transfer::v1::{TransferOptions, TransferRequest};
 use proto::containerd::types::transfer::{
@@ -45,6 +46,49 @@ impl Pipe {
     }
 }
 
+/// What a transfer makes is held by this: streams, too, are taken by containerd's garbage collector
+/// when nothing holds them.
+struct Lease {
+    /// Requests under the lease.
+    containerd: Containerd,
+    id: String,
+}
+
+impl Lease {
+    async fn take(containerd: &Containerd) -> Result<Self, ImageError> {
+        let expires = (jiff::Timestamp::now() + LEASE).to_string();
+        let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), expires)]);
+        let request = CreateRequest { labels, ..CreateRequest::default() };
+        let id = containerd.leases().create(request).await?.into_inner().lease;
+        let id = id.unwrap_or_default().id;
+        Ok(Self { containerd: containerd.with_lease(&id)?, id })
+    }
+
+    /// What nothing else holds goes with it; after a failure before the answer.
+    async fn end<T>(mut self, outcome: Result<T, ImageError>) -> Result<T, ImageError> {
+        let request = DeleteRequest { id: std::mem::take(&mut self.id), sync: outcome.is_err() };
+        if let Err(error) = self.containerd.leases().delete(request).await {
+            tracing::warn!("a lease stays until it expires: {error}");
+        }
+        outcome
+    }
+}
+
+impl Drop for Lease {
+    /// The client left before the end.
+    fn drop(&mut self) {
+        if self.id.is_empty() {
+            return;
+        }
+        let request = DeleteRequest { id: std::mem::take(&mut self.id), sync: false };
+        let mut leases = self.containerd.leases();
+        tokio::spawn(async move { drop(leases.delete(request).await) });
+    }
+}
+
+/// Upstream's clients hold theirs as long.
+const LEASE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
 /// What a pull is asked for.
 #[derive(Debug)]
 pub(crate) struct Pull {
@@ -60,6 +104,16 @@ pub(crate) struct Pull {
 
 /// Registry to image store, unpacked. Progress goes to `progress` until the transfer ends.
 pub(crate) async fn pull(
+    containerd: &Containerd,
+    pull: Pull,
+    progress: mpsc::Sender<Progress>,
+) -> Result<(), ImageError> {
+    let lease = Lease::take(containerd).await?;
+    let outcome = pull_held(&lease.containerd, pull, progress).await;
+    lease.end(outcome).await
+}
+
+async fn pull_held(
     containerd: &Containerd,
     pull: Pull,
     progress: mpsc::Sender<Progress>,
@@ -99,6 +153,21 @@ pub(crate) async fn pull(
 
 /// An archive (docker-archive or OCI layout, perhaps compressed) to image store, unpacked.
 pub(crate) async fn import<S, E>(
+    containerd: &Containerd,
+    archive: S,
+    platform: &Platform,
+    progress: mpsc::Sender<Progress>,
+) -> Result<(), ImageError>
+where
+    S: Stream<Item = Result<Bytes, E>> + Send,
+    E: std::fmt::Display,
+{
+    let lease = Lease::take(containerd).await?;
+    let outcome = import_held(&lease.containerd, archive, platform, progress).await;
+    lease.end(outcome).await
+}
+
+async fn import_held<S, E>(
     containerd: &Containerd,
     archive: S,
     platform: &Platform,

@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 use integration_tests::image;
 use integration_tests::pool::lease;
 use integration_tests::registry::Registry;
+use integration_tests::terminal::Terminal;
 use serde_json::json;
 
 use crate::assert_output;
-use crate::terminal::Terminal;
 
 #[test]
 fn load_reads_a_file_or_its_input() {

@@ -12,8 +12,8 @@ use integration_tests::sandbox::until;
 use nix::sys::signal::Signal;
 
 use crate::relay::Relay;
-use crate::terminal::Terminal;
 use crate::{PATIENT, is_stock_client, shell_code, spawn};
+use integration_tests::terminal::Terminal;
 
 /// A client whose output is read line by line.
 struct Client {

@@ -323,6 +323,10 @@ async fn refusals_have_containerds_codes_and_texts() {
     let mut namespaces = NamespacesClient::new(daemon.channel.clone());
     let name = daemon.namespace.clone();
     namespaces.get(GetNamespaceRequest { name: name.clone() }).await.unwrap();
+    // dockerd asks for its own when it connects, made or not.
+    let nobodys = GetNamespaceRequest { name: "nobodys".to_owned() };
+    let nobodys = namespaces.get(nobodys).await.unwrap().into_inner().namespace.unwrap();
+    assert_eq!((nobodys.name.as_str(), nobodys.labels.len()), ("nobodys", 0));
     let full = namespaces.delete(DeleteNamespaceRequest { name: name.clone() }).await.unwrap_err();
     assert_eq!(full.code(), Code::FailedPrecondition);
     let text = format!(
