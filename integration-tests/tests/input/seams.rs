@@ -95,10 +95,11 @@ fn shim_socket(stack: &Stack, id: &str) -> PathBuf {
                 if at.ends_with(id) {
                     return Some(path);
                 }
-            } else if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if let Some(found) = find(&path, id, depth - 1) {
-                    return Some(found);
-                }
+            } else if depth > 0
+                && entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && let Some(found) = find(&path, id, depth - 1)
+            {
+                return Some(found);
             }
         }
         None
@@ -119,9 +120,8 @@ fn garbage_at_the_shims_socket_leaves_the_container_alone() {
     let socket = shim_socket(&world, &id);
     let shim = || {
         let all = world.sandbox().processes();
-        let own = |command: &[String]| {
-            command.iter().any(|word| *word == id) && command[0].contains("containerd-shim")
-        };
+        let own =
+            |command: &[String]| command.contains(&id) && command[0].contains("containerd-shim");
         all.iter().find(|process| own(&process.command)).expect("the shim lives").pid
     };
     let (pid, before) = (shim(), resident(shim()));
