@@ -41,7 +41,9 @@ smoke: build ## one row a seam against upstream's programs
 	@$(SCRIPTS)/preflight.sh peers
 	@$(AS_ROOT) $(SCRIPTS)/smoke.sh
 
-test-swap: smoke ## the rows of the swap matrix that exist
+test-swap: build ## every row of integration-tests/swap.toml and the containers beside stock's; ONLY='text' TIMES=1 JOBS=n
+	@$(SCRIPTS)/preflight.sh swap
+	@ONLY='$(ONLY)' $(SCRIPTS)/run-tests.sh swap
 
 test-cgroup2: build ## docker run, limits and stop on pure cgroup v2, in a virtual machine
 	@$(SCRIPTS)/preflight.sh peers
@@ -51,8 +53,8 @@ test-cgroup2: build ## docker run, limits and stop on pure cgroup v2, in a virtu
 fuzz: preflight ## the property tests over foreign bytes with new cases, FUZZ_SECONDS=300
 	@$(SCRIPTS)/fuzz.sh
 
-test-long: ## planned, see README: not there yet
-	@echo "make $@: not there yet; see README.md, \"Not there yet\"" >&2; exit 2
+test-long: build ## the daemons killed again and again under load: N=rounds (500) SEED=number
+	@N=$${N:-500} $(SCRIPTS)/run-tests.sh long
 
 bench: build ## our stack beside stock docker.io; N=rounds, SECTION='run api memory startup logs'
 	@$(SCRIPTS)/preflight.sh bench
@@ -70,6 +72,7 @@ fetch: preflight ## everything the other targets need from the network
 	@$(CARGO) fetch --locked
 	@$(SCRIPTS)/preflight.sh peers
 	@$(SCRIPTS)/preflight.sh bench
+	@$(SCRIPTS)/preflight.sh swap
 	@$(SCRIPTS)/preflight.sh vm
 
 build: preflight ## the programs as they ship, in target/stack

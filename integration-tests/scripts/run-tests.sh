@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds the tests as the caller, runs them as root (they make namespaces and mounts) and prints the
-# ten slowest. `list` only builds the integration tests and names their programs; `swap` runs the swap
-# matrix and nothing else.
-# Usage: run-tests.sh unit|integration|swap|list
+# ten slowest. `list` only builds the integration tests and names the programs that the virtual machine
+# runs; `swap` compares containers with stock's and runs the swap matrix, and nothing else.
+# `long` runs the storm of kills: N=rounds SEED=number.
+# Usage: run-tests.sh unit|integration|swap|long|list
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 kind=$1
@@ -13,22 +14,34 @@ threads=()
 if [ "$kind" = unit ]; then
   select=(--workspace --exclude integration-tests --all-features --lib --bins)
 elif [ "$kind" = swap ]; then
-  select=(-p integration-tests --test swap)
+  select=(-p integration-tests --test swap --test equal)
+elif [ "$kind" = long ]; then
+  select=(-p integration-tests --test failure)
 else
   select=(-p integration-tests --tests)
-  # `make test-swap` has the comparison with stock in one run.
-  threads=(--test-threads=2 --skip beside_stock)
+  # `make test-swap` has the comparison with stock in one run, `make test-long` the storm.
+  threads=(--test-threads=2 --skip beside_stock --skip storm::)
 fi
 listing=$(cargo test --locked --no-run "${select[@]}" 2>&1) || { echo "$listing"; exit 1; }
 mapfile -t programs < <(sed -n 's/.*Executable .*(\(.*\))$/\1/p' <<<"$listing")
 [ ${#programs[@]} -gt 0 ] || { echo "no tests were built" >&2; exit 1; }
 if [ "$kind" = list ]; then
-  printf '%s\n' "${programs[@]}"
+  printf '%s\n' "${programs[@]}" | grep -E '/(runtime|shim|containerd)-'
+  exit
+fi
+if [ "$kind" = long ]; then
+  "${root[@]}" "${programs[0]}" --nocapture storm::
   exit
 fi
 if [ "$kind" = swap ]; then
-  "${root[@]}" "${programs[0]}"
-  exit
+  failed=0
+  for program in "${programs[@]}"; do
+    case $program in
+    */equal-*) "${root[@]}" "$program" --test-threads=2 beside_stock || failed=1 ;;
+    */swap-*) "${root[@]}" "$program" || failed=1 ;;
+    esac
+  done
+  exit $failed
 fi
 times=$(mktemp); trap 'rm -f "$times" "$times.one"' EXIT
 failed=0

@@ -410,6 +410,16 @@ impl Stack {
         assert!(answer.text().contains("Loaded image"), "{}", answer.text());
     }
 
+    /// Collects what is left of loads: a name is taken away with that done when it is answered.
+    ///
+    /// # Panics
+    /// When the engine refuses.
+    pub fn collect_content(&self) {
+        let api = self.api();
+        api.post("/images/busybox/tag?repo=collected&tag=1").expect(201);
+        api.delete("/images/collected:1").expect(200);
+    }
+
     /// What a daemon wrote: `engine` or `containerd`.
     #[must_use]
     pub fn log(&self, name: &str) -> String {

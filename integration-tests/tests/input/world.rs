@@ -66,6 +66,7 @@ impl World {
         names.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
         let listener = listen(&stack, 8081);
         let made = list(&api, "/containers/json?all=1", "Id");
+        stack.collect_content();
         let before = Inventory::whole(&stack);
         Self { stack, names, made, before, listener }
     }
