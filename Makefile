@@ -68,11 +68,10 @@ check: preflight ## formatting, lints, who may use whom
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	$(CARGO) test --locked -q -p integration-tests --test tree
 
-fetch: preflight ## everything the other targets need from the network
+fetch: preflight ## what the other targets need from the network, but for the newest peers of test-swap
 	@$(CARGO) fetch --locked
 	@$(SCRIPTS)/preflight.sh peers
 	@$(SCRIPTS)/preflight.sh bench
-	@$(SCRIPTS)/preflight.sh swap
 	@$(SCRIPTS)/preflight.sh vm
 
 build: preflight ## the programs as they ship, in target/stack

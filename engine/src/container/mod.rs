@@ -284,6 +284,14 @@ impl Container {
     }
 }
 
+impl Table {
+    fn release(&mut self, name: &str, id: &str) {
+        if self.names.get(name).is_some_and(|by| by == id) {
+            self.names.remove(name);
+        }
+    }
+}
+
 impl Containers {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -336,16 +344,15 @@ impl Containers {
 
     /// Gives a name back, if it is still this id's.
     pub(crate) fn release(&self, name: &str, id: &str) {
-        let mut table = self.table();
-        if table.names.get(name).is_some_and(|by| by == id) {
-            table.names.remove(name);
-        }
+        self.table().release(name, id);
     }
 
+    /// Name and id at once: nobody sees the one without the other.
     fn forget(&self, container: &Container) {
         let name = container.record().name.clone();
-        self.release(&name, &container.id);
-        self.table().by_id.remove(&container.id);
+        let mut table = self.table();
+        table.release(&name, &container.id);
+        table.by_id.remove(&container.id);
     }
 
     /// Puts a container into the table and starts its owner.
