@@ -27,6 +27,7 @@ fi
 for file in /etc/resolv.conf /etc/ssl/certs/ca-certificates.crt; do
   [ ! -e "$file" ] || cp "$file" "$tree$file"
 done
+[ -e "$tree/etc/hosts" ] || echo '127.0.0.1 localhost' >"$tree/etc/hosts" # as the installer does
 settings=()
 while IFS= read -r setting; do settings+=("$setting"); done < <(env | grep -E '^(https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY|CARGO_(HTTP|NET|REGISTR|SOURCE|BUILD)[A-Z_]*)=')
 home=/root

@@ -121,6 +121,23 @@ vm() {
   unpack vm $(sort -u <<<"$packages") $kernel
 }
 
+# tool PROGRAM PACKAGE: what tests ask of a host and a bare one has not; a wrapper in .cache/path
+tool() {
+  local packages directory=$PWD/$cache/$2 program
+  command -v "$1" >/dev/null && return
+  packages=$(closure "$2") || { own_lists && packages=$(closure "$2"); } ||
+    { missing+=("$1 is missing, and apt-get does not know $2"); return; }
+  # shellcheck disable=SC2046
+  unpack "$2" $(sort -u <<<"$packages")
+  program=$(find "$directory" -path "*bin/$1" \( -type f -o -type l \) | head -1)
+  mkdir -p "$cache/path"
+  cat >"$cache/path/$1" <<SH
+#!/bin/sh
+LD_LIBRARY_PATH=$directory/usr/lib/$(uname -m)-linux-gnu:$directory/lib/$(uname -m)-linux-gnu exec $program "\$@"
+SH
+  chmod +x "$cache/path/$1"
+}
+
 # The packages that hold the kernel and its modules: the names above only depend on them.
 cloud_kernel() {
   local name
@@ -146,6 +163,9 @@ run)
   unpack busybox busybox-static
   ;;
 peers)
+  # `docker top` asks the host's ps, with us as with dockerd.
+  tool ps procps
+  tool ip iproute2
   unpack peers docker.io containerd runc crun libseccomp2 libyajl2 libsystemd0 libcap2
   unpack busybox busybox-static
   ;;

@@ -8,6 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 kind=$1
 export BIN_DIR=${BIN_DIR:-$PWD/target/stack} RUST_BACKTRACE=1
+export PATH=$PATH:$PWD/.cache/path # what a bare host has not
 root=()
 [ "$(id -u)" = 0 ] || root=(sudo -E)
 threads=()
@@ -49,7 +50,7 @@ for program in "${programs[@]}"; do
   case $program in */tree-* | */swap-*) continue ;; esac # make check and make test-swap run them
   echo "== ${program##*/}"
   # The clock of the test runner is behind an unstable option; the variable opens it.
-  "${root[@]}" env RUSTC_BOOTSTRAP=1 "$program" -Zunstable-options --report-time "${threads[@]}" 2>&1 \
+  "${root[@]}" env RUSTC_BOOTSTRAP=1 PATH="$PATH" "$program" -Zunstable-options --report-time "${threads[@]}" 2>&1 \
     | tee "$times.one" || failed=1
   sed -n 's/^test \(.*\) \.\.\. .* <\([0-9.]*\)s>$/\2 \1/p' "$times.one" >>"$times"
 done
