@@ -129,7 +129,7 @@ tool() {
     { missing+=("$1 is missing, and apt-get does not know $2"); return; }
   # shellcheck disable=SC2046
   unpack "$2" $(sort -u <<<"$packages")
-  program=$(find "$directory" -path "*bin/$1" \( -type f -o -type l \) | head -1)
+  program=$(find "$directory" -path "*bin/$1" -type f | head -1)
   mkdir -p "$cache/path"
   cat >"$cache/path/$1" <<SH
 #!/bin/sh
@@ -166,7 +166,7 @@ peers)
   # `docker top` asks the host's ps, with us as with dockerd.
   tool ps procps
   tool ip iproute2
-  unpack peers docker.io containerd runc crun libseccomp2 libyajl2 libsystemd0 libcap2
+  unpack peers docker.io containerd runc crun libseccomp2 libyajl2 libsystemd0 libcap2 libdevmapper1.02.1
   unpack busybox busybox-static
   ;;
 peers-new)
