@@ -9,6 +9,7 @@
 mod cases;
 mod facts;
 mod golden;
+mod holding;
 mod host;
 mod known;
 mod live;

@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use crate::facts::Facts;
+use crate::holding::Holding;
 use crate::world::World;
 
 pub(crate) struct Names(Vec<(String, &'static str)>);
@@ -23,7 +24,11 @@ impl Names {
             all.push((first.to_owned(), "FIRST"));
             all.push((first[..12].to_owned(), "FIRST12"));
         }
-        all.push((root, "ROOT"));
+        let held = Holding::of(world.stack.sandbox()).root;
+        let mut roots = [root, held];
+        // One may be a part of the other.
+        roots.sort_by_key(|root| std::cmp::Reverse(root.len()));
+        all.extend(roots.map(|root| (root, "ROOT")));
         all.push((sandbox, "SANDBOX"));
         Self(all)
     }

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use integration_tests::sandbox::Sandbox;
-
 use crate::cases::{Case, Need};
 use crate::facts::{Difference, Facts};
+use crate::holding::Holding;
 use crate::world::World;
 
 /// Up to AUDIT_READ, which are those that stock 20.10 knows.
@@ -76,7 +75,7 @@ impl Host {
                 .iter()
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
-            flags: flags(sandbox),
+            flags: Holding::of(sandbox).flags(),
             devices: devices(world),
             cpus: either("cpuset/cpuset.cpus", "cpuset.cpus.effective"),
             mems: either("cpuset/cpuset.mems", "cpuset.mems.effective"),
@@ -239,11 +238,8 @@ impl Host {
             return;
         }
         let root = of("root");
-        let hosts = root.starts_with("ROOT") || root.starts_with("/SANDBOX");
+        let hosts = root.starts_with("ROOT");
         let value = match part {
-            "root" => value
-                .strip_prefix("/SANDBOX")
-                .map_or_else(|| value.to_owned(), |rest| format!("ROOT{rest}")),
             "type" | "source" | "details" if hosts => HOSTS.to_owned(),
             "options" if hosts => {
                 let words = value.split(',').filter(|word| !self.flags.contains(*word));
@@ -346,25 +342,6 @@ fn without_queue(value: &str) -> String {
         }
     }
     words.join(" ")
-}
-
-/// Flags of the mount that holds the stack's directory.
-fn flags(sandbox: &Sandbox) -> BTreeSet<String> {
-    let text =
-        fs::read_to_string(format!("/proc/{}/mountinfo", sandbox.init())).unwrap_or_default();
-    let root = sandbox.root().display().to_string();
-    let holding = text
-        .lines()
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split(' ').collect();
-            let (place, options) = (fields.get(4)?, fields.get(5)?);
-            let below = root.strip_prefix(*place)?;
-            (*place == "/" || below.is_empty() || below.starts_with('/'))
-                .then_some((place.len(), *options))
-        })
-        .max_by_key(|(length, _)| *length);
-    let options = holding.map_or("", |(_, options)| options);
-    options.split(',').filter(|word| !matches!(*word, "rw" | "ro")).map(str::to_owned).collect()
 }
 
 /// The host's /dev as the probe would show it.
