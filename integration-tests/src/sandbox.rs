@@ -339,6 +339,26 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// The same for a value, whose last state a failure tells.
+///
+/// # Panics
+/// When it is not as wanted in time.
+pub fn until_equal<T: PartialEq + std::fmt::Debug>(
+    what: &str,
+    mut value: impl FnMut() -> T,
+    wanted: &T,
+) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let last = value();
+        if last == *wanted {
+            return;
+        }
+        assert!(Instant::now() < end, "{what}: not in {PATIENCE:?}: {last:?}, wanted {wanted:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn listen(lines: impl BufRead, heard: &(Mutex<Heard>, Condvar)) {
     let (lock, changed) = heard;
     for line in lines.lines().map_while(Result::ok) {

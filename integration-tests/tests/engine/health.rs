@@ -202,9 +202,11 @@ fn an_image_brings_its_check_and_a_container_may_have_none() {
 fn checks_go_on_after_the_engine_was_away() {
     let stack = Stack::from_environment().with_busybox().argument("--live-restore=true").start();
     let api = stack.api();
+    let mut events = Events::of(&stack);
     api.run(NAME, &checked(&file_check()));
     in_container(&stack, NAME, "touch /ok");
-    until("it is well", || health(&stack)["Status"] == "healthy");
+    // What is told is written down.
+    events.until("health_status: healthy");
     stack.kill_engine();
     stack.start_engine();
     // dockerd begins anew; ours knows what it knew.

@@ -2,12 +2,12 @@
 //!
 //! `N=` sets the number of kills, `SEED=` repeats a run as far as threads let it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use integration_tests::Stack;
-use integration_tests::sandbox::{Ended, until};
+use integration_tests::sandbox::{Ended, until, until_equal};
 
 use crate::lasting;
 use crate::random::Random;
@@ -103,25 +103,38 @@ fn round(stack: &Stack, random: &mut Random, workers: &mut [Worker<'_>]) {
             scope.spawn(move || worker.check());
         }
     });
-    let there: BTreeSet<String> = names(stack);
+    let names: BTreeMap<String, String> = names(stack);
     let wanted: BTreeSet<String> = workers.iter().flat_map(Worker::names).collect();
-    assert_eq!(there, wanted);
-    let running: usize = workers.iter().map(Worker::running).sum();
-    until("a shim for each that runs", || shims(stack) == running);
+    assert_eq!(names.values().cloned().collect::<BTreeSet<_>>(), wanted);
+    let running: BTreeSet<String> = workers.iter().flat_map(Worker::running).collect();
+    until_equal("a shim for each that runs", || shims(stack, &names), &running);
 }
 
-fn names(stack: &Stack) -> BTreeSet<String> {
+/// Names of all containers by their ids.
+fn names(stack: &Stack) -> BTreeMap<String, String> {
     let list = stack.api().get("/containers/json?all=1").expect(200).json();
-    let names = list.as_array().unwrap().iter().map(|row| row["Names"][0].as_str().unwrap());
-    names.map(|name| name.trim_start_matches('/').to_owned()).collect()
+    let rows = list.as_array().unwrap().iter();
+    rows.map(|row| {
+        let name = row["Names"][0].as_str().unwrap().trim_start_matches('/');
+        (row["Id"].as_str().unwrap().to_owned(), name.to_owned())
+    })
+    .collect()
 }
 
-/// By the sandbox's own /proc: the host's is long.
-fn shims(stack: &Stack) -> usize {
+/// What shims there are for, by name, or by id where nobody has it. By the sandbox's own /proc: the
+/// host's is long.
+fn shims(stack: &Stack, names: &BTreeMap<String, String>) -> BTreeSet<String> {
     let processes = std::fs::read_dir(stack.sandbox().path("/proc")).unwrap().flatten();
-    let names =
-        processes.filter_map(|entry| std::fs::read_to_string(entry.path().join("comm")).ok());
-    names.filter(|name| name.starts_with("containerd-shim")).count()
+    let commands =
+        processes.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
+    commands
+        .filter_map(|command| {
+            let words: Vec<&str> = command.split('\0').collect();
+            let shim = words[0].rsplit('/').next()?.starts_with("containerd-shim");
+            let id = words.windows(2).find(|pair| shim && pair[0] == "-id")?[1];
+            Some(names.get(id).cloned().unwrap_or_else(|| id.to_owned()))
+        })
+        .collect()
 }
 
 #[test]

@@ -313,8 +313,9 @@ impl<'a> Worker<'a> {
         self.things.iter().map(|own| own.name.clone())
     }
 
-    pub(crate) fn running(&self) -> usize {
-        self.things.iter().filter(|own| own.thing.is() == Some(State::Running)).count()
+    pub(crate) fn running(&self) -> impl Iterator<Item = String> + '_ {
+        let running = self.things.iter().filter(|own| own.thing.is() == Some(State::Running));
+        running.map(|own| own.name.clone())
     }
 }
 

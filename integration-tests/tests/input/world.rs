@@ -84,7 +84,7 @@ impl World {
     }
 
     /// The opposite of [`Self::fill`]; ids that nobody knows become `{id}`. The beginning of an id
-    /// may be any letter, so it is only looked for where the request had it.
+    /// may be any letter, so it is only a word of its own, where the request had it.
     pub(crate) fn veil(&self, text: &str, request: &str) -> String {
         let mut text = text.to_owned();
         for (name, value) in &self.names {
@@ -92,7 +92,8 @@ impl World {
             if value.len() > 10 {
                 text = text.replace(value.as_str(), &place);
             } else if request.contains(&place) {
-                text = text.replace(&format!(" {value}"), &format!(" {place}"));
+                let words = text.split(' ').map(|word| if word == value { &place } else { word });
+                text = words.collect::<Vec<_>>().join(" ");
             }
         }
         veil_ids(&text)
