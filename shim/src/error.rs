@@ -8,6 +8,8 @@ use ttrpc_wire::{Code, Status};
 /// Compat: texts end with containerd's name of the class where stock's do, since clients match on them.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TaskError {
+    #[error("the shim was told to end: unavailable")]
+    Stopping,
     #[error("container not created: failed precondition")]
     NotCreated,
     #[error("container {0}: not found")]
@@ -48,6 +50,7 @@ impl TaskError {
             Self::NoContainer(_) | Self::NoProcess(_) | Self::Finished | Self::NoSuchContainer => {
                 Code::NotFound
             }
+            Self::Stopping => Code::Unavailable,
             Self::ContainerExists(_) | Self::ExecExists(_) => Code::AlreadyExists,
             Self::Invalid(_) | Self::Decode(_) => Code::InvalidArgument,
             Self::Unimplemented(_) => Code::Unimplemented,

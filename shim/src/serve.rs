@@ -41,7 +41,8 @@ pub(crate) struct ReplyTo {
 pub(crate) struct Server {
     pub(crate) config: Config,
     epoll: Epoll,
-    listener: UnixListener,
+    /// Until Shutdown.
+    listener: Option<UnixListener>,
     signals: SignalFd,
     connections: HashMap<u64, Connection>,
     next_token: u64,
@@ -73,7 +74,6 @@ pub(crate) fn run(listener: UnixListener, config: Config) -> anyhow::Result<()> 
     while !server.is_finished() {
         server.turn()?;
     }
-    std::fs::remove_file(&server.config.socket).ok();
     Ok(())
 }
 
@@ -105,7 +105,7 @@ impl Server {
             publisher: Publisher::new(config.events.clone(), config.namespace.clone()),
             config,
             epoll,
-            listener,
+            listener: Some(listener),
             signals,
             connections: HashMap::new(),
             next_token: FIRST_DYNAMIC,
@@ -128,8 +128,18 @@ impl Server {
         told || Instant::now() >= deadline
     }
 
+    /// Nobody finds this server from now on: a container that is started while events are still being
+    /// told gets a server of its own.
     pub(crate) fn stop(&mut self) {
         self.stopping.get_or_insert(Instant::now() + STOP_WITHIN);
+        if let Some(listener) = self.listener.take() {
+            std::fs::remove_file(&self.config.socket).ok();
+            self.epoll.delete(listener).ok();
+        }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
     }
 
     fn turn(&mut self) -> anyhow::Result<()> {
@@ -184,7 +194,7 @@ impl Server {
     // Connections.
 
     fn accept(&mut self) {
-        while let Ok((socket, _)) = self.listener.accept() {
+        while let Some(Ok((socket, _))) = self.listener.as_ref().map(UnixListener::accept) {
             if !is_same_user(&socket) || socket.set_nonblocking(true).is_err() {
                 continue;
             }

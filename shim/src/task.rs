@@ -127,6 +127,9 @@ impl Server {
     }
 
     fn create(&mut self, to: ReplyTo, request: api::CreateTaskRequest) -> Outcome {
+        if self.is_stopping() {
+            return Err(TaskError::Stopping);
+        }
         if self.containers.contains_key(&request.id) {
             return Err(TaskError::ContainerExists(request.id));
         }

@@ -223,6 +223,11 @@ impl Shim {
         self.client.closed().await;
     }
 
+    /// Whether its socket is there for others.
+    pub(super) fn is_found(&self) -> bool {
+        Path::new(self.bootstrap.address.trim_start_matches("unix://")).exists()
+    }
+
     /// What may take long, though not from a shim that answers nothing any more.
     async fn watched<Q: Message, A: Message + Default>(
         &self,

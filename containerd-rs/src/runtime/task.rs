@@ -32,6 +32,8 @@ pub(crate) struct Exit {
 const KILLED: u32 = 137;
 /// Compat: containerd's answer when not even the shim's `delete` knows.
 const UNKNOWN_STATUS: u32 = 255;
+/// How long a shim that was told to end is waited for.
+const LEAVING: Duration = Duration::from_millis(300);
 /// Delete requests that may wait for the owner.
 const DELETES: usize = 16;
 
@@ -320,7 +322,13 @@ impl Task {
         if let Err(error) = self.shim.shutdown(false).await {
             warn!(%error, "shim shutdown");
         }
-        runtime.remove_bundle(&self.key, &self.bundle).await;
+        let left = async {
+            // Found by the name of the container until then. One that stays is a pod's.
+            if self.shim.is_found() {
+                tokio::time::timeout(LEAVING, self.shim.closed()).await.ok();
+            }
+        };
+        tokio::join!(runtime.remove_bundle(&self.key, &self.bundle), left);
         runtime.forget(&self.key);
     }
 

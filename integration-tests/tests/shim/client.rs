@@ -151,15 +151,20 @@ impl Shim {
         change(&mut config);
         fs::write(bundle.join("config.json"), config.to_string()).unwrap();
         let mut shim = Self { top, id, socket: PathBuf::new(), shim_pid: Cell::new(0) };
-        let output = shim.program().arg("start").output().unwrap();
+        shim.launch();
+        shim
+    }
+
+    /// Runs `start`, and asks the server who it is.
+    pub(crate) fn launch(&mut self) {
+        let output = self.program().arg("start").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let address = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(fs::read_to_string(bundle.join("address")).unwrap(), address);
-        shim.socket = address.strip_prefix("unix://").expect("a bare address").into();
+        assert_eq!(fs::read_to_string(self.bundle().join("address")).unwrap(), address);
+        self.socket = address.strip_prefix("unix://").expect("a bare address").into();
         let state: api::ConnectResponse =
-            shim.connect().call("Connect", &api::ConnectRequest { id: shim.id.clone() }).unwrap();
-        shim.shim_pid.set(i32::try_from(state.shim_pid).unwrap());
-        shim
+            self.connect().call("Connect", &api::ConnectRequest { id: self.id.clone() }).unwrap();
+        self.shim_pid.set(i32::try_from(state.shim_pid).unwrap());
     }
 
     /// The shim's program with containerd's flags and directory.

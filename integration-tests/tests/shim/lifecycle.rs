@@ -47,6 +47,29 @@ fn a_container_lives_and_dies_in_order() {
 }
 
 #[test]
+fn a_shim_that_is_to_end_takes_no_other_container() {
+    // Nobody takes its events, so it does not leave at once.
+    let mut shim = Shim::start("sleep 60");
+    let mut link = shim.connect();
+    let _: api::CreateTaskResponse = link.call("Create", &shim.create_request()).unwrap();
+    let _: Empty = link.call("Kill", &shim.kill_request(9)).unwrap();
+    let _: api::WaitResponse = link.call("Wait", &shim.wait_request("")).unwrap();
+    let _: api::DeleteResponse = link.call("Delete", &shim.delete_request("")).unwrap();
+    let _: Empty = link.call("Shutdown", &api::ShutdownRequest::default()).unwrap();
+    let late = link.call::<api::CreateTaskResponse>("Create", &shim.create_request()).unwrap_err();
+    assert_eq!(late.code, 14, "{}", late.message);
+    let first = shim.pid();
+    shim.launch();
+    assert_ne!(shim.pid(), first);
+    let mut link = shim.connect();
+    let _: api::CreateTaskResponse = link.call("Create", &shim.create_request()).unwrap();
+    let _: api::StartResponse = link.call("Start", &shim.start_request("")).unwrap();
+    until("the first has left", || !std::path::Path::new(&format!("/proc/{first}")).exists());
+    let state: api::StateResponse = link.call("State", &shim.state_request("")).unwrap();
+    assert_eq!(state.status, 2);
+}
+
+#[test]
 fn both_versions_of_the_service_answer_and_others_do_not() {
     let shim = Shim::start("sleep 60");
     let mut link = shim.connect();
