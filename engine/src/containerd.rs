@@ -3,7 +3,8 @@
 mod process;
 mod pulse;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -80,6 +81,27 @@ clients! {
     version => version::version_client::VersionClient;
 }
 
+/// Connects; one that is just being started again is waited for, so that only what was under way fails.
+async fn reach(socket: &Path) -> io::Result<UnixStream> {
+    use io::ErrorKind::{ConnectionRefused, NotFound};
+    let end = tokio::time::Instant::now() + RETURN;
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error)
+                if matches!(error.kind(), ConnectionRefused | NotFound)
+                    && tokio::time::Instant::now() < end => {}
+            Err(error) => {
+                let text = format!("connect to containerd at {}: {error}", socket.display());
+                return Err(io::Error::new(error.kind(), text));
+            }
+            connected => return connected,
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// Below what `pulse` gives a containerd that does not answer.
+const RETURN: std::time::Duration = std::time::Duration::from_secs(3);
 const MAX_MESSAGE: usize = 16 << 20;
 /// The snapshotter of all our objects.
 pub(crate) const SNAPSHOTTER: &str = "overlayfs";
@@ -107,7 +129,7 @@ impl Containerd {
         let path = address.clone();
         let connector = tower::service_fn(move |_: Uri| {
             let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            async move { reach(&path).await.map(TokioIo::new) }
         });
         let channel = Endpoint::from_static("http://containerd")
             .initial_stream_window_size(1 << 20)

@@ -121,7 +121,10 @@ impl Tasks for TasksService {
     }
 
     async fn delete(&self, request: Request<DeleteTaskRequest>) -> Answer<DeleteResponse> {
-        let task = self.task(&request, &request.get_ref().container_id)?;
+        let id = &request.get_ref().container_id;
+        let namespace = context(&request)?.namespace.as_str().to_owned();
+        self.runtime.settled(&TaskKey { namespace, id: id.clone() }).await;
+        let task = self.task(&request, id)?;
         Ok(deleted(task.delete().await.map_err(refuse)?, String::new()))
     }
 

@@ -37,6 +37,7 @@ use prost_types::{Any, Timestamp};
 use proto::containerd::events::{TaskDelete, TaskExit};
 use proto::containerd::task::v2::CreateTaskRequest;
 use proto::containerd::types::{Envelope, Mount};
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info, info_span, warn};
 
@@ -101,6 +102,8 @@ struct Inner {
     resolver: Resolver,
     publish: Publish,
     slots: Mutex<HashMap<TaskKey, Slot>>,
+    /// A slot is not busy any more.
+    settled: Notify,
     ends: Ends,
     tasks: TaskTracker,
 }
@@ -128,6 +131,7 @@ impl Runtime {
             resolver: Resolver::new(settings.shims),
             publish,
             slots: Mutex::default(),
+            settled: Notify::new(),
             ends: Ends::default(),
             tasks: TaskTracker::new(),
         };
@@ -158,6 +162,19 @@ impl Runtime {
         match self.inner.slots().get(key) {
             Some(Slot::Live(task)) => Ok(Arc::clone(task)),
             _ => Err(TaskError::NotFound { id: key.id.clone() }),
+        }
+    }
+
+    /// Waits for a creation under way: whoever deletes must not be overtaken by it.
+    pub(crate) async fn settled(&self, key: &TaskKey) {
+        loop {
+            let settled = self.inner.settled.notified();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            if !matches!(self.inner.slots().get(key), Some(Slot::Busy)) {
+                return;
+            }
+            settled.await;
         }
     }
 
@@ -211,7 +228,7 @@ impl Inner {
             Ok((task, pid)) => info!(pid, shim = %task.binary().display(), "task created"),
             Err(error) => {
                 debug!(%error, "task not created");
-                self.slots().remove(&key);
+                self.forget(&key);
             }
         }
         created
@@ -311,6 +328,7 @@ impl Inner {
     /// Makes the task findable and gives it its owner.
     fn adopt(self: &Arc<Self>, task: &Arc<Task>) {
         self.slots().insert(task.key().clone(), Slot::Live(Arc::clone(task)));
+        self.settled.notify_waiters();
         let key = task.key();
         let span = info_span!("task", namespace = key.namespace, container = key.id);
         self.tasks.spawn(Arc::clone(task).own(Arc::clone(self)).instrument(span));
@@ -327,6 +345,7 @@ impl Inner {
 
     fn forget(&self, key: &TaskKey) {
         self.slots().remove(key);
+        self.settled.notify_waiters();
     }
 
     /// Starts the reader of a shim's log; it ends when the handle is dropped.

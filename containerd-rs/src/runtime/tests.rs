@@ -21,6 +21,8 @@ const PID: u32 = 4242;
 struct Fake {
     version: &'static str,
     fail_create: bool,
+    /// A Create waits until it is true.
+    go: watch::Sender<bool>,
     created: AtomicBool,
     silent: AtomicBool,
     exit: watch::Sender<Option<u32>>,
@@ -32,6 +34,7 @@ impl Fake {
         Self {
             version,
             fail_create: false,
+            go: watch::Sender::new(true),
             created: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             exit: watch::Sender::new(None),
@@ -65,6 +68,7 @@ impl Service for Fake {
                 return Err(Status::new(Code::Unknown, "OCI runtime create failed: boom"));
             }
             "Create" => {
+                self.go.subscribe().wait_for(|go| *go).await.ok();
                 self.created.store(true, Ordering::SeqCst);
                 wire::CreateTaskResponse { pid: PID }.encode_to_vec()
             }
@@ -222,6 +226,28 @@ async fn a_task_lives_from_create_to_delete_and_leaves_nothing() {
     assert!(matches!(task.delete().await, Err(TaskError::NotFound { .. })));
     assert_eq!(fake.calls().last().unwrap(), "Shutdown");
     assert_eq!(bench.topics(), [] as [&str; 0], "a living shim tells its events itself");
+}
+
+#[tokio::test]
+async fn whoever_deletes_waits_for_the_creation() {
+    let bench = Bench::new();
+    let (fake, _life) = bench.shim(Fake::new("v3"), 3);
+    fake.go.send_replace(false);
+    fake.exit.send_replace(Some(0));
+    let runtime = bench.runtime();
+    let (creator, request) = (runtime.clone(), bench.request());
+    let creation = tokio::spawn(async move { creator.create(key(), request).await.map(drop) });
+    bench.until("the shim is asked", || fake.calls().contains(&"Create".to_owned())).await;
+    let key = key();
+    assert!(matches!(runtime.get(&key), Err(TaskError::NotFound { .. })));
+    let settled = runtime.settled(&key);
+    tokio::pin!(settled);
+    assert!(futures_util::poll!(&mut settled).is_pending());
+    fake.go.send_replace(true);
+    settled.await;
+    runtime.get(&key).unwrap().delete().await.unwrap();
+    creation.await.unwrap().unwrap();
+    runtime.settled(&key).await;
 }
 
 #[tokio::test]

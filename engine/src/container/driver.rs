@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::health::{self, Probing};
 use super::lifecycle::{self, Decision, Phase, Wish, decide};
-use super::start::Layer;
+use super::start::{Layer, Run};
 use super::{Container, ContainerError, create, rootfs, start};
 use crate::app::App;
 use crate::store::Durability;
@@ -194,7 +194,7 @@ impl Owner {
             Command::ReleaseAgain => {
                 let again = self.release_again.take();
                 if self.container.record().state.unclean && !self.container.phase().has_process() {
-                    self.release(Layer::Keep, again).await;
+                    self.release(Run::Broken, Layer::Keep, again).await;
                 }
             }
             Command::RemoveAgain => {
@@ -253,7 +253,7 @@ impl Owner {
             }
             Err(error) => error,
         };
-        self.release(Layer::Keep, None).await;
+        self.release(Run::Broken, Layer::Keep, None).await;
         let code = match &error {
             ContainerError::Start { exit_code, .. } => *exit_code,
             _ => 128,
@@ -298,8 +298,8 @@ impl Owner {
     }
 
     /// Releases what a run held; answers whether the layer is gone. What cannot be released now is later.
-    async fn release(&mut self, layer: Layer, again: Option<Again>) -> bool {
-        let released = start::release(&self.app, &self.container, layer).await;
+    async fn release(&mut self, run: Run, layer: Layer, again: Option<Again>) -> bool {
+        let released = start::release(&self.app, &self.container, run, layer).await;
         self.release_again = (!released.clean).then(|| Again::after(again));
         self.container.note(Durability::Written, |record| {
             record.state.unclean = !released.clean;
@@ -434,7 +434,7 @@ impl Owner {
         });
         let id = self.container.id.clone();
         if self.container.record().state.unclean {
-            self.release(Layer::Keep, None).await;
+            self.release(Run::Broken, Layer::Keep, None).await;
             self.release_again = None;
         }
         // After some tries it goes without: what is left below is swept up by the next start of ours.
@@ -488,7 +488,7 @@ impl Owner {
     /// True when the container is gone.
     async fn recover(&mut self, then: Then) -> bool {
         if self.container.record().state.unclean {
-            self.release(Layer::Keep, None).await;
+            self.release(Run::Broken, Layer::Keep, None).await;
             self.container.announce(|snapshot| snapshot.clean = true);
         }
         let done = match then {
@@ -568,7 +568,7 @@ impl Owner {
         );
         // The record says so already: an engine that is killed here goes on with it.
         let layer = if auto_remove && !again { Layer::Remove } else { Layer::Keep };
-        let layer_gone = self.release(layer, None).await;
+        let layer_gone = self.release(Run::Ended, layer, None).await;
         if std::mem::take(&mut self.stopping) {
             self.container.event(&self.app, "stop", &[]);
         }

@@ -81,6 +81,9 @@ fn open(path: &std::path::Path, options: &Options) -> Result<Reader, ContainerEr
     if let Some(until) = options.until {
         reader = reader.until(until);
     }
+    if !options.follow {
+        reader = reader.until_now().map_err(read_error)?;
+    }
     if let Some(count) = options.tail {
         reader.tail(count).map_err(read_error)?;
     }

@@ -467,18 +467,40 @@ pub(super) struct Released {
     pub(super) layer_gone: bool,
 }
 
+/// What is known of the run that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    /// Its process has ended.
+    Ended,
+    /// It failed somewhere, or an engine died over it: the runtime may still be at work.
+    Broken,
+}
+
 /// Releases everything a run held; with `Layer::Remove` the layer too, in the same breath. Runs to
 /// the end; what fails is logged.
-pub(super) async fn release(app: &App, container: &Container, layer: Layer) -> Released {
+pub(super) async fn release(app: &App, container: &Container, run: Run, layer: Layer) -> Released {
     let record = container.record().clone();
     let id = &record.id;
     app.outputs.finish(id).await;
+    let ended = match run {
+        Run::Ended => None,
+        // A runtime at work would find its mounts gone.
+        Run::Broken => Some(delete_task(app, id).await),
+    };
     // The process is gone, so that neither mount nor network waits for the task's end.
-    let (no_task, unmounted, ()) =
-        tokio::join!(delete_task(app, id), release_mounts(app, container, &record), async {
+    let (no_task, unmounted, ()) = tokio::join!(
+        async {
+            match ended {
+                Some(no_task) => no_task,
+                None => delete_task(app, id).await,
+            }
+        },
+        release_mounts(app, container, &record),
+        async {
             release_networks(app, container, &record).await;
             container.announce(|snapshot| snapshot.held = false);
-        },);
+        },
+    );
     // Compat: told after the network's.
     for mount in unmounted {
         volume_event(app, &record, mount, "unmount", &[]);

@@ -244,7 +244,13 @@ impl<'a> Worker<'a> {
         {
             // Whether it has heard the signal is not to be known; now it ends for certain.
             let path = format!("/containers/{}/kill", self.things[at].name);
-            let told = self.call("POST", &path, None).ok_or(Away)?;
+            // containerd may have gone this very moment.
+            let mut told = None;
+            until("it is killed", || {
+                told = self.call("POST", &path, None);
+                told.as_ref().is_none_or(|told| told.status != 503)
+            });
+            let told = told.ok_or(Away)?;
             assert!(matches!(told.status, 204 | 404 | 409), "{path}: {}", told.text());
             self.things[at].thing.asked(Request::End(137), Answer::Acknowledged);
         }

@@ -41,6 +41,8 @@ pub struct Reader {
     since: Option<Timestamp>,
     until: Option<Timestamp>,
     past_until: bool,
+    /// Records that begin here or later are not for this reader.
+    end: Option<u64>,
 }
 
 /// One file of the set.
@@ -82,6 +84,7 @@ impl Reader {
             since: None,
             until: None,
             past_until: false,
+            end: None,
         })
     }
 
@@ -97,6 +100,12 @@ impl Reader {
     pub fn until(mut self, time: Timestamp) -> Self {
         self.until = Some(time);
         self
+    }
+
+    /// Leaves out what is written from now on, so that a writer who is faster than we is no matter.
+    pub fn until_now(mut self) -> Result<Self, ReadError> {
+        self.end = Some(self.end_offset()?);
+        Ok(self)
     }
 
     /// Goes to the last `count` records.
@@ -136,7 +145,7 @@ impl Reader {
 
     /// The next record; `None` at the present end. Lines that are no records are skipped.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
-        while !self.past_until {
+        while !self.past_until && self.end.is_none_or(|end| self.position < end) {
             let line = self
                 .next_line()
                 .map_err(|source| ReadError::Read { path: self.path.clone(), source })?;
@@ -225,7 +234,8 @@ impl Reader {
         let mut wanted = count;
         let mut later = VecDeque::new();
         while let Some(piece) = pieces.pop_back() {
-            let (found, offset) = piece.tail(wanted)?;
+            let within = self.end.map_or(u64::MAX, |end| end.saturating_sub(piece.base));
+            let (found, offset) = piece.tail(wanted, within)?;
             wanted -= found;
             let base = piece.base;
             later.push_front(piece);
@@ -290,13 +300,15 @@ impl Piece {
         Ok(u64::from(u32::from_le_bytes(size)))
     }
 
-    /// How many of the last `count` records are here, and where the first of them starts.
-    fn tail(&self, count: usize) -> io::Result<(usize, u64)> {
-        if self.packed { self.tail_packed(count) } else { self.tail_plain(count) }
+    /// How many of the last `count` records of the first `within` bytes are here, and where the first of
+    /// them starts.
+    fn tail(&self, count: usize, within: u64) -> io::Result<(usize, u64)> {
+        // Nobody writes to a packed one.
+        if self.packed { self.tail_packed(count) } else { self.tail_plain(count, within) }
     }
 
-    fn tail_plain(&self, count: usize) -> io::Result<(usize, u64)> {
-        let mut end = self.file.metadata()?.len();
+    fn tail_plain(&self, count: usize, within: u64) -> io::Result<(usize, u64)> {
+        let mut end = self.file.metadata()?.len().min(within);
         let mut block = vec![0; READ_SIZE];
         // The newline before the first wanted record ends the record before it.
         let mut newlines = 0;

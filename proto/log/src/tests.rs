@@ -104,6 +104,26 @@ fn following_survives_rotation_without_loss_or_double() {
 }
 
 #[test]
+fn a_reader_of_the_present_leaves_out_what_comes_later() {
+    for tail in [None, Some(2)] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.log");
+        let mut writer = Writer::open(&path, rotation(400, 9, false), "").unwrap();
+        write(&mut writer, 0..3);
+        let mut reader = Reader::open(&path).unwrap().until_now().unwrap();
+        write(&mut writer, 3..30);
+        let mut first = 0;
+        if let Some(count) = tail {
+            reader.tail(count).unwrap();
+            first = 1;
+        }
+        assert_eq!(entries(&mut reader), numbers(first..3));
+        write(&mut writer, 30..31);
+        assert_eq!(entries(&mut reader), numbers(0..0));
+    }
+}
+
+#[test]
 fn a_slow_follower_finds_its_place_two_rotations_later() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.log");
