@@ -281,13 +281,17 @@ impl Images {
         let image =
             self.catalog.get(&name).await?.ok_or_else(|| ImageError::NotFound(name.clone()))?;
         let familiar = reference.familiar();
-        let outcome = if before.as_ref() == Some(&image.target) {
+        let up_to_date = before.as_ref() == Some(&image.target);
+        let outcome = if up_to_date {
             format!("Status: Image is up to date for {familiar}")
         } else {
             format!("Status: Downloaded newer image for {familiar}")
         };
         for message in closing {
-            drop(lines.send(message).await);
+            // Compat: of an image that was here already no layer is told.
+            if !up_to_date || !progress::is_at_hand(&message) {
+                drop(lines.send(message).await);
+            }
         }
         // The client may have left; the image is here nevertheless.
         drop(lines.send(Message::status(None, format!("Digest: {}", image.target))).await);

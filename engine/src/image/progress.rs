@@ -30,6 +30,13 @@ pub(crate) async fn pull(
     header.into_iter().chain(layers.completed()).collect()
 }
 
+/// Whether it tells of a layer that need not be fetched.
+pub(crate) fn is_at_hand(message: &Message) -> bool {
+    message.status.as_deref() == Some(AT_HAND)
+}
+
+const AT_HAND: &str = "Already exists";
+
 /// Compat: the first line names the repository, its id is the tag.
 fn pulling(reference: &Reference) -> Message {
     let version = match (reference.tag(), reference.digest()) {
@@ -57,6 +64,8 @@ struct Layers {
     announced: HashSet<String>,
     order: Vec<String>,
     finished: HashMap<String, bool>,
+    /// Layers at hand, until there is another one: perhaps all of them are.
+    held: Vec<String>,
 }
 
 impl Layers {
@@ -69,7 +78,16 @@ impl Layers {
         }
         let hex = descriptor.digest.split(':').next_back().unwrap_or_default();
         let id = hex.get(..12).unwrap_or(hex).to_owned();
-        let mut lines = Vec::new();
+        if event.event == "already exists" {
+            if self.announced.insert(id.clone()) {
+                self.finish(&id, true);
+                self.held.push(id);
+                return Vec::new();
+            }
+            let known = !self.finish(&id, true);
+            return if known { Vec::new() } else { vec![at_hand(&id)] };
+        }
+        let mut lines: Vec<Message> = self.held.drain(..).map(|id| at_hand(&id)).collect();
         if self.announced.insert(id.clone()) {
             self.order.push(id.clone());
             lines.push(Message::layer(&id, "Pulling fs layer", 0, 0));
@@ -79,9 +97,6 @@ impl Layers {
             "waiting" => lines.push(Message::layer(&id, "Waiting", 0, 0)),
             "downloading" => {
                 lines.push(Message::layer(&id, "Downloading", event.progress, total));
-            }
-            "already exists" if self.finish(&id, true) => {
-                lines.push(Message::layer(&id, "Already exists", 0, 0));
             }
             "complete" if self.finish(&id, false) => {
                 let mut line = Message::layer(&id, "Download complete", 0, 0);
@@ -99,9 +114,10 @@ impl Layers {
 
     /// containerd does not say when a layer is unpacked; at the end all of them are.
     fn completed(self) -> impl Iterator<Item = Message> {
-        let Self { order, finished, .. } = self;
+        let Self { order, finished, held, .. } = self;
         let fetched = order.into_iter().filter(move |id| finished.get(id) != Some(&true));
-        fetched.map(|id| Message::layer(&id, "Pull complete", 0, 0))
+        let complete = fetched.map(|id| Message::layer(&id, "Pull complete", 0, 0));
+        held.into_iter().map(|id| at_hand(&id)).chain(complete)
     }
 
     fn finish(&mut self, id: &str, existed: bool) -> bool {
@@ -109,9 +125,48 @@ impl Layers {
     }
 }
 
+fn at_hand(id: &str) -> Message {
+    Message::layer(id, AT_HAND, 0, 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The status lines that come at once, and those that come at the end.
+    fn told(events: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+        let mut layers = Layers::default();
+        let text =
+            |message: Message| format!("{} {}", message.id.unwrap(), message.status.unwrap());
+        let mut at_once = Vec::new();
+        for (digest, kind) in events {
+            let mut event = event(kind, 0);
+            if let Some(descriptor) = &mut event.desc {
+                descriptor.digest = format!("sha256:{digest}");
+            }
+            at_once.extend(layers.lines(&event).into_iter().map(text));
+        }
+        (at_once, layers.completed().map(text).collect())
+    }
+
+    #[test]
+    fn layers_at_hand_are_told_when_there_are_others() {
+        let words = |lines: &[&str]| lines.iter().map(|&line| line.to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            told(&[("a", "already exists"), ("a", "already exists"), ("b", "waiting")]),
+            (
+                words(&["a Already exists", "b Pulling fs layer", "b Waiting"]),
+                words(&["b Pull complete"])
+            )
+        );
+        assert_eq!(
+            told(&[("a", "waiting"), ("a", "already exists"), ("b", "already exists")]),
+            (
+                words(&["a Pulling fs layer", "a Waiting", "a Already exists"]),
+                words(&["b Already exists"])
+            )
+        );
+    }
 
     fn event(kind: &str, progress: i64) -> Progress {
         Progress {
