@@ -1,6 +1,6 @@
 //! Bringing a container to life, and what is released when it has ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -548,13 +548,15 @@ async fn release_mounts<'a>(
     if let Err(error) = rootfs::unmount(&container.paths.rootfs).await {
         tracing::warn!(container = id, "{error}");
     }
-    let mut unmounted = Vec::new();
-    for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
+    let volumes = || record.mounts.iter().filter(|mount| mount.kind == "volume");
+    let mut held = HashSet::new();
+    for mount in volumes() {
+        // One that is mounted twice is let go by the first of them.
         if app.volumes.unmount(&mount.name, id).await {
-            unmounted.push(mount);
+            held.insert(&mount.name);
         }
     }
-    unmounted
+    volumes().filter(|mount| held.contains(&mount.name)).collect()
 }
 
 /// Blocking work on what the run left in files.

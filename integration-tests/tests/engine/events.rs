@@ -181,6 +181,35 @@ fn a_start_that_fails_and_volumes_are_told() {
 }
 
 #[test]
+fn a_volume_in_two_places_is_told_twice() {
+    let stack = lease();
+    let api = stack.api();
+    let mut events = Events::of(&stack);
+    let body = with(
+        json!({"Image": "busybox", "Cmd": ["true"]}),
+        json!({"HostConfig": {"Binds": ["twice:/x", "twice:/y:ro"]}}),
+    );
+    api.run("life", &body);
+    let mut begun = events.until("start");
+    // 20.10 tells of the volume once a place.
+    begun.dedup();
+    // In the order of a hash table, with stock.
+    begun[3..5].sort();
+    let mounted = |at: &str, writable: bool| {
+        format!("volume mount destination={at} driver=local propagation= read/write={writable}")
+    };
+    let made = ["volume create driver=local", "container create", CONNECT];
+    assert_eq!(begun[..3], made);
+    assert_eq!(begun[3..], [&*mounted("/x", true), &mounted("/y", false), START]);
+    let unmounted = "volume unmount driver=local";
+    assert_eq!(events.until("unmount"), [&*die(0), DISCONNECT, unmounted]);
+    assert_eq!(events.until("unmount"), [unmounted]);
+    api.delete("/containers/life").expect(204);
+    assert_eq!(events.until("destroy"), ["container destroy"]);
+    api.delete("/volumes/twice").expect(204);
+}
+
+#[test]
 fn a_stop_while_a_restart_is_due_is_told() {
     let stack = lease();
     let api = stack.api();
