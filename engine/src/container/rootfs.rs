@@ -7,17 +7,17 @@
 //! ```
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use proto::containerd::services::snapshots::v1::{
     CommitSnapshotRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
-    StatSnapshotRequest,
+    StatSnapshotRequest, UsageRequest,
 };
 use proto::containerd::types::Mount;
 
-use super::ContainerError;
+use super::{Container, ContainerError};
 use crate::app::App;
 use crate::containerd::SNAPSHOTTER;
 use crate::sys;
@@ -90,16 +90,7 @@ pub(crate) async fn mount(app: &App, id: &str, target: &Path) -> Result<(), Cont
     if sys::mount::is_mounted(target) {
         return Ok(());
     }
-    let request = MountsRequest { snapshotter: SNAPSHOTTER.to_owned(), key: id.to_owned() };
-    let mounts = app
-        .containerd
-        .snapshots()
-        .mounts(request)
-        .await
-        .map_err(ContainerError::containerd("mounts of snapshot"))?
-        .into_inner()
-        .mounts;
-    mount_all(mounts, target).await
+    mount_all(mounts(app, id).await?, target).await
 }
 
 /// Unmounts and removes the mount point.
@@ -112,6 +103,48 @@ pub(crate) async fn unmount(target: &Path) -> Result<(), ContainerError> {
         Ok(())
     })
     .await
+}
+
+/// Bytes of what the container wrote, and of everything in its root.
+pub(crate) async fn sizes(app: &App, container: &Container) -> (i64, i64) {
+    let own = own_size(app, &container.id).await.unwrap_or_else(|error| {
+        tracing::warn!(container = container.id, "{error}");
+        0
+    });
+    let mut all = own;
+    let mut key = container.record().chain_id.clone();
+    let mut snapshots = app.containerd.snapshots();
+    let snapshotter = || SNAPSHOTTER.to_owned();
+    while !key.is_empty() {
+        let request = UsageRequest { snapshotter: snapshotter(), key: key.clone() };
+        let Ok(usage) = snapshots.usage(request).await else { break };
+        all = all.saturating_add(usage.into_inner().size);
+        let request = StatSnapshotRequest { snapshotter: snapshotter(), key };
+        let Ok(stat) = snapshots.stat(request).await else { break };
+        key = stat.into_inner().info.map(|info| info.parent).unwrap_or_default();
+    }
+    (own, all)
+}
+
+/// containerd would count blocks, and those of directories too.
+async fn own_size(app: &App, id: &str) -> Result<i64, ContainerError> {
+    let mounts = mounts(app, id).await?;
+    let own = mounts.iter().flat_map(|mount| &mount.options).find_map(|option| {
+        let directory = option.strip_prefix("upperdir=")?;
+        Some(PathBuf::from(directory))
+    });
+    let Some(own) = own else { return Ok(0) };
+    blocking(move || {
+        let layer = Inside::open(&own).map_err(ContainerError::io("open layer"))?;
+        Ok(i64::try_from(layer.size()).unwrap_or(i64::MAX))
+    })
+    .await
+}
+
+async fn mounts(app: &App, id: &str) -> Result<Vec<Mount>, ContainerError> {
+    let request = MountsRequest { snapshotter: SNAPSHOTTER.to_owned(), key: id.to_owned() };
+    let answer = app.containerd.snapshots().mounts(request).await;
+    Ok(answer.map_err(ContainerError::containerd("mounts of snapshot"))?.into_inner().mounts)
 }
 
 /// Runs file and mount work off the reactor.

@@ -1,11 +1,14 @@
 //! Paths of a container or image: resolved below a directory, symlinks never leave it.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 
 /// A root directory that names are looked up in.
 #[derive(Debug)]
@@ -35,7 +38,7 @@ impl Inside {
 
     /// Makes a directory and its parents.
     pub(crate) fn make_dirs(&self, path: &str, mode: u32) -> io::Result<()> {
-        let mut done = std::path::PathBuf::new();
+        let mut done = PathBuf::new();
         for part in Path::new(path).components() {
             let Component::Normal(name) = part else { continue };
             let parent = done.clone();
@@ -81,6 +84,35 @@ impl Inside {
             other => Ok(other?),
         }
     }
+
+    /// Bytes of the files below. Compat: directories count nothing, and the names of one file once.
+    /// So does what vanishes while we look.
+    pub(crate) fn size(&self) -> u64 {
+        let mut total = 0;
+        let mut seen = HashSet::new();
+        let mut waiting = vec![PathBuf::from(".")];
+        while let Some(path) = waiting.pop() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+            let Ok(directory) = self.resolve(&path, flags, Mode::empty()) else { continue };
+            let Ok(entries) = Dir::read_from(&directory) else { continue };
+            for entry in entries.flatten() {
+                let name = entry.file_name();
+                if matches!(name.to_bytes(), b"." | b"..") {
+                    continue;
+                }
+                let Ok(found) = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)
+                else {
+                    continue;
+                };
+                if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+                    waiting.push(path.join(OsStr::from_bytes(name.to_bytes())));
+                } else if found.st_nlink < 2 || seen.insert((found.st_dev, found.st_ino)) {
+                    total += u64::try_from(found.st_size).unwrap_or_default();
+                }
+            }
+        }
+        total
+    }
 }
 
 #[cfg(test)]
@@ -96,5 +128,23 @@ mod tests {
         inside.touch("/out/a/b/f", 0o644).unwrap();
         assert!(dir.path().join("a/b/f").exists());
         assert_eq!(inside.read("/a/b/f").unwrap(), "");
+    }
+
+    #[test]
+    fn the_size_is_that_of_files_each_counted_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = Inside::open(dir.path()).unwrap();
+        assert_eq!(inside.size(), 0);
+        inside.make_dirs("/a/b", 0o755).unwrap();
+        std::fs::write(dir.path().join("a/b/f"), "0123456789").unwrap();
+        std::fs::hard_link(dir.path().join("a/b/f"), dir.path().join("twin")).unwrap();
+        std::os::unix::fs::symlink("/etc", dir.path().join("a/link")).unwrap();
+        let sparse = std::fs::OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .open(dir.path().join("sparse"))
+            .unwrap();
+        sparse.set_len(1_000_000).unwrap();
+        assert_eq!(inside.size(), 10 + 4 + 1_000_000);
     }
 }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mount::MountOptions;
 use super::{copy_up, mount};
+use crate::sys::inside::Inside;
 
 /// What dockerd puts on volumes nobody named.
 pub(crate) const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
@@ -229,7 +230,7 @@ impl Local {
         let mut pruned =
             api::VolumesPruned { volumes_deleted: Some(Vec::new()), ..Default::default() };
         for name in unused {
-            let size = size_of(&self.data(&name));
+            let size = Inside::open(&self.data(&name)).map_or(0, |data| data.size());
             match self.delete(&name) {
                 Ok(()) => {
                     entries.remove(&name);
@@ -395,19 +396,6 @@ fn write(path: &Path, record: &Record) -> Result<(), VolumeError> {
             None => Ok(()),
         });
     written.map_err(io("write", path))
-}
-
-/// Bytes of the files below; what vanishes meanwhile counts nothing.
-fn size_of(directory: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(meta) if meta.is_dir() => size_of(&entry.path()),
-            Ok(meta) => meta.len(),
-            Err(_) => 0,
-        })
-        .sum()
 }
 
 /// 64 hex digits.

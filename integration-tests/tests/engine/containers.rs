@@ -1,5 +1,6 @@
 //! Containers: create, inspect, list, rename, remove, prune, top, update.
 
+use integration_tests::image::{archive, busybox_layer, layer};
 use integration_tests::pool::lease;
 use serde_json::{Value, json};
 
@@ -216,4 +217,55 @@ fn a_container_that_removes_itself_is_gone_when_its_end_is_told() {
         assert_eq!(answer.expect(200).json()["StatusCode"], 4);
     }
     api.get("/containers/brief/json").expect(404);
+}
+
+#[test]
+fn a_containers_size_is_that_of_the_files_it_wrote() {
+    let stack = lease();
+    let api = stack.api();
+    let sizes = |name: &str| {
+        let told = api.get(&format!("/containers/{name}/json?size=1")).expect(200).json();
+        let listed = api.get("/containers/json?all=1&size=1").expect(200).json();
+        let of = |row: &&Value| row["Id"] == told["Id"];
+        let listed = listed.as_array().unwrap().iter().find(of).unwrap().clone();
+        for member in ["SizeRw", "SizeRootFs"] {
+            // Compat: a list leaves out what is 0.
+            let in_list = listed.get(member).cloned().unwrap_or(json!(0));
+            assert_eq!(told[member], in_list, "{member}");
+        }
+        (told["SizeRw"].as_i64().unwrap(), told["SizeRootFs"].as_i64().unwrap())
+    };
+    api.create("untouched", &sleeper());
+    let (nothing, image) = sizes("untouched");
+    assert_eq!(nothing, 0);
+    assert!(image > 100_000, "{image}");
+    // Directories, second names and holes need no bytes; what is removed gives none back.
+    let script = "mkdir -p /d/e; printf 0123456789 >/d/f; ln /d/f /d/g; ln -s ffff /d/h; \
+        truncate -s 1000000 /d/sparse; rm /bin/true";
+    let id = api.run("wrote", &shell(script));
+    assert_eq!(api.wait(&id), 0);
+    let written = 10 + 4 + 1_000_000;
+    assert_eq!(sizes("wrote"), (written, image + written));
+    let pruned = api.post("/containers/prune").expect(200).json();
+    assert_eq!(pruned["SpaceReclaimed"], written);
+    assert_eq!(pruned["ContainersDeleted"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_size_of_a_root_has_every_layer_of_the_image() {
+    let stack = lease();
+    let api = stack.api();
+    let more = layer(&[("more", &"x".repeat(50_000))]);
+    let tar = archive("test/layers:1", &json!({}), &[busybox_layer(), more]);
+    api.post_bytes("/images/load?quiet=1", "application/x-tar", tar).expect(200);
+    let root = |image: &str| {
+        let id = api.create("", &json!({"Image": image, "Cmd": ["true"]}));
+        let told = api.get(&format!("/containers/{id}/json?size=1")).expect(200).json();
+        api.delete(&format!("/containers/{id}")).expect(204);
+        told["SizeRootFs"].as_i64().unwrap()
+    };
+    let (one, two) = (root("busybox"), root("test/layers:1"));
+    // In blocks, and with directories, or in bytes.
+    assert!((50_000..64_000).contains(&(two - one)), "{one} {two}");
+    api.delete("/images/test/layers:1").expect(200);
 }

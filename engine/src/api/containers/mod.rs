@@ -16,7 +16,9 @@ use crate::api::call::Call;
 use crate::api::error::ApiError;
 use crate::api::reply::{self, Reply};
 use crate::app::App;
-use crate::container::{Container, ContainerError, StopOptions, attach, check, create, spec, view};
+use crate::container::{
+    Container, ContainerError, StopOptions, attach, check, create, rootfs, spec, view,
+};
 use crate::store::Durability;
 
 pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError> {
@@ -91,7 +93,7 @@ async fn one(
                 inspect.image_manifest_descriptor = None;
             }
             if call.query.flag("size") {
-                let (rw, root) = sizes(app, &container).await;
+                let (rw, root) = rootfs::sizes(app, &container).await;
                 inspect.size_rw = Some(rw);
                 inspect.size_root_fs = Some(root);
             }
@@ -210,26 +212,13 @@ async fn list(app: &App, call: &Call) -> Result<Reply, ApiError> {
     if call.query.flag("size") {
         for row in &mut rows {
             if let Ok(container) = app.containers.get(&row.id) {
-                let (rw, root) = sizes(app, &container).await;
+                let (rw, root) = rootfs::sizes(app, &container).await;
                 row.size_rw = Some(rw);
                 row.size_root_fs = Some(root);
             }
         }
     }
     Ok(reply::ok(&rows))
-}
-
-/// Bytes of the container's own layer, and of everything.
-async fn sizes(app: &App, container: &Container) -> (i64, i64) {
-    use proto::containerd::services::snapshots::v1::UsageRequest;
-    let usage = async |key: String| {
-        let request = UsageRequest { snapshotter: crate::containerd::SNAPSHOTTER.to_owned(), key };
-        app.containerd.snapshots().usage(request).await.map_or(0, |usage| usage.into_inner().size)
-    };
-    let chain = container.record().chain_id.clone();
-    let own = usage(container.id.clone()).await;
-    let image = if chain.is_empty() { 0 } else { usage(chain).await };
-    (own, own + image)
 }
 
 async fn create(app: &Arc<App>, mut call: Call) -> Result<Reply, ApiError> {
@@ -403,7 +392,7 @@ async fn prune(app: &Arc<App>, call: &Call) -> Result<Reply, ApiError> {
         {
             continue;
         }
-        let (size, _) = sizes(app, &container).await;
+        let (size, _) = rootfs::sizes(app, &container).await;
         let id = container.id.clone();
         match detached(async move { container.remove(false, false).await }).await {
             Ok(()) => {
