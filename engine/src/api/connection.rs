@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::StreamExt;
@@ -64,11 +65,16 @@ pub(super) async fn answer(app: Arc<App>, connection: Watched, permit: OwnedSema
             }
         }
     }
-    drop(permit);
     let Some(Takeover { work, answer }) = asked else {
         drop(shared.shutdown().await);
+        // Compat: as Go's server does. A client that is still sending when we close finds its pipe
+        // broken, and does not look for the answer.
+        let mut nowhere = tokio::io::sink();
+        let rest = tokio::io::copy(&mut shared, &mut nowhere);
+        drop(tokio::time::timeout(LINGER, rest).await);
         return;
     };
+    drop(permit);
     let mut writer = Box::pin(shared.clone());
     let (head, mut body, chunked) = match answer {
         Answer::Http => {
@@ -100,6 +106,9 @@ pub(super) async fn answer(app: Arc<App>, connection: Watched, permit: OwnedSema
     sent.extend_from_slice(&unread);
     work(Box::pin(io::Cursor::new(sent).chain(shared)), writer).await;
 }
+
+/// How long a client may be busy sending before it hears that nobody listens.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection that hyper reads while somebody else writes.
 #[derive(Clone)]

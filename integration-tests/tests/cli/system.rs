@@ -1,9 +1,11 @@
 //! `version`, `info` and `events`.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use integration_tests::pool::lease;
+use integration_tests::{Output, parts};
 
 use crate::assert_output;
 
@@ -125,4 +127,39 @@ fn events_are_printed_as_they_come_and_can_be_asked_for_later() {
     assert_eq!(past(&["--format", "{{.Status}} {{.ID}}"]), format!("die {id}"));
     let wrong = stack.docker(&["events", "--since", "x"]);
     assert_output(&wrong, 1, "", "failed to parse value as time or duration: \"x\"\n");
+}
+
+/// What is refused at once is heard by a client that is still sending.
+#[test]
+fn the_stock_client_hears_why_nothing_is_built_or_loaded() {
+    let stack = lease();
+    let context = stack.root().join("context");
+    fs::create_dir(&context).unwrap();
+    fs::write(context.join("Dockerfile"), "FROM busybox\n").unwrap();
+    let file = context.join("file");
+    let stock_client = |arguments: &[&str]| {
+        let template = stack.docker_command(&[]);
+        let variables = template.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        let mut command = Command::new(parts::peer("docker"));
+        Output::from(command.env_clear().envs(variables).args(arguments).output().unwrap())
+    };
+    for size in [600, 20_000_000] {
+        fs::write(&file, vec![b'x'; size]).unwrap();
+        let build = stock_client(&["build", context.to_str().unwrap()]);
+        let load = stock_client(&["load", "-i", file.to_str().unwrap()]);
+        if stack.is_stock() {
+            assert!(build.ok().contains("\nSuccessfully built "));
+            let reason =
+                "Error processing tar file(exit status 1): archive/tar: invalid tar header\n";
+            assert_eq!((load.code, &*load.stderr), (1, reason));
+            continue;
+        }
+        // Before that it may complain of what it could not send.
+        let last = |output: &Output| output.stderr.lines().last().unwrap_or_default().to_owned();
+        let refusal = "Error response from daemon: build is not supported yet";
+        assert_eq!((build.code, &*last(&build)), (1, refusal));
+        let reason = "Error response from daemon: read archive: numeric field was not a number: ";
+        assert!(load.code == 1 && last(&load).starts_with(reason), "{}", load.stderr);
+    }
+    fs::remove_dir_all(context).unwrap();
 }

@@ -15,6 +15,8 @@ fn a_ping_is_answered_with_the_versions() {
     assert_eq!(ping.header("ostype"), "linux");
     assert_eq!(ping.header("docker-experimental"), "false");
     assert_eq!(ping.header("cache-control"), "no-cache, no-store, must-revalidate");
+    // 20.10 says none either, unless it is configured to.
+    assert_eq!(ping.headers.get("builder-version"), None);
     let version = ping.header("api-version");
     let head = api.head("/_ping").expect(200);
     assert!(head.body.is_empty());
