@@ -222,7 +222,7 @@ async fn check(answer: Response<Incoming>) -> Result<Response<Incoming>, CliErro
     }
     let text = read(answer).await?;
     let message = serde_json::from_slice::<docker_api::error::ErrorBody>(&text)
-        .map(|body| body.message)
+        .map(|body| body.message.trim().to_owned())
         .unwrap_or_else(|_| String::from_utf8_lossy(&text).trim().to_owned());
     let message = if message.is_empty() { format!("status {status}") } else { message };
     Err(CliError::Daemon { status: status.as_u16(), message })

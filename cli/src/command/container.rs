@@ -227,7 +227,8 @@ impl Port {
                 let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
                 if number.parse::<u16>().is_err() {
                     return Err(CliError::Usage(format!(
-                        "Error: invalid port ({number}): strconv.ParseUint: parsing {number:?}: invalid syntax"
+                        "Error: invalid port ({number}): {}",
+                        flags::unsigned_error(number)
                     )));
                 }
                 Some(format!("{number}/{protocol}"))

@@ -122,7 +122,7 @@ impl Create {
         }
         flags.volume.iter().try_for_each(|volume| flags::volume(volume))?;
         self.check_modes()?;
-        let endpoint = self.endpoint()?;
+        let endpoint = self.endpoint(client)?;
         let ports = flags::ports(&flags.publish)?;
         let mut exposed: BTreeMap<String, Empty> =
             ports.exposed.iter().map(|port| (port.clone(), Empty {})).collect();
@@ -214,7 +214,7 @@ impl Create {
     }
 
     /// What is asked for of the network, if anything is.
-    fn endpoint(&self) -> Result<Option<EndpointSettings>, CliError> {
+    fn endpoint(&self, client: &Client) -> Result<Option<EndpointSettings>, CliError> {
         let flags = &self.flags;
         let predefined = matches!(&*flags.network, "default" | "bridge" | "host" | "none");
         let user_defined = !predefined && !flags.network.starts_with("container:");
@@ -239,7 +239,11 @@ impl Create {
             }),
             aliases: some(&flags.network_alias),
             links: some(&flags.link).filter(|_| user_defined),
-            mac_address: flags.mac_address.clone(),
+            mac_address: if client.speaks((1, 44)) {
+                flags.mac_address.clone()
+            } else {
+                String::new()
+            },
             ..EndpointSettings::default()
         };
         Ok((endpoint != EndpointSettings::default()).then_some(endpoint))
@@ -272,9 +276,9 @@ impl Create {
             cap_drop: some(&flags.cap_drop),
             annotations: (!flags.annotation.is_empty()).then(|| flags::pairs(&flags.annotation)),
             cgroupns_mode: flags.cgroupns.clone(),
-            dns: some(&flags.dns),
-            dns_options: some(&flags.dns_option),
-            dns_search: some(&flags.dns_search),
+            dns: Some(flags.dns.clone()),
+            dns_options: Some(flags.dns_option.clone()),
+            dns_search: Some(flags.dns_search.clone()),
             extra_hosts: some(&flags.add_host),
             group_add: some(&flags.group_add),
             ipc_mode: flags.ipc.clone(),
@@ -303,7 +307,7 @@ impl Create {
             storage_opt: (!flags.storage_opt.is_empty()).then(|| flags::pairs(&flags.storage_opt)),
             sysctls: (!flags.sysctl.is_empty()).then(|| flags::pairs(&flags.sysctl)),
             runtime: flags.runtime.clone(),
-            init: flags.init.then_some(true),
+            init: flags.init,
             resources: self.resources()?,
             ..HostConfig::default()
         })
@@ -315,12 +319,12 @@ impl Create {
             flags.device.iter().map(|device| flags::device(device)).collect::<Result<_, _>>()?;
         Ok(Resources {
             cgroup_parent: flags.cgroup_parent.clone(),
-            blkio_weight_device: some(&flags.blkio_weight_device),
+            blkio_weight_device: Some(flags.blkio_weight_device.clone()),
             blkio_device_read_bps: some(&flags.device_read_bps),
             blkio_device_read_iops: some(&flags.device_read_iops),
             blkio_device_write_bps: some(&flags.device_write_bps),
             blkio_device_write_iops: some(&flags.device_write_iops),
-            devices: some(&devices),
+            devices: Some(devices),
             device_cgroup_rules: some(&flags.device_cgroup_rule),
             memory_swappiness: (flags.memory_swappiness >= 0).then_some(flags.memory_swappiness),
             oom_kill_disable: flags.oom_kill_disable.then_some(true),

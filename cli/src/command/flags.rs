@@ -412,7 +412,7 @@ pub(super) fn weight(text: &str) -> Result<u16, String> {
 }
 
 /// What Go says of a number that is none, or too large.
-fn unsigned_error(text: &str) -> String {
+pub(super) fn unsigned_error(text: &str) -> String {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let why = if digits { "value out of range" } else { "invalid syntax" };
     format!("strconv.ParseUint: parsing {text:?}: {why}")

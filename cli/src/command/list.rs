@@ -71,6 +71,8 @@ impl Ps {
             format = "container_id: {{.ID}}".to_owned();
         }
         let format_parsed = Format::parse(&format, PS_WORDS)?;
+        // Compat: it is tried with a container of no properties, also where none will be shown.
+        format_parsed.one(&self.row(&ContainerSummary::default()))?;
         let limit = if self.latest { 1 } else { self.last };
         let limit = if limit > 0 { limit.to_string() } else { String::new() };
         // Compat: a template that shows the size asks for it.

@@ -91,7 +91,11 @@ fn bind(mount: &mut Mount) -> &mut BindOptions {
 }
 
 fn volume(mount: &mut Mount) -> &mut VolumeOptions {
-    mount.volume_options.get_or_insert_with(VolumeOptions::default)
+    // Compat: an empty one, where the others are left out.
+    mount.volume_options.get_or_insert_with(|| VolumeOptions {
+        driver_config: Some(DriverConfig::default()),
+        ..VolumeOptions::default()
+    })
 }
 
 fn driver(mount: &mut Mount) -> &mut DriverConfig {

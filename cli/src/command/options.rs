@@ -191,8 +191,8 @@ pub(crate) struct Flags {
     #[arg(long = "read-only")]
     pub(super) read_only: bool,
     /// Run an init inside the container that forwards signals and reaps processes
-    #[arg(long)]
-    pub(super) init: bool,
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) init: Option<bool>,
     /// PID namespace to use
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(super) pid: String,

@@ -13,9 +13,10 @@ use crate::client::query;
 use crate::error::CliError;
 use crate::format::units;
 
+/// What all of them take.
 #[derive(Debug, Args)]
-pub(crate) struct Containers {
-    /// Provide filter values (e.g. "until=<timestamp>")
+struct Choice {
+    /// Provide filter values (e.g. "label=<label>", "until=<timestamp>")
     #[arg(long, value_parser = flags::filter)]
     filter: Vec<String>,
     /// Do not prompt for confirmation
@@ -23,13 +24,45 @@ pub(crate) struct Containers {
     force: bool,
 }
 
+impl Choice {
+    /// Asks, on the terminal or wherever standard input comes from.
+    fn is_confirmed(&self, warning: &str, context: &mut Context<'_>) -> Result<bool, CliError> {
+        if self.force {
+            return Ok(true);
+        }
+        write!(context.ui.out, "WARNING! {warning}\nAre you sure you want to continue? [y/N] ")?;
+        context.ui.out.flush()?;
+        let mut answer = String::new();
+        std::io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .map_err(|source| CliError::io("read the answer", source))?;
+        Ok(answer.trim().eq_ignore_ascii_case("y"))
+    }
+
+    async fn prune<T: serde::de::DeserializeOwned>(
+        &self,
+        what: &str,
+        context: &Context<'_>,
+    ) -> Result<T, CliError> {
+        let query = query(&[("filters", &list::filters(&self.filter))]);
+        context.client.post(&format!("/{what}/prune{query}"), &serde_json::json!({})).await
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Containers {
+    #[command(flatten)]
+    choice: Choice,
+}
+
 impl Containers {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
         let warning = "This will remove all stopped containers.";
-        if !self.force && !confirmed(warning, context)? {
+        if !self.choice.is_confirmed(warning, context)? {
             return Ok(0);
         }
-        let pruned: ContainersPruned = prune("containers", &self.filter, context).await?;
+        let pruned: ContainersPruned = self.choice.prune("containers", context).await?;
         report("Containers", pruned.containers_deleted.unwrap_or_default(), context)?;
         reclaimed(pruned.space_reclaimed, context)
     }
@@ -40,12 +73,8 @@ pub(crate) struct Images {
     /// Remove all unused images, not just dangling ones
     #[arg(short = 'a', long)]
     all: bool,
-    /// Provide filter values (e.g. "until=<timestamp>")
-    #[arg(long, value_parser = flags::filter)]
-    filter: Vec<String>,
-    /// Do not prompt for confirmation
-    #[arg(short = 'f', long)]
-    force: bool,
+    #[command(flatten)]
+    choice: Choice,
 }
 
 impl Images {
@@ -55,11 +84,11 @@ impl Images {
         } else {
             "This will remove all dangling images."
         };
-        if !self.force && !confirmed(warning, context)? {
+        if !self.choice.is_confirmed(warning, context)? {
             return Ok(0);
         }
-        self.filter.push(format!("dangling={}", !self.all));
-        let pruned: ImagesPruned = prune("images", &self.filter, context).await?;
+        self.choice.filter.push(format!("dangling={}", !self.all));
+        let pruned: ImagesPruned = self.choice.prune("images", context).await?;
         let mut lines = Vec::new();
         for item in pruned.images_deleted.unwrap_or_default() {
             lines.extend(item.untagged.map(|name| format!("untagged: {name}")));
@@ -72,21 +101,17 @@ impl Images {
 
 #[derive(Debug, Args)]
 pub(crate) struct Networks {
-    /// Provide filter values (e.g. "until=<timestamp>")
-    #[arg(long, value_parser = flags::filter)]
-    filter: Vec<String>,
-    /// Do not prompt for confirmation
-    #[arg(short = 'f', long)]
-    force: bool,
+    #[command(flatten)]
+    choice: Choice,
 }
 
 impl Networks {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Result<u8, CliError> {
         let warning = "This will remove all custom networks not used by at least one container.";
-        if !self.force && !confirmed(warning, context)? {
+        if !self.choice.is_confirmed(warning, context)? {
             return Ok(0);
         }
-        let pruned: NetworksPruned = prune("networks", &self.filter, context).await?;
+        let pruned: NetworksPruned = self.choice.prune("networks", context).await?;
         report("Networks", pruned.networks_deleted.unwrap_or_default(), context)?;
         Ok(0)
     }
@@ -97,12 +122,8 @@ pub(crate) struct Volumes {
     /// Remove all unused volumes, not just anonymous ones
     #[arg(short = 'a', long)]
     all: bool,
-    /// Provide filter values (e.g. "label=<label>")
-    #[arg(long, value_parser = flags::filter)]
-    filter: Vec<String>,
-    /// Do not prompt for confirmation
-    #[arg(short = 'f', long)]
-    force: bool,
+    #[command(flatten)]
+    choice: Choice,
 }
 
 impl Volumes {
@@ -111,46 +132,25 @@ impl Volumes {
         let knows_anonymous = context.client.speaks((1, 42));
         if self.all {
             context.client.require("--all", (1, 42))?;
-            if self.filter.iter().any(|filter| filter.starts_with("all=")) {
+            if self.choice.filter.iter().any(|filter| filter.starts_with("all=")) {
                 return Err(CliError::Usage(
                     "conflicting options: cannot specify both --all and --filter all=1".into(),
                 ));
             }
-            self.filter.push("all=true".to_owned());
+            self.choice.filter.push("all=true".to_owned());
         }
         let warning = if self.all || !knows_anonymous {
             "This will remove all local volumes not used by at least one container."
         } else {
             "This will remove anonymous local volumes not used by at least one container."
         };
-        if !self.force && !confirmed(warning, context)? {
+        if !self.choice.is_confirmed(warning, context)? {
             return Ok(0);
         }
-        let pruned: VolumesPruned = prune("volumes", &self.filter, context).await?;
+        let pruned: VolumesPruned = self.choice.prune("volumes", context).await?;
         report("Volumes", pruned.volumes_deleted.unwrap_or_default(), context)?;
         reclaimed(pruned.space_reclaimed, context)
     }
-}
-
-async fn prune<T: serde::de::DeserializeOwned>(
-    what: &str,
-    given: &[String],
-    context: &Context<'_>,
-) -> Result<T, CliError> {
-    let query = query(&[("filters", &list::filters(given))]);
-    context.client.post(&format!("/{what}/prune{query}"), &serde_json::json!({})).await
-}
-
-/// Asks on the terminal, or wherever standard input comes from.
-fn confirmed(warning: &str, context: &mut Context<'_>) -> Result<bool, CliError> {
-    write!(context.ui.out, "WARNING! {warning}\nAre you sure you want to continue? [y/N] ")?;
-    context.ui.out.flush()?;
-    let mut answer = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|source| CliError::io("read the answer", source))?;
-    Ok(answer.trim().eq_ignore_ascii_case("y"))
 }
 
 fn report(kind: &str, lines: Vec<String>, context: &mut Context<'_>) -> Result<(), CliError> {

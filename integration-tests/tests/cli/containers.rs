@@ -1,5 +1,8 @@
 //! Verbs on containers that are there: what they print, and in which order things are refused.
 
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
 use integration_tests::pool::lease;
 use integration_tests::sandbox::until;
 
@@ -103,7 +106,7 @@ fn logs_keep_streams_apart_and_can_be_cut() {
     assert_output(&logs(&["--tail", "all"]), 0, "one\ntwo\nthree\n", "bad\n");
     assert_output(&logs(&["--until", "1"]), 0, "", "");
     assert_output(&logs(&["--since", "1h"]), 0, "one\ntwo\nthree\n", "bad\n");
-    // The two streams are two pipes: only within one is the order sure.
+    // The two streams are two pipes: only within one is the order sure, and see below.
     let stamped = logs(&["-t"]);
     let (time, text) = stamped.stdout.lines().last().unwrap().split_once(' ').unwrap();
     assert_eq!((time.len(), &time[10..11], &time[29..], text), (30, "T", "Z", "three"));
@@ -115,6 +118,48 @@ fn logs_keep_streams_apart_and_can_be_cut() {
         "invalid value for \"since\": failed to parse value as time or duration: \"10x\"\n",
     );
     stack.docker_ok(&["rm", "cl"]);
+}
+
+/// Two streams are two pipes, and what is in both at once has no order. A line that was in the log
+/// before another was written comes before it.
+#[test]
+fn lines_of_two_streams_have_the_order_in_which_they_were_logged() {
+    let stack = lease();
+    let script =
+        "echo one; read -r go; echo two >&2; read -r go; echo three; read -r go; echo four >&2";
+    stack.docker_ok(&["run", "-d", "-i", "--name", "lo", "busybox", "sh", "-c", script]);
+    let mut attached = stack.docker_command(&["attach", "lo"]);
+    attached.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut attached = attached.spawn().unwrap();
+    // Both streams in one, as a terminal or `2>&1` has them.
+    let (read, write) = std::io::pipe().unwrap();
+    let mut logs = stack.docker_command(&["logs", "-f", "-t", "lo"]);
+    let mut follower =
+        logs.stdout(write.try_clone().unwrap()).stderr(write).stdin(Stdio::null()).spawn().unwrap();
+    drop(logs);
+    let mut lines = BufReader::new(read).lines().map(|line| {
+        let line = line.unwrap();
+        let (time, text) = line.split_once(' ').unwrap();
+        (time.to_owned(), text.to_owned())
+    });
+    let mut seen = Vec::new();
+    for text in ["one", "two", "three"] {
+        seen.push(lines.next().unwrap());
+        assert_eq!(seen.last().unwrap().1, text);
+        attached.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    }
+    seen.extend(lines);
+    assert_eq!(seen.last().unwrap().1, "four");
+    assert!(seen.is_sorted() && seen.len() == 4, "times go up: {seen:?}");
+    assert!(follower.wait().unwrap().success() && attached.wait().unwrap().success());
+    let tail = |count: &str| stack.docker(&["logs", "--tail", count, "lo"]);
+    assert_output(&tail("1"), 0, "", "four\n");
+    assert_output(&tail("2"), 0, "three\n", "four\n");
+    assert_output(&tail("3"), 0, "three\n", "two\nfour\n");
+    let since = &seen[2].0;
+    assert_output(&stack.docker(&["logs", "--since", since, "lo"]), 0, "three\n", "four\n");
+    assert_output(&stack.docker(&["logs", "--until", &seen[1].0, "lo"]), 0, "one\n", "two\n");
+    stack.docker_ok(&["rm", "lo"]);
 }
 
 #[test]

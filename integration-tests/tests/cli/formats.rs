@@ -1,5 +1,6 @@
 //! `--format`: tables, templates and JSON, and what is said of wrong ones.
 
+use integration_tests::client::VERSION;
 use integration_tests::pool::lease;
 
 use crate::assert_output;
@@ -32,7 +33,9 @@ fn tables_have_headings_and_columns() {
     assert_eq!(&lines[1][column("NAMES")..], "tabled");
     for format in ["table", ""] {
         let same = stack.docker_ok(&["ps", "--format", format]);
-        assert_eq!(same.lines().next(), Some(lines[0]), "{format:?}");
+        // The columns are as wide as the time that has gone by.
+        let headings = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(same.lines().next().map(headings), Some(headings(lines[0])), "{format:?}");
     }
     let own = stack.docker_ok(&["ps", "--format", "table {{.Names}}\\t{{.Image}} {{.ID}}"]);
     assert_eq!(own, format!("NAMES     IMAGE CONTAINER ID\ntabled    busybox {}", &id[..12]));
@@ -126,11 +129,13 @@ fn inspect_prints_the_engines_document() {
     stack.docker_ok(&[
         "create", "--name", "ci", "-e", "A=<&>", "-l", "b=2", "-l", "a.b=1", "busybox", "x", "y",
     ]);
-    let document = stack.docker_ok(&["inspect", "ci"]);
+    // In the version in which the test asks: newer ones have more members.
+    let mut inspect = stack.docker_command(&["inspect", "ci"]);
+    let inspected = inspect.env("DOCKER_API_VERSION", &VERSION[2..]).output().unwrap();
+    let document = String::from_utf8(inspected.stdout).unwrap().trim_end().to_owned();
     let value: serde_json::Value = serde_json::from_str(&document).unwrap();
     let direct = stack.api().get("/containers/ci/json").expect(200).json();
-    assert_eq!(value[0]["Id"], direct["Id"]);
-    assert_eq!(value[0]["Config"], direct["Config"]);
+    assert_eq!(value, serde_json::json!([direct]));
     // In the engine's order, four blanks a level, nothing escaped.
     assert!(document.starts_with("[\n    {\n        \"Id\": \""), "{document}");
     let order: Vec<usize> = ["\"Id\"", "\"Created\"", "\"Path\"", "\"Args\"", "\"State\""]

@@ -5,12 +5,15 @@
 //! Needs root, our programs in `BIN_DIR` (`make build`) and a static busybox (`make fetch`).
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod beside;
 mod containers;
 mod exits;
 mod formats;
 mod images;
+mod objects;
 mod relay;
 mod run;
+mod same;
 mod signals;
 mod streams;
 mod system;

@@ -129,6 +129,38 @@ fn events_are_printed_as_they_come_and_can_be_asked_for_later() {
     assert_output(&wrong, 1, "", "failed to parse value as time or duration: \"x\"\n");
 }
 
+#[test]
+fn info_counts_containers_by_state_and_images() {
+    let stack = lease();
+    let counts = || {
+        stack.docker_ok(&[
+            "info",
+            "-f",
+            "{{.Containers}} {{.ContainersRunning}} {{.ContainersPaused}} {{.ContainersStopped}} {{.Images}}",
+        ])
+    };
+    assert_eq!(counts(), "0 0 0 0 1");
+    for name in ["i1", "i2", "i3"] {
+        stack.docker_ok(&["run", "-d", "--name", name, "busybox", "sleep", "1000"]);
+    }
+    stack.docker_ok(&["create", "--name", "i4", "busybox"]);
+    stack.docker_ok(&["run", "--name", "i5", "busybox", "true"]);
+    stack.docker_ok(&["pause", "i3"]);
+    assert_eq!(counts(), "5 2 1 2 1");
+    let text = stack.docker_ok(&["info"]);
+    let told = " Containers: 5\n  Running: 2\n  Paused: 1\n  Stopped: 2\n Images: 1\n";
+    assert!(text.contains(told), "{text}");
+    // Another name is no other image.
+    stack.docker_ok(&["tag", "busybox", "counted:1"]);
+    stack.docker_ok(&["unpause", "i3"]);
+    stack.docker_ok(&["kill", "i1"]);
+    stack.docker_ok(&["wait", "i1"]);
+    assert_eq!(counts(), "5 2 0 3 1");
+    stack.docker_ok(&["rmi", "counted:1"]);
+    stack.docker_ok(&["rm", "-f", "i1", "i2", "i3", "i4", "i5"]);
+    assert_eq!(counts(), "0 0 0 0 1");
+}
+
 /// What is refused at once is heard by a client that is still sending.
 #[test]
 fn the_stock_client_hears_why_nothing_is_built_or_loaded() {

@@ -24,7 +24,10 @@ fn every_way_to_write_a_flag_comes_to_one_form() {
         ("docker container ls -a", "docker ps --all --"),
         ("docker -H unix:///x image rm y", "docker --host=unix:///x rmi -- y"),
         ("docker container run busybox image ls", "docker run -- busybox image ls"),
-        ("docker run --rm=true --init=false x", "docker run --rm -- x"),
+        ("docker run --rm=true --read-only=false x", "docker run --rm -- x"),
+        // Left out or not: the engine has a default of its own.
+        ("docker run --init=false x", "docker run --init=false -- x"),
+        ("docker run --init x", "docker run --init=true -- x"),
         ("docker run --rm -it --rm=false x -it", "docker run --interactive --tty -- x -it"),
         (
             "docker run --name -x -eA=1 -e B -e=C y",
