@@ -41,8 +41,9 @@ fn environment_directory_user_and_names() {
     let id = lines.get(2).unwrap();
     assert!(id.starts_with("uid=5 gid=6"), "{id}");
     assert_eq!(lines, ["1-x y-ours", "/tmp", id, "host-name", "a b given"]);
-    // A variable of ours that is not there takes an earlier one away.
-    assert_eq!(shown(&stack, &["-e", "A=1", "-e", "A"], "env | grep -c ^A= || true"), "0");
+    // A variable of ours that is not there takes the engine's own away, and none that was given.
+    let script = "env | grep -c -e ^A=1 -e ^HOSTNAME=";
+    assert_eq!(shown(&stack, &["-e", "A=1", "-e", "A", "-e", "HOSTNAME"], script), "1");
     assert_eq!(shown(&stack, &["-u", "daemon"], "id -un"), "daemon");
 }
 

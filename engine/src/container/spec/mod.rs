@@ -265,22 +265,27 @@ fn environment_with(record: &Record, more: &[String], tty: bool) -> Vec<String> 
     if tty {
         env.push("TERM=xterm".to_owned());
     }
-    for pair in record.config.env.iter().flatten().chain(more) {
-        let (key, has_value) = match pair.split_once('=') {
-            Some((key, _)) => (key, true),
-            None => (pair.as_str(), false),
-        };
+    overlay(&mut env, record.config.env.as_deref().unwrap_or_default());
+    overlay(&mut env, more);
+    env
+}
+
+/// Compat: a name without a value takes away what was there before all of these, and none of these.
+fn overlay(env: &mut Vec<String>, values: &[String]) {
+    let mut before = env.len();
+    for pair in values {
+        let key = pair.split('=').next().unwrap_or_default();
         let at = env.iter().position(|own| own.split('=').next() == Some(key));
-        match (at, has_value) {
+        match (at, pair.contains('=')) {
             (Some(at), true) => env[at].clone_from(pair),
-            (Some(at), false) => {
-                env.remove(at);
-            }
             (None, true) => env.push(pair.clone()),
-            (None, false) => {}
+            (Some(at), false) if at < before => {
+                env.remove(at);
+                before -= 1;
+            }
+            (_, false) => {}
         }
     }
-    env
 }
 
 fn security(host: &HostConfig, config: &Config) -> Result<Security, ContainerError> {
@@ -448,6 +453,8 @@ mod tests {
         record.config.tty = true;
         record.config.env = Some(vec!["A=1".to_owned(), "PATH=/x".to_owned(), "TERM".to_owned()]);
         assert_eq!(environment(&record, &[]), ["PATH=/x", "HOSTNAME=h", "A=1"]);
+        let more = ["A", "HOSTNAME", "B=2", "B"].map(str::to_owned);
+        assert_eq!(environment(&record, &more), ["PATH=/x", "B=2"]);
     }
 
     #[test]
