@@ -220,7 +220,9 @@ impl Local {
             .iter()
             .filter(|(_, entry)| {
                 let labels = entry.record.labels.as_ref().unwrap_or(&NONE);
+                // Compat: one with options stays, whatever is asked for.
                 entry.users.is_empty()
+                    && entry.record.options.is_none()
                     && (all || labels.contains_key(ANONYMOUS_LABEL))
                     && filters.labels("label", labels)
                     && (!filters.contains("label!") || !filters.labels("label!", labels))

@@ -238,11 +238,14 @@ fn prune_takes_the_unused() {
         api.post_json("/volumes/create", &json!({"Name": name})).expect(201);
     }
     api.create("c1", &with(sleeper(), json!({"HostConfig": {"Binds": ["used:/data"]}})));
+    let options = json!({"Name": "mem", "DriverOpts": {"type": "tmpfs", "device": "tmpfs"}});
+    api.post_json("/volumes/create", &options).expect(201);
     let pruned = api.post("/volumes/prune").expect(200).json();
-    assert_eq!(pruned["VolumesDeleted"], json!(["unused"]));
+    assert_eq!(pruned["VolumesDeleted"], json!(["unused"]), "what has options stays");
     api.get("/volumes/used").expect(200);
     api.delete("/containers/c1").expect(204);
     api.delete("/volumes/used").expect(204);
+    api.delete("/volumes/mem").expect(204);
 }
 
 #[test]
