@@ -86,7 +86,7 @@ pub(super) fn exposed(text: &str) -> Result<Vec<String>, CliError> {
     let Some((first, last)) = range(numbers) else {
         let wrong = numbers.split('-').find(|number| number.parse::<u16>().is_err());
         let why = match wrong {
-            None => format!("invalid range specified for port: {numbers}"),
+            None => format!("Invalid range specified for the Port: {numbers}"),
             Some(number) => unsigned_error(number),
         };
         return Err(CliError::Usage(format!(

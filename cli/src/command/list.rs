@@ -355,21 +355,38 @@ impl Images {
         Ok(0)
     }
 
-    fn rows(&self, image: &ImageSummary, with_digest: bool) -> Vec<Value> {
-        let digests = image.repo_digests.clone().unwrap_or_default();
-        let mut names: Vec<(String, String)> = image
-            .repo_tags
-            .iter()
-            .flatten()
-            .filter(|name| *name != "<none>:<none>")
-            .filter_map(|name| name.rsplit_once(':'))
-            .map(|(repository, tag)| (repository.to_owned(), tag.to_owned()))
-            .collect();
-        if names.is_empty() {
-            let repository = digests.first().and_then(|name| name.split_once('@'));
-            let repository = repository.map_or("<none>", |(repository, _)| repository);
-            names.push((repository.to_owned(), "<none>".to_owned()));
+    /// Repository, tag and digest of each row.
+    fn references(&self, image: &ImageSummary, with_digest: bool) -> Vec<[String; 3]> {
+        let split = |names: &Option<Vec<String>>, at: char| -> Vec<(String, String)> {
+            let names = names.iter().flatten().filter(|name| !name.starts_with("<none>"));
+            names
+                .filter_map(|name| name.rsplit_once(at))
+                .map(|(repository, rest)| (repository.to_owned(), rest.to_owned()))
+                .collect()
+        };
+        let (tags, digests) = (split(&image.repo_tags, ':'), split(&image.repo_digests, '@'));
+        let none = || "<none>".to_owned();
+        if tags.is_empty() && digests.is_empty() {
+            return vec![[none(), none(), none()]];
         }
+        let mut rows = Vec::new();
+        for (repository, tag) in &tags {
+            let digest = digests.iter().find(|(name, _)| with_digest && name == repository);
+            let digest = digest.map_or_else(none, |(_, digest)| digest.clone());
+            rows.push([repository.clone(), tag.clone(), digest]);
+        }
+        for (repository, digest) in digests {
+            if tags.iter().all(|(tagged, _)| *tagged != repository) {
+                // Compat: the flag shows it, and no template does.
+                let digest = if self.digests { digest } else { String::new() };
+                rows.push([repository, none(), digest]);
+            }
+        }
+        rows.dedup();
+        rows
+    }
+
+    fn rows(&self, image: &ImageSummary, with_digest: bool) -> Vec<Value> {
         let id = if self.no_trunc {
             image.id.clone()
         } else {
@@ -382,16 +399,11 @@ impl Images {
             ..0 => "N/A".to_owned(),
             count => count.to_string(),
         };
-        names
+        self.references(image, with_digest)
             .into_iter()
-            .map(|(repository, tag)| {
-                let digest = digests
-                    .iter()
-                    .filter_map(|name| name.split_once('@'))
-                    .find(|(name, _)| with_digest && *name == repository)
-                    .map_or("<none>", |(_, digest)| digest);
+            .map(|[repository, tag, digest]| {
                 let members = [
-                    ("Digest", Value::text(digest)),
+                    ("Digest", Value::Text(digest)),
                     ("Repository", Value::Text(repository)),
                     ("Tag", Value::Text(tag)),
                     ("ID", Value::text(&id)),

@@ -96,6 +96,32 @@ fn sentence(event: &Event) -> String {
     text
 }
 
+/// Compat: the engine's, of all components, in words.
+fn tell_build_time(server: &mut Value) {
+    let Some(Value::List(components)) = member(server, "Components") else { return };
+    for component in components {
+        let is_engine =
+            matches!(member(component, "Name"), Some(Value::Text(name)) if name == "Engine");
+        let details = member(component, "Details").filter(|_| is_engine);
+        if let Some(Value::Text(time)) = details.and_then(|details| member(details, "BuildTime")) {
+            *time = in_words(time);
+        }
+    }
+}
+
+fn member<'a>(value: &'a mut Value, name: &str) -> Option<&'a mut Value> {
+    let Value::Map(members) = value else { return None };
+    members.iter_mut().find(|(own, _)| own == name).map(|(_, value)| value)
+}
+
+/// A moment as C writes one.
+fn in_words(rfc3339: &str) -> String {
+    rfc3339.parse::<jiff::Timestamp>().map_or_else(
+        |_| rfc3339.to_owned(),
+        |time| time.strftime("%a %b %e %H:%M:%S %Y").to_string(),
+    )
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Version {
     /// Format output using a custom template
@@ -113,7 +139,8 @@ impl Version {
         let server: system::Version = docker_api::from_json(&text).map_err(CliError::Answer)?;
         let client = client_facts(context.client.version());
         if let Some(format) = format {
-            let value = Value::from_json(&text).map_err(CliError::Answer)?;
+            let mut value = Value::from_json(&text).map_err(CliError::Answer)?;
+            tell_build_time(&mut value);
             let both = Value::Map(vec![("Client".into(), client), ("Server".into(), value)]);
             let text = format.one(&both);
             // Compat: the line of what could not be printed is empty.
@@ -132,7 +159,7 @@ impl Version {
         text.push_str(&format!(
             " Engine:\n  Version:          {}\n  API version:      {} (minimum version {})\n  Go version:       {}\n  Git commit:       {}\n  Built:            {}\n  OS/Arch:          {}/{}\n  Experimental:     {}\n",
             server.version, server.api_version, server.min_api_version, server.go_version,
-            server.git_commit, detail("BuildTime"), server.os, server.arch,
+            server.git_commit, in_words(&detail("BuildTime")), server.os, server.arch,
             server.experimental.unwrap_or(false),
         ));
         for component in server.components.iter().filter(|component| component.name != "Engine") {
@@ -293,4 +320,24 @@ fn binary_size(bytes: i64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
     let gibibytes = bytes as f64 / 1_073_741_824.0;
     format!("{gibibytes:.3}GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_build_time_of_the_engine_is_told_in_words() {
+        let text = r#"{"Components": [{"Name": "Engine", "Details": {"BuildTime": "2026-05-07T21:09:36.000000000+00:00"}},
+            {"Name": "runc", "Details": {"BuildTime": "2026-05-07T21:09:36Z"}}, {"Name": "Engine", "Details": {}}]}"#;
+        let mut value = Value::from_json(text.as_bytes()).unwrap();
+        tell_build_time(&mut value);
+        let format = "{{range .Components}}{{json .Details}} {{end}}";
+        let shown = Format::parse(format, VERSION_WORDS).unwrap().one(&value).unwrap();
+        assert_eq!(
+            shown.trim_end(),
+            r#"{"BuildTime":"Thu May  7 21:09:36 2026"} {"BuildTime":"2026-05-07T21:09:36Z"} {}"#
+        );
+        assert_eq!(in_words("unknown"), "unknown");
+    }
 }

@@ -38,8 +38,8 @@ impl Create {
         let request = VolumeCreateRequest {
             name: self.volume.or(self.name).unwrap_or_default(),
             driver: self.driver,
-            driver_opts: Some(flags::pairs(&self.opt)),
-            labels: Some(flags::pairs(&self.label)),
+            driver_opts: (!self.opt.is_empty()).then(|| flags::pairs(&self.opt)),
+            labels: (!self.label.is_empty()).then(|| flags::pairs(&self.label)),
         };
         let made: Volume = context.client.post("/volumes/create", &request).await?;
         context.ui.say(&made.name)?;

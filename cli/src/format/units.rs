@@ -53,11 +53,17 @@ pub(crate) fn duration(seconds: i64) -> String {
 
 /// How long ago a unix time was.
 pub(crate) fn ago(unix: i64) -> String {
+    if unix == NEVER {
+        return "N/A".to_owned();
+    }
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX));
     format!("{} ago", duration(now - unix))
 }
+
+/// Go's time of nothing, the first second of the year 1.
+const NEVER: i64 = -62_135_596_800;
 
 /// A number of bytes with an optional binary unit: `512m`, `1g`, `64kb`.
 pub(crate) fn parse_bytes(text: &str) -> Option<i64> {

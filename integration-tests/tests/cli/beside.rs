@@ -1,5 +1,7 @@
-//! Runs command lines with docker-rs and with the stock client, and compares what they print.
+//! Runs command lines with docker-rs and with the stock client, and compares what they print: the
+//! release's, or `BESIDE=PATH`.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use integration_tests::{Output, Stack, parts};
@@ -12,13 +14,17 @@ pub(crate) enum Same {
     ButForTheHint,
     /// Docker 28 says so on stderr, with this exit code; without a line's end, before a hint.
     AsNewer(i32, &'static str),
+    /// The stock client's of 20.10; docker 28 does otherwise.
+    AsOlder,
+    /// What ours says on stderr on purpose, with this exit code.
+    OnPurpose(i32, &'static str),
     /// Docker 28 prints so on stdout.
     PrintsAsNewer(&'static str),
     /// The same lines in any order: an engine pulls several layers at once.
     InAnyOrder,
 }
 
-use Same::{AsNewer, ButForTheHint, InAnyOrder, PrintsAsNewer};
+use Same::{AsNewer, AsOlder, ButForTheHint, InAnyOrder, OnPurpose, PrintsAsNewer};
 
 type Seen = (i32, String, String);
 pub(crate) type Table<'a> = &'a [(&'a str, Same)];
@@ -26,7 +32,7 @@ pub(crate) type Table<'a> = &'a [(&'a str, Same)];
 /// Runs the lines with one client, then, after all containers are gone, with the other.
 #[track_caller]
 pub(crate) fn compare(stack: &Stack, table: Table<'_>, clean: &[&str]) {
-    let run = |program: &std::path::Path| -> Vec<Output> {
+    let run = |program: &Path| -> Vec<Output> {
         let outputs = table.iter().map(|(line, _)| client(stack, program, line)).collect();
         for line in clean {
             client(stack, program, line);
@@ -34,11 +40,17 @@ pub(crate) fn compare(stack: &Stack, table: Table<'_>, clean: &[&str]) {
         stack.check();
         outputs
     };
-    let (theirs, ours) = (run(&parts::peer("docker")), run(&parts::ours("docker-rs")));
+    let other = std::env::var_os("BESIDE").map_or_else(|| parts::peer("docker"), PathBuf::from);
+    let is_newer = !client(stack, &other, "--version").stdout.contains(" 20.10.");
+    let (theirs, ours) = (run(&other), run(&parts::ours("docker-rs")));
     let mut wrong = Vec::new();
     for (((line, same), theirs), ours) in table.iter().zip(&theirs).zip(&ours) {
         let [theirs_seen, ours_seen] = [theirs, ours].map(|output| seen(output, same));
         let expected = match same {
+            AsOlder if is_newer => continue,
+            OnPurpose(code, text) => (*code, String::new(), (*text).to_owned()),
+            // What the table says of it is held to it.
+            _ if is_newer => theirs_seen.clone(),
             AsNewer(code, text) => {
                 let stdout = if *code == theirs_seen.0 { &*theirs_seen.1 } else { "" };
                 (*code, stdout.to_owned(), (*text).to_owned())
@@ -64,7 +76,7 @@ fn without_common_lines(one: &Seen, other: &Seen) -> (Seen, Seen) {
 }
 
 /// A line may end with `< input`; single quotes keep words together.
-fn client(stack: &Stack, program: &std::path::Path, line: &str) -> Output {
+fn client(stack: &Stack, program: &Path, line: &str) -> Output {
     let (line, input) = line.split_once(" < ").unwrap_or((line, ""));
     let arguments = words(line);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -131,6 +143,8 @@ fn seen(output: &Output, same: &Same) -> Seen {
 }
 
 fn redacted(text: &str) -> String {
+    // The list that one client sends empty is none with the other; of capabilities 28 writes the names in full.
+    let text = text.replace("\": null", "\": []").replace("\"CAP_", "\"");
     let lines: Vec<String> = text.split_inclusive('\n').map(redacted_line).collect();
     if !lines.iter().any(|line| line.contains(SPAN)) {
         return lines.concat();

@@ -146,7 +146,9 @@ fn pull_reports_each_layer_and_ends_with_the_name() {
         "{}",
         by_digest.stderr
     );
-    stack.docker_ok(&["rmi", "-f", &name]);
+    // By the id, for all of its names.
+    let id = stack.docker_ok(&["inspect", "-f", "{{.Id}}", &name]);
+    stack.docker_ok(&["rmi", "-f", &id]);
     let unknown = stack.docker(&["pull", &format!("{}/lib/none:1", registry.host)]);
     assert_eq!((unknown.code, unknown.stdout.as_str()), (1, ""));
     assert!(unknown.stderr.starts_with("Error response from daemon: "), "{}", unknown.stderr);

@@ -8,12 +8,19 @@ use integration_tests::pool::lease;
 use integration_tests::registry::Registry;
 use serde_json::json;
 
-use crate::beside::Same::{self, AsNewer, ButForTheHint, Exactly, InAnyOrder, PrintsAsNewer};
+use crate::beside::Same::{
+    self, AsNewer, AsOlder, ButForTheHint, Exactly, InAnyOrder, OnPurpose, PrintsAsNewer,
+};
 use crate::beside::compare;
 
 #[test]
 fn the_life_of_a_container() {
     let stack = lease();
+    let no_image = if stack.is_stock() {
+        "Error response from daemon: no such image: nope: No such image: nope:latest\n"
+    } else {
+        "Error: No such image: nope:latest\n"
+    };
     compare(
         &stack,
         &[
@@ -40,7 +47,7 @@ fn the_life_of_a_container() {
                 "inspect --format '{{.State.Status}} {{.Name}} {{json .Config.Cmd}}' aa nope",
                 Exactly,
             ),
-            ("inspect --type image nope", AsNewer(1, "Error: No such image: nope:latest\n")),
+            ("inspect --type image nope", AsNewer(1, no_image)),
             ("pause aa", Exactly),
             ("ps --format '{{.Status}}'", Exactly),
             ("exec aa true", Exactly),
@@ -90,7 +97,7 @@ fn runs_with_flags() {
             ("run --rm --pull never nope:1", ButForTheHint),
             ("run --rm --network nope busybox", ButForTheHint),
             ("run --rm busybox nope", ButForTheHint),
-            ("run --rm -e A=1 -e HOME=/x --entrypoint env busybox", Exactly),
+            ("run --rm -e A=1 -e HOME=/x --entrypoint env busybox", InAnyOrder),
             ("run --rm -w /tmp -u 1:2 busybox sh -c 'pwd; id -u; id -g'", Exactly),
             ("run --rm -h host busybox hostname", Exactly),
             (
@@ -103,10 +110,13 @@ fn runs_with_flags() {
             ),
             ("inspect ff", Exactly),
             (
-                "create --name gg --mount type=bind,src=/etc,dst=/m,ro --mount type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=700 --mount type=volume,src=vol,dst=/v,volume-nocopy,volume-label=a=b --label-file /dev/null --cgroupns host --userns host --domainname d --mac-address 02:42:ac:11:00:09 busybox",
+                "create --name gg --mount type=bind,src=/etc,dst=/m,ro --mount type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=700 --mount type=volume,src=vol,dst=/v,volume-nocopy,volume-label=a=b --label-file /dev/null --cgroupns host --userns host --domainname d busybox",
                 Exactly,
             ),
             ("inspect gg", Exactly),
+            // 28 has it for a network alone, and so not for engines older than 1.44.
+            ("create --name hh --mac-address 02:42:ac:11:00:09 busybox", AsOlder),
+            ("inspect -f '{{.Config.MacAddress}} {{.HostConfig.NetworkMode}}' hh", AsOlder),
             ("run --rm --mount type=bind,src=/nope,dst=/m busybox", ButForTheHint),
             ("run --rm --mount type=foo,dst=/m busybox", ButForTheHint),
             ("run --rm -m 1 busybox", ButForTheHint),
@@ -125,6 +135,7 @@ fn runs_with_flags() {
             ("update -m 64m --memory-swap 64m --cpus 1 --restart no dd nope", Exactly),
             ("inspect -f '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}' dd", Exactly),
             ("rm -f dd ff gg", Exactly),
+            ("rm hh", AsOlder),
             ("volume rm vol", Exactly),
         ],
         &["volume rm vol"],
@@ -224,13 +235,13 @@ fn mistakes() {
     table.extend([
         ("run --dns x busybox", AsNewer(125, "invalid argument \"x\" for \"--dns\" flag: IP address is not correctly formatted: x")),
         ("run --sysctl x=y busybox", AsNewer(125, "invalid argument \"x=y\" for \"--sysctl\" flag: sysctl 'x=y' is not allowed")),
-        ("run -v a:b:c:d busybox", AsNewer(125, "docker: invalid spec: a:b:c:d: too many colons")),
-        ("create -v :x busybox", AsNewer(125, "docker: invalid spec: :x: empty section between colons")),
-        ("create -v x: busybox", AsNewer(125, "docker: invalid spec: x:: empty section between colons")),
-        ("run --expose 80-70 busybox", AsNewer(125, "docker: invalid range format for --expose: 80-70, error: invalid range specified for port: 80-70")),
+        ("run -v aa:bb:cc:dd busybox", AsNewer(125, "docker: invalid spec: aa:bb:cc:dd: too many colons")),
+        ("create -v :/x busybox", AsNewer(125, "docker: invalid spec: :/x: empty section between colons")),
+        ("create -v xx: busybox", AsNewer(125, "docker: invalid spec: xx:: empty section between colons")),
+        ("run --expose 80-70 busybox", ButForTheHint),
         ("run busyBox", AsNewer(125, "docker: invalid reference format: repository name (library/busyBox) must be lowercase")),
         ("tag busybox busyBox", AsNewer(1, "Error parsing reference: \"busyBox\" is not a valid repository/tag: invalid reference format: repository name (library/busyBox) must be lowercase\n")),
-        ("inspect --type x busybox", AsNewer(1, "unknown type: \"x\": must be one of \"container\", \"image\", \"network\", \"volume\"\n")),
+        ("inspect --type x busybox", OnPurpose(1, "unknown type: \"x\": must be one of \"container\", \"image\", \"network\", \"volume\"\n")),
         ("rmi nope", AsNewer(1, "Error: No such image: nope:latest\n")),
         ("images --format '{{.Nope}}'", Exactly),
         ("start -a x y", Exactly),
@@ -252,7 +263,12 @@ fn images_and_a_registry() {
     let stack = lease();
     let registry = Registry::start(stack.sandbox());
     let layer = image::layer(&[("extra", "more")]);
-    registry.push("lib/one", "1", &json!({"config": {"Cmd": ["x"]}}), std::slice::from_ref(&layer));
+    let digest = registry.push(
+        "lib/one",
+        "1",
+        &json!({"config": {"Cmd": ["x"]}}),
+        std::slice::from_ref(&layer),
+    );
     let host = &registry.host;
     let archive = image::busybox_archive().display();
     let lines = [
@@ -277,10 +293,18 @@ fn images_and_a_registry() {
         format!("images --digests {host}/lib/one"),
         format!("inspect -f '{{{{json .RepoTags}}}} {{{{json .RepoDigests}}}}' {host}/lib/one:1"),
         format!("run --rm --pull always {host}/lib/one:1"),
+        format!("pull -q {host}/lib/one@{digest}"),
+        format!("rmi {host}/lib/one:1"),
+        format!("pull -q {host}/lib/one@{digest}"),
+        format!("images --digests {host}/lib/one"),
+        format!("images {host}/lib/one"),
+        format!(
+            "images --format '{{{{.Repository}}}} {{{{.Tag}}}} {{{{.Digest}}}}' {host}/lib/one"
+        ),
         "create --name uu busybox".to_owned(),
         "rmi busybox".to_owned(),
         "rm uu".to_owned(),
-        format!("rmi {host}/lib/one:1"),
+        format!("rmi {host}/lib/one@{digest}"),
         "image prune -f".to_owned(),
     ];
     let mut table: Vec<(&str, Same)> =
@@ -320,7 +344,12 @@ fn volumes_networks_and_prunes() {
             ),
             ("volume ls -f name=v --format raw", Exactly),
             ("volume ls -f nope=1", Exactly),
-            ("volume inspect -f '{{.Name}} {{json .Labels}} {{json .Options}}' v2 v10", Exactly),
+            (
+                "volume inspect -f '{{.Name}} {{json .Labels}} {{json .Options}}' v2 v10",
+                PrintsAsNewer(
+                    "v2 {\"a\":\"b\"} {\"device\":\"tmpfs\",\"type\":\"tmpfs\"}\nv10 null null\n",
+                ),
+            ),
             ("volume rm v10", Exactly),
             ("volume rm -f nope", Exactly),
             (
@@ -331,6 +360,7 @@ fn volumes_networks_and_prunes() {
             ),
             ("volume prune -f --filter label=nope", Exactly),
             ("volume prune -f", InAnyOrder),
+            ("volume rm v2", Exactly),
             ("volume prune -f", Exactly),
             ("network ls", Exactly),
             ("network ls -q", Exactly),
@@ -376,7 +406,7 @@ fn the_engine_itself() {
                 Exactly,
             ),
             (
-                "info -f '{{json .RegistryConfig}} {{.CgroupDriver}} {{json .SecurityOptions}}'",
+                "info -f '{{json .RegistryConfig.InsecureRegistryCIDRs}} {{.CgroupDriver}} {{json .SecurityOptions}}'",
                 Exactly,
             ),
             ("create --name ee -l k=v busybox true", Exactly),
