@@ -109,6 +109,11 @@ impl Connection {
         }
     }
 
+    /// Whether an answer came while others were waited for.
+    pub(crate) fn has_answer(&self, stream: u32) -> bool {
+        self.early.iter().any(|(other, _)| *other == stream)
+    }
+
     pub(crate) fn call<A: Message + Default>(
         &mut self,
         method: &str,

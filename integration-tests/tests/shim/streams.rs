@@ -71,6 +71,40 @@ fn a_client_that_comes_after_the_end_finds_all_output_and_its_end() {
 }
 
 #[test]
+fn an_exit_is_told_when_the_client_has_read_what_was_written() {
+    // Compat: ctr closes its ends of the fifos when it hears of the exit. Over the stock shim, which
+    // tells at once, it loses what still lies in them (ctr 1.6 and 2.1).
+    let shim = Shim::start("head -c 100000 /dev/zero; echo end >&2");
+    let mut link = shim.connect();
+    let (out, err) = (shim.fifo("out"), shim.fifo("err"));
+    let (mut reader, err_reader) = (open_reader(&out), open_reader(&err));
+    let request = api::CreateTaskRequest { stdout: out, stderr: err, ..shim.create_request() };
+    let created: api::CreateTaskResponse = link.call("Create", &request).unwrap();
+    let exit = link.send("Wait", &shim.wait_request(""));
+    let _: api::StartResponse = link.call("Start", &shim.start_request("")).unwrap();
+    crate::lifecycle::until("the process is reaped", || {
+        !Path::new(&format!("/proc/{}", created.pid)).exists()
+    });
+    assert_eq!(read_all(err_reader), "end\n");
+    let mut read = 0;
+    while read < 100_000 {
+        let asked: api::StateResponse = link.call("State", &shim.state_request("")).unwrap();
+        assert_eq!(asked.id, shim.id);
+        assert!(!link.has_answer(exit), "told of the exit after {read} bytes");
+        crate::lifecycle::until("more output", || {
+            reader.read(&mut [0; 8192]).is_ok_and(|count| {
+                read += count;
+                count > 0
+            })
+        });
+    }
+    let ended: api::WaitResponse = link.receive(exit).unwrap();
+    assert_eq!(ended.exit_status, 0);
+    assert!(has_ended(&reader));
+    let _: api::DeleteResponse = link.call("Delete", &shim.delete_request("")).unwrap();
+}
+
+#[test]
 fn a_client_that_never_comes_does_not_hold_the_delete_for_long() {
     let shim = Shim::start("echo lost");
     let mut link = shim.connect();

@@ -49,6 +49,11 @@ impl Flow {
         self.source.as_fd()
     }
 
+    /// Bytes that the target has not got yet.
+    pub(crate) fn left(&self) -> u64 {
+        rustix::io::ioctl_fionread(&self.source).unwrap_or(0) + self.pending.len() as u64
+    }
+
     pub(crate) fn into_target(self) -> File {
         self.target
     }

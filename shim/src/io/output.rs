@@ -3,8 +3,9 @@
 //! Compat: as in stock, an output is closed on both sides as soon as no process holds it any more, which is
 //! how a client learns its end; stdin stays open until the process is deleted.
 
-use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 
 use container_log::{Stream, Timestamp, WriteError, Writer};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -25,6 +26,8 @@ pub(crate) enum Output {
     },
     /// All was passed on, but the client has not opened its fifo yet: closed, it would find nothing.
     Unread(File),
+    /// A reading end, to see when the client has taken what lies in its fifo.
+    Unfetched(File),
     Closed,
 }
 
@@ -60,7 +63,23 @@ impl Output {
         if let Self::Unread(fifo) = self
             && has_reader(fifo)
         {
-            *self = Self::Closed;
+            let rest = (unread(fifo) > 0).then(|| reading_end(fifo));
+            *self = rest.and_then(Result::ok).map_or(Self::Closed, Self::Unfetched);
+        }
+    }
+
+    /// How much the client has yet to read; without a client nothing, where that can be known.
+    pub(crate) fn unfetched(&mut self) -> u64 {
+        match self {
+            Self::Copied { flow, reader: Some(reader) } => flow.left() + unread(reader),
+            Self::Unfetched(reader) => {
+                let rest = unread(reader);
+                if rest == 0 {
+                    *self = Self::Closed;
+                }
+                rest
+            }
+            _ => 0,
         }
     }
 
@@ -70,7 +89,7 @@ impl Output {
 
     /// Bytes that would be lost now.
     pub(crate) fn has_unread_bytes(&self) -> bool {
-        matches!(self, Self::Unread(fifo) if rustix::io::ioctl_fionread(fifo).is_ok_and(|n| n > 0))
+        matches!(self, Self::Unread(fifo) if unread(fifo) > 0)
     }
 
     /// Moves bytes until the budget is used up (`None`) or something has to be waited for. With `drain` slow
@@ -87,7 +106,7 @@ impl Output {
                 Some(log) => log.take(source, *stream, budget, drain),
                 None => (Some(Wait::Done), None),
             },
-            Self::Unread(_) | Self::Closed => (Some(Wait::Done), None),
+            Self::Unread(_) | Self::Unfetched(_) | Self::Closed => (Some(Wait::Done), None),
         }
     }
 
@@ -158,6 +177,16 @@ fn has_reader(fifo: &File) -> bool {
     let mut fds = [PollFd::new(fifo, PollFlags::empty())];
     let polled = rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
     polled.is_ok() && !fds[0].revents().contains(PollFlags::ERR)
+}
+
+/// Bytes that lie in it.
+fn unread(fifo: &File) -> u64 {
+    rustix::io::ioctl_fionread(fifo).unwrap_or(0)
+}
+
+fn reading_end(fifo: &File) -> std::io::Result<File> {
+    let path = format!("/proc/self/fd/{}", fifo.as_raw_fd());
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 const READ_SIZE: usize = 64 * 1024;

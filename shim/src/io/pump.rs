@@ -41,6 +41,9 @@ struct Process {
     outputs: Vec<(Output, Wait)>,
     log: Option<Log>,
     drained: bool,
+    /// The process ended, and its client has not read all yet: how much, and till when it may stay that much
+    /// before `Drained` is said.
+    unfetched: Option<(u64, Instant)>,
     /// Set by Remove: give up then.
     closing: Option<Instant>,
     /// An output ended before its client came: look for the client until then.
@@ -59,7 +62,9 @@ impl Pump {
         let mut events = [EpollEvent::empty(); 16];
         loop {
             let looks = |p: &Process| p.closing.is_some() || p.unread_until.is_some();
-            let timeout = if self.processes.values().any(looks) {
+            let timeout = if self.processes.values().any(|p| p.unfetched.is_some()) {
+                EpollTimeout::from(FETCH_LOOK_EVERY)
+            } else if self.processes.values().any(looks) {
                 EpollTimeout::from(LOOK_EVERY)
             } else {
                 EpollTimeout::NONE
@@ -76,6 +81,7 @@ impl Pump {
                 }
             }
             self.close_read();
+            self.tell_fetched();
             self.close_finished();
         }
     }
@@ -92,6 +98,21 @@ impl Pump {
             }
             if now >= until || !process.outputs.iter().any(|(output, _)| output.is_unread()) {
                 process.unread_until = None;
+            }
+        }
+    }
+
+    /// Compat: ctr reads no more once it heard of the exit, so that waits while it reads.
+    fn tell_fetched(&mut self) {
+        let now = Instant::now();
+        for (key, process) in &mut self.processes {
+            let Some((before, until)) = process.unfetched else { continue };
+            let rest = process.outputs.iter_mut().map(|(output, _)| output.unfetched()).sum();
+            if rest == 0 || rest == before && now >= until {
+                process.unfetched = None;
+                self.notices.push(Notice::Drained(*key));
+            } else if rest != before {
+                process.unfetched = Some((rest, now + STANDSTILL));
             }
         }
     }
@@ -320,6 +341,7 @@ impl Pump {
         let mut error = None;
         if let Some(process) = self.processes.get_mut(&key) {
             process.drained = true;
+            process.unfetched = Some((0, Instant::now() + STANDSTILL));
             for (output, _) in &mut process.outputs {
                 error = output.finish(process.log.as_mut()).or(error);
             }
@@ -333,7 +355,9 @@ impl Pump {
             }
         }
         self.warn(key, error);
-        self.notices.push(Notice::Drained(key));
+        if !self.processes.contains_key(&key) {
+            self.notices.push(Notice::Drained(key));
+        }
     }
 
     fn close_finished(&mut self) {
@@ -393,6 +417,9 @@ const FIRST_CLIENT: u64 = 8;
 const BUDGET: usize = 1 << 20;
 const DRAIN: usize = 2 << 20;
 const LOOK_EVERY: u8 = 20;
+const FETCH_LOOK_EVERY: u8 = 1;
+/// How long a client may take for its next read of what an ended process wrote.
+const STANDSTILL: Duration = Duration::from_secs(1);
 /// How long the pump itself waits for a reader that was late.
 const UNREAD: Duration = Duration::from_secs(5);
 /// How long a delete waits for readers of what is left.
