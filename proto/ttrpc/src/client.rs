@@ -35,6 +35,7 @@ pub enum CallError {
     Decode { service: String, method: String, source: prost::DecodeError },
 }
 
+type Answer = oneshot::Receiver<Result<Response, FrameError>>;
 type Pending = HashMap<u32, oneshot::Sender<Result<Response, FrameError>>>;
 
 /// A connection to a ttrpc server; clones share it.
@@ -103,23 +104,11 @@ impl Client {
             method: method.to_owned(),
             source,
         };
-        let (sender, answer) = oneshot::channel();
-        let stream = {
-            let mut state = lock(&self.inner.state);
-            if state.closed {
-                return Err(CallError::Closed);
-            }
-            // Clients use odd ids.
-            let stream = state.next_stream | 1;
-            state.next_stream = stream.wrapping_add(2);
-            state.pending.insert(stream, sender);
-            stream
-        };
-        let _forget = Forget { state: &self.inner.state, stream };
-        let bytes =
-            encode(stream, FrameKind::Request, &request.encode_to_vec()).map_err(frame_error)?;
+        let request = request.encode_to_vec();
         let exchange = async {
-            self.inner.outgoing.send(bytes).await.map_err(|_| CallError::Closed)?;
+            let place = self.inner.outgoing.reserve().await.map_err(|_| CallError::Closed)?;
+            let (stream, answer) = self.begin(place, &request, frame_error)?;
+            let _forget = Forget { state: &self.inner.state, stream };
             match answer.await {
                 Ok(Ok(response)) => response.into_result().map_err(CallError::Status),
                 Ok(Err(source)) => Err(frame_error(source)),
@@ -136,6 +125,28 @@ impl Client {
                 })
             }),
         }
+    }
+
+    /// Compat: upstream's server refuses ids that do not grow, so under one lock the call gets its id and its
+    /// place among those to be written.
+    fn begin(
+        &self,
+        place: mpsc::Permit<'_, Vec<u8>>,
+        request: &[u8],
+        frame_error: impl Fn(FrameError) -> CallError,
+    ) -> Result<(u32, Answer), CallError> {
+        let mut state = lock(&self.inner.state);
+        if state.closed {
+            return Err(CallError::Closed);
+        }
+        // Clients use odd ids.
+        let stream = state.next_stream | 1;
+        let bytes = encode(stream, FrameKind::Request, request).map_err(frame_error)?;
+        state.next_stream = stream.wrapping_add(2);
+        let (sender, answer) = oneshot::channel();
+        state.pending.insert(stream, sender);
+        place.send(bytes);
+        Ok((stream, answer))
     }
 
     /// Calls with protobuf messages.
@@ -240,4 +251,45 @@ fn close(state: &Mutex<State>, closing: &watch::Sender<bool>) {
 /// The state is valid between any two statements, so a poisoned lock is still good.
 fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::task::coop::{consume_budget, has_budget_remaining};
+
+    async fn ids(mut socket: UnixStream, count: usize) -> Vec<u32> {
+        let (mut decoder, mut buffer) = (Decoder::new(), [0; 1024]);
+        let mut ids = Vec::new();
+        while ids.len() < count {
+            let read = socket.read(&mut buffer).await.unwrap();
+            decoder.push(&buffer[..read]);
+            while let Some(frame) = decoder.next() {
+                ids.push(frame.unwrap().stream);
+            }
+        }
+        ids
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_overtaken_gets_the_later_id() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let client = Client::new(ours);
+        let calls: Vec<_> = [true, false]
+            .map(|waits| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    // Its turn is over when it comes to the queue: the other goes first.
+                    while waits && has_budget_remaining() {
+                        consume_budget().await;
+                    }
+                    client.call("s", "m", vec![], &[], None).await
+                })
+            })
+            .into();
+        assert_eq!(ids(theirs, 2).await, [1, 3]);
+        for call in calls {
+            assert!(matches!(call.await.unwrap(), Err(CallError::Closed)));
+        }
+    }
 }
