@@ -103,6 +103,25 @@ peers_new() {
   unpack peers-new "${programs[@]}" $libraries
 }
 
+# A Go compiler and the packages that our program over Docker's client imports, and the program itself. The
+# client's package asks for all that Docker is built of; what is needed of it is named here.
+docker_go() {
+  local packages name root=$PWD/$cache/docker-go
+  packages=$(closure golang-go) || { own_lists && packages=$(closure golang-go); } || { missing+=("apt-get does not know golang-go"); return; }
+  for name in docker-docker docker-distribution docker-go-connections docker-go-units gogo-protobuf \
+    opencontainers-go-digest opencontainers-image-spec pkg-errors sirupsen-logrus; do
+    packages+=" golang-github-$name-dev"
+  done
+  # shellcheck disable=SC2046,SC2086
+  unpack docker-go $(printf '%s\n' $packages golang-golang-x-{net,sys}-dev | sort -u)
+  [ -e "$root/.complete" ] || return
+  # Its cache makes that nothing where nothing has changed.
+  env GOROOT="$root/usr/lib/go" GOPATH="$root/usr/share/gocode" GOCACHE="$root/cache" GO111MODULE=off GOFLAGS= CGO_ENABLED=0 \
+    "$root/usr/lib/go/bin/go" build -o "$root/docker_go" integration-tests/tests/swap/sdk/docker_go.go ||
+    { missing+=("docker_go.go: it does not build with the packages of this distribution"); return; }
+  touch "$root/docker_go"
+}
+
 # The emulator with its libraries, and the kernel that the distribution has for clouds.
 vm() {
   [ -e "$cache/vm/.complete" ] && return
@@ -182,6 +201,7 @@ swap)
   "$self" peers-new
   with_needs podman podman
   with_needs docker-py python3-docker
+  docker_go
   ;;
 bench)
   "$self" peers

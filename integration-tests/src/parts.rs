@@ -84,6 +84,12 @@ impl Peers {
         Self::at("DOCKER_PY_DIR", "docker-py")
     }
 
+    /// Docker's client for Go and a compiler, of the distribution's release: what `preflight.sh swap` brings.
+    #[must_use]
+    pub fn docker_go() -> Self {
+        Self::at("DOCKER_GO_DIR", "docker-go")
+    }
+
     fn at(variable: &str, name: &str) -> Self {
         let cache = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache");
         Self(std::env::var_os(variable).map_or_else(|| Path::new(cache).join(name), PathBuf::from))

@@ -9,9 +9,9 @@ use integration_tests::parts::Peers;
 use integration_tests::sandbox::until;
 
 use crate::client::{Running, Stdin, feed};
-use crate::docker_py;
-use crate::matrix::{DOCKER_PY, Part};
+use crate::matrix::Part;
 use crate::row::World;
+use crate::sdk;
 
 /// Where in a row a program stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,8 +78,8 @@ fn is_monitor(name: &str) -> bool {
 /// The client, caught while it listens.
 fn client_of(world: &World) -> Seen {
     let part = &world.row().client;
-    if part.program == DOCKER_PY {
-        return docker_py::meet(world);
+    if part.is_library() {
+        return sdk::meet(world);
     }
     let client = world.client();
     let mut events = Running::start(client.command(&["events"]));
@@ -149,7 +149,7 @@ fn seen(world: &World, place: Place, part: &Part, comm: String) -> Seen {
 }
 
 /// Whether the process executes this very file, by whatever name it was found.
-fn runs(pid: i32, program: &Path) -> bool {
+pub(crate) fn runs(pid: i32, program: &Path) -> bool {
     let file = |path: &Path| fs::metadata(path).map(|data| (data.dev(), data.ino())).ok();
     let exe = file(Path::new(&format!("/proc/{pid}/exe")));
     exe.is_some() && exe == file(program)

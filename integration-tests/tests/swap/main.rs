@@ -8,13 +8,13 @@ mod basics;
 mod census;
 mod client;
 mod containerd;
-mod docker_py;
 mod engine;
 mod matrix;
 mod neighbours;
 mod podman;
 mod restarts;
 mod row;
+mod sdk;
 
 use std::cell::RefCell;
 use std::io::Write;

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use integration_tests::parts::{self, Peers};
 use serde::Deserialize;
 
-/// The client that is no program but a library.
+/// Clients that are no programs but libraries.
 pub(crate) const DOCKER_PY: &str = "docker-py";
+pub(crate) const DOCKER_GO: &str = "docker-go";
+pub(crate) const BOLLARD: &str = "bollard";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,9 +158,13 @@ impl File {
 impl Part {
     pub(crate) fn path(&self) -> PathBuf {
         match self.set {
+            Set::Ours if self.program == BOLLARD => {
+                std::env::current_exe().expect("the test's own program")
+            }
             Set::Ours => parts::ours(&self.program),
             Set::Release if self.is_podman() => Peers::podman().program(&self.program),
             Set::Release if self.program == DOCKER_PY => python(),
+            Set::Release if self.program == DOCKER_GO => docker_go(),
             Set::Release => Peers::of_the_release().program(&self.program),
             Set::Newest => Peers::newest().program(&self.program),
         }
@@ -166,6 +172,10 @@ impl Part {
 
     pub(crate) fn is_ours(&self) -> bool {
         self.set == Set::Ours
+    }
+
+    pub(crate) fn is_library(&self) -> bool {
+        [DOCKER_PY, DOCKER_GO, BOLLARD].contains(&&*self.program)
     }
 
     /// Its own package, or one that comes with it.
@@ -232,6 +242,16 @@ fn python() -> PathBuf {
     let brought = Peers::docker_py().directory().join("usr/bin/python3");
     let path = if brought.exists() { brought } else { PathBuf::from("/usr/bin/python3") };
     fs::canonicalize(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Our program over Docker's client for Go, as it was built from the source that is here now.
+fn docker_go() -> PathBuf {
+    let path = Peers::docker_go().directory().join("docker_go");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/swap/sdk/docker_go.go");
+    let time = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+    let (built, written) = (time(&path), time(Path::new(source)));
+    assert!(built > written, "{} is missing or old; run preflight.sh swap", path.display());
+    path
 }
 
 fn set(word: &str) -> anyhow::Result<Set> {

@@ -4,8 +4,8 @@ use integration_tests::Stack;
 use integration_tests::sandbox::{Layout, until};
 
 use crate::client::Client;
-use crate::matrix::{DOCKER_PY, Row};
-use crate::{basics, containerd, docker_py, engine, neighbours, podman, restarts};
+use crate::matrix::Row;
+use crate::{basics, containerd, engine, neighbours, podman, restarts, sdk};
 
 pub(crate) struct World {
     pub(crate) stack: Stack,
@@ -14,7 +14,7 @@ pub(crate) struct World {
 
 pub(crate) type Scenario = fn(&World);
 
-const SCENARIOS: [(&str, Scenario); 32] = [
+const SCENARIOS: [(&str, Scenario); 35] = [
     ("output", basics::output),
     ("exit-codes", basics::exit_codes),
     ("streams", basics::streams),
@@ -45,8 +45,11 @@ const SCENARIOS: [(&str, Scenario); 32] = [
     ("rotation", restarts::rotation),
     ("ports-from-outside", neighbours::ports_from_outside),
     ("forward-drop", neighbours::forward_drop),
-    ("docker-py", docker_py::scenarios),
     ("another-docker", neighbours::another_docker),
+    ("docker-py", sdk::docker_py),
+    ("docker-go", sdk::docker_go),
+    ("docker-go-pinned", sdk::docker_go_pinned),
+    ("bollard", sdk::in_process),
 ];
 
 pub(crate) fn scenario(name: &str) -> Option<Scenario> {
@@ -65,7 +68,7 @@ impl World {
             Stack::ours().peers(peers).shim(row.shim.path()).runtime(row.runtime.path());
         if let Some(engine) = &row.engine {
             parts = parts.engine(engine.path());
-            if row.client.program != DOCKER_PY {
+            if !row.client.is_library() {
                 parts = parts.cli(row.client.path());
             }
             if !engine.is_ours() {
@@ -111,6 +114,12 @@ impl World {
 
     pub(crate) fn runtime_type(&self) -> &'static str {
         if self.row.own_name { "io.containerd.runc-rs.v2" } else { "io.containerd.runc.v2" }
+    }
+
+    /// Compat: stock ctr closes its ends of the fifos as soon as it hears of the exit, and stock shims tell
+    /// of it before these are read.
+    pub(crate) fn loses_output_at_the_exit(&self) -> bool {
+        self.client().is_ctr() && !self.row.client.is_ours() && !self.row.shim.is_ours()
     }
 
     /// Waits until no shim runs any more, and no bundle is left where the harness knows the place.

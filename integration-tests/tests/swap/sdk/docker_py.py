@@ -77,6 +77,18 @@ def attach(client):
     socket.close()
 
 
+def pull(client, name):
+    is_equal(client.images.pull(name).tags, [name])
+    is_equal(name in [tag for image in client.images.list() for tag in image.tags], True)
+    is_equal(client.containers.run(name, remove=True), b"from the registry\n")
+    client.images.remove(name)
+    try:
+        client.images.pull(name + "-not")
+        raise AssertionError("there is no such image")
+    except docker.errors.NotFound as error:
+        is_equal(error.response.status_code, 404)
+
+
 def images(client):
     image = client.images.get("busybox")
     image.tag("pytag", "1")
@@ -120,6 +132,7 @@ def main():
         print(docker.__version__, os.path.dirname(docker.__file__), sep="\n", flush=True)
         sys.stdin.readline()
         return
+    pull(client, sys.argv[2])
     for scenario in (run, lifecycle, attach, images, events, refusals):
         try:
             scenario(client)
