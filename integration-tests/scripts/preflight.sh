@@ -114,11 +114,11 @@ docker_go() {
   done
   # shellcheck disable=SC2046,SC2086
   unpack docker-go $(printf '%s\n' $packages golang-golang-x-{net,sys}-dev | sort -u)
-  [ -e "$root/.complete" ] || return
+  [ -e "$root/.complete" ] || return 0
   # Its cache makes that nothing where nothing has changed.
   env GOROOT="$root/usr/lib/go" GOPATH="$root/usr/share/gocode" GOCACHE="$root/cache" GO111MODULE=off GOFLAGS= CGO_ENABLED=0 \
     "$root/usr/lib/go/bin/go" build -o "$root/docker_go" integration-tests/tests/swap/sdk/docker_go.go ||
-    { missing+=("docker_go.go: it does not build with the packages of this distribution"); return; }
+    { echo "preflight: docker_go.go is written for Docker's client 20.10 and does not build with this distribution's; its row fails" >&2; return; }
   touch "$root/docker_go"
 }
 
