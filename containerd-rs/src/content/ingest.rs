@@ -347,16 +347,19 @@ impl Writer {
     }
 }
 
-/// Makes the bytes durable, then visible under their digest.
+/// Makes the bytes durable, then visible under their digest, and that durable too: the record that
+/// follows is.
 fn settle(file: &File, directory: &Path, target: &Path) -> Result<()> {
     let data = directory.join("data");
-    if target.exists() {
-        return std::fs::remove_dir_all(directory).map_err(Error::io("remove", directory));
+    if !target.exists() {
+        file.set_permissions(std::fs::Permissions::from_mode(0o444))
+            .map_err(Error::io("change mode of", &data))?;
+        file.sync_all().map_err(Error::io("sync", &data))?;
+        std::fs::rename(&data, target).map_err(Error::io("rename", &data))?;
     }
-    file.set_permissions(std::fs::Permissions::from_mode(0o444))
-        .map_err(Error::io("change mode of", &data))?;
-    file.sync_all().map_err(Error::io("sync", &data))?;
-    std::fs::rename(&data, target).map_err(Error::io("rename", &data))?;
+    // Whoever was faster may not have come to this.
+    let blobs = target.parent().unwrap_or(target);
+    File::open(blobs).and_then(|blobs| blobs.sync_all()).map_err(Error::io("sync", blobs))?;
     std::fs::remove_dir_all(directory).map_err(Error::io("remove", directory))
 }
 

@@ -68,7 +68,9 @@ impl Content {
             std::fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
         }
         let locks = ingest::Locks::default();
-        Ok(Self(Arc::new(Inner { root, store, events, locks, gate: RwLock::new(()) })))
+        let content = Self(Arc::new(Inner { root, store, events, locks, gate: RwLock::new(()) }));
+        content.sweep_unbegun()?;
+        Ok(content)
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -38,6 +38,18 @@ impl Content {
         Ok(())
     }
 
+    /// At start nobody is making one: what has no ref was never begun, or is what a power cut left.
+    pub(super) fn sweep_unbegun(&self) -> Result<()> {
+        for directory in self.ingests()? {
+            if Note::read(&directory).is_none()
+                && let Err(error) = std::fs::remove_dir_all(&directory)
+            {
+                tracing::warn!(directory = %directory.display(), %error, "remove ingest");
+            }
+        }
+        Ok(())
+    }
+
     fn sweep_ingests(&self) -> Result<()> {
         let snapshot = self.0.store.snapshot()?;
         for directory in self.ingests()? {
@@ -46,7 +58,7 @@ impl Content {
                     < i64::try_from(LIFE.as_millis()).unwrap_or(i64::MAX)
             };
             let keep = match Note::read(&directory) {
-                // Being made this moment, or left by a crash.
+                // Being made this moment.
                 None => std::fs::metadata(&directory)
                     .and_then(|found| found.modified())
                     .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(60))),

@@ -83,3 +83,18 @@ fn digests_are_checked_before_they_become_paths() {
     }
     assert!(check_digest(HELLO).is_ok());
 }
+
+#[tokio::test]
+async fn what_a_power_cut_left_of_an_ingest_goes_at_the_next_start() {
+    let bench = bench();
+    let writer = bench.content.open_writer(&bench.context, "whole", 5, None).await.unwrap();
+    drop(writer);
+    let torn = bench.content.root().join("ingest/torn");
+    std::fs::create_dir(&torn).unwrap();
+    std::fs::write(torn.join("ref"), "").unwrap();
+    let store = bench.content.0.store.clone();
+    let root = bench.content.root().parent().unwrap().to_owned();
+    let content = Content::open(&root, store, Events::default()).unwrap();
+    assert!(!torn.exists());
+    assert_eq!(content.status(&bench.context.namespace, "whole").unwrap().offset, 0);
+}

@@ -5,10 +5,11 @@
 //! Keys: `snapshot␀namespace␀snapshotter␀name` → record, and for the children of a committed one
 //! `snapchild␀namespace␀snapshotter␀parent␀name`.
 //! A directory without a record is a left-over of a crash and removed at start; a record is only
-//! made when its directory stands.
+//! made when its directory stands, a committed one when all that is in it is on the disk.
 
 mod native;
 mod overlay;
+mod restore;
 mod tree;
 
 use std::borrow::Cow;
@@ -71,6 +72,9 @@ pub(crate) trait Snapshotter: Send + Sync {
     fn root(&self) -> &Path;
     /// A number that no directory of this snapshotter has, or ever had in this life of ours.
     fn next_id(&self) -> u64;
+    /// This one is taken, whatever the disk shows.
+    fn take_id(&self, id: u64);
+    fn stands(&self, id: u64) -> bool;
     /// Makes the tree; parents nearest first.
     fn create(&self, id: u64, kind: Kind, parents: &[u64]) -> Result<()>;
     fn mounts(&self, id: u64, kind: Kind, parents: &[u64]) -> Vec<Mount>;
@@ -79,6 +83,12 @@ pub(crate) trait Snapshotter: Send + Sync {
     fn remove(&self, id: u64) -> Result<()>;
     /// Removes every tree that is not known; asks after having looked which there are.
     fn cleanup(&self, known: &dyn Fn() -> Result<HashSet<u64>>) -> Result<()>;
+    /// What was written into the trees is on the disk afterwards.
+    fn sync(&self) -> Result<()> {
+        let root = self.root();
+        let directory = std::fs::File::open(root).map_err(Error::io("open", root))?;
+        rustix::fs::syncfs(&directory).map_err(|error| Error::io("sync", root)(error.into()))
+    }
     fn capabilities(&self) -> &'static [&'static str] {
         &[]
     }
@@ -102,7 +112,9 @@ impl Snapshots {
         snapshotters.insert("overlayfs", Arc::new(overlay::Overlay::open(&base("overlayfs"))?));
         snapshotters.insert("native", Arc::new(native::Native::open(&base("native"))?));
         let fresh = std::sync::Mutex::default();
-        Ok(Self(Arc::new(Inner { store, events, snapshotters, fresh })))
+        let snapshots = Self(Arc::new(Inner { store, events, snapshotters, fresh }));
+        snapshots.restore()?;
+        Ok(snapshots)
     }
 
     /// Name and trees of every snapshotter, for introspection.
@@ -221,7 +233,9 @@ impl Snapshots {
             )));
         }
         let id = active.id;
-        let usage = blocking(move || trees.usage(id)).await?;
+        // What others will be built on is whole, also after a power cut.
+        let settle = move || trees.usage(id).and_then(|usage| trees.sync().map(|()| usage));
+        let usage = blocking(settle).await?;
         let (scope, by) = (context.clone(), snapshotter.to_owned());
         let (to, from) = (name.to_owned(), key.to_owned());
         let onto = onto.filter(|parent| !parent.is_empty()).map(str::to_owned);

@@ -29,6 +29,14 @@ impl Snapshotter for Native {
         self.trees.next()
     }
 
+    fn take_id(&self, id: u64) {
+        self.trees.take(id);
+    }
+
+    fn stands(&self, id: u64) -> bool {
+        self.trees.path(id).is_dir()
+    }
+
     fn create(&self, id: u64, kind: Kind, parents: &[u64]) -> Result<()> {
         self.trees.create(id, |directory| {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);

@@ -40,6 +40,14 @@ impl Snapshotter for Overlay {
         self.trees.next()
     }
 
+    fn take_id(&self, id: u64) {
+        self.trees.take(id);
+    }
+
+    fn stands(&self, id: u64) -> bool {
+        self.trees.path(id).is_dir()
+    }
+
     fn create(&self, id: u64, kind: Kind, parents: &[u64]) -> Result<()> {
         self.trees.create(id, |directory| {
             let layer = directory.join("fs");

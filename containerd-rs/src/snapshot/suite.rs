@@ -123,3 +123,35 @@ async fn layers_made_side_by_side_are_stacked_at_commit() {
     assert_eq!(bench.snapshots.stat(&context.namespace, "overlayfs", "two").unwrap().parent, "one");
     assert!(bench.snapshots.remove(context, "overlayfs", "one").await.is_err());
 }
+
+#[tokio::test]
+async fn what_the_disk_lost_begins_again_and_no_number_is_given_twice() {
+    for by in BOTH {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("meta.redb")).unwrap();
+        let open = || Snapshots::open(directory.path(), store.clone(), Events::default()).unwrap();
+        let context = Context::new(Namespace::parse("test").unwrap());
+        let bench = Bench { _directory: tempfile::tempdir().unwrap(), snapshots: open(), context };
+        prepare(&bench, by, "a", "").await.unwrap();
+        commit(&bench, by, "one", "a").await.unwrap();
+        for key in ["renamed", "lost"] {
+            prepare(&bench, by, key, "one").await.unwrap();
+        }
+        let trees = bench.snapshots.snapshotter(by).unwrap().root().join("snapshots");
+        let stat = |bench: &Bench, key: &str| {
+            bench.snapshots.stat(&bench.context.namespace, by, key).unwrap().id
+        };
+        let ids = ["renamed", "lost"].map(|key| stat(&bench, key));
+        // As the power may fail: before the rename, or before anything of it was on the disk.
+        let [renamed, lost] = ids.map(|id| trees.join(id.to_string()));
+        std::fs::rename(&renamed, trees.join(format!("new-{}", ids[0]))).unwrap();
+        std::fs::remove_dir_all(&lost).unwrap();
+
+        let bench = Bench { snapshots: open(), ..bench };
+        bench.snapshots.recover().await;
+        assert!(renamed.is_dir() && lost.is_dir(), "{by}");
+        assert!(!trees.join(format!("new-{}", ids[0])).exists(), "{by}");
+        prepare(&bench, by, "next", "one").await.unwrap();
+        assert!(!ids.contains(&stat(&bench, "next")), "{by}");
+    }
+}

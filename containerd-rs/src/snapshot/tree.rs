@@ -32,6 +32,10 @@ impl Numbered {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    pub(super) fn take(&self, id: u64) {
+        self.last.fetch_max(id, Ordering::Relaxed);
+    }
+
     pub(super) fn path(&self, id: u64) -> PathBuf {
         self.directory.join(id.to_string())
     }
@@ -39,7 +43,15 @@ impl Numbered {
     /// Builds under a temporary name, then shows the directory under its number.
     pub(super) fn create(&self, id: u64, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let temporary = self.directory.join(format!("new-{id}"));
-        std::fs::create_dir(&temporary).map_err(Error::io("create", &temporary))?;
+        let made = std::fs::create_dir(&temporary).or_else(|error| match error.kind() {
+            // Half-made in an earlier life, whose number is now restored.
+            std::io::ErrorKind::AlreadyExists => {
+                std::fs::remove_dir_all(&temporary)?;
+                std::fs::create_dir(&temporary)
+            }
+            _ => Err(error),
+        });
+        made.map_err(Error::io("create", &temporary))?;
         let built = build(&temporary).and_then(|()| {
             std::fs::rename(&temporary, self.path(id)).map_err(Error::io("rename", &temporary))
         });
