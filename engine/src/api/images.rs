@@ -88,9 +88,8 @@ async fn forget_init_layers(app: &App, before: BTreeSet<String>) {
     let after = app.images.chains().await;
     let used: BTreeSet<String> =
         app.containers.all().iter().map(|one| one.record().chain_id.clone()).collect();
-    for chain in before.iter().filter(|chain| !after.contains(*chain) && !used.contains(*chain)) {
-        crate::container::rootfs::forget_init(app, chain).await;
-    }
+    let gone = before.iter().filter(|chain| !after.contains(*chain) && !used.contains(*chain));
+    crate::container::rootfs::forget_inits(app, gone.map(String::as_str)).await;
 }
 
 /// Pull or import.

@@ -138,7 +138,8 @@ async fn finish(
             anonymous.push(mount.name.clone());
         }
         if !anonymous.is_empty() {
-            store::write(&paths.draft(), &anonymous, Durability::Written)?;
+            // Whoever finds a volume finds this, also after a power cut.
+            store::write(&paths.draft(), &anonymous, Durability::Synced)?;
         }
         rootfs::prepare(app, &id, &record.chain_id).await?;
         for mount in record.mounts.iter_mut().filter(|mount| mount.kind == "volume") {
@@ -162,9 +163,10 @@ async fn finish(
             app.volumes.acquire(&mount.name, &id).await?;
             acquired.push(mount.clone());
         }
-        let durability =
-            if record.host_config.auto_remove { Durability::Written } else { Durability::Synced };
-        store::write(&paths.record(), &record, durability)?;
+        // `--rm` containers are not worth a sync, unless their volumes would outlive them.
+        let brief = record.host_config.auto_remove && anonymous.is_empty();
+        let durability = if brief { Durability::Written } else { Durability::Synced };
+        record.write(&paths, durability)?;
         if !anonymous.is_empty() {
             drop(std::fs::remove_file(paths.draft()));
         }

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::health::{self, Probing};
 use super::lifecycle::{self, Decision, Phase, Wish, decide};
+use super::record::Record;
 use super::start::{Layer, Run};
 use super::{Container, ContainerError, create, rootfs, start};
 use crate::app::App;
@@ -427,8 +428,12 @@ impl Owner {
     async fn remove(&mut self, volumes: bool, layer_gone: bool) -> Result<(), ContainerError> {
         self.restart_at = None;
         let again = self.remove_again.take();
-        // Written down: an engine that is killed half-way goes on removing when it returns.
-        self.container.note(Durability::Written, |record| {
+        // Written down: an engine that is killed half-way goes on removing when it returns. After a power
+        // cut a layer that is gone says it, but not that the volumes are to go too.
+        let anonymous = self.container.record().mounts.iter().any(|mount| mount.anonymous);
+        let durability =
+            if volumes && anonymous { Durability::Synced } else { Durability::Written };
+        self.container.note(durability, |record| {
             record.state.phase = Phase::Removing;
             record.state.remove_volumes = volumes;
         });
@@ -463,11 +468,12 @@ impl Owner {
                 tracing::debug!(container = id, "anonymous volume stays: {error}");
             }
         }
-        let dir = self.container.paths.dir.clone();
+        let paths = self.container.paths.clone();
         rootfs::blocking(move || {
-            // The record goes first: what is half removed is not a container any more.
-            drop(std::fs::remove_file(dir.join("container.json")));
-            std::fs::remove_dir_all(&dir)
+            // The record goes first.
+            Record::remove(&paths);
+            let dir = &paths.dir;
+            std::fs::remove_dir_all(dir)
                 .or_else(|error| {
                     if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
                 })
@@ -520,7 +526,7 @@ impl Owner {
                 Err(crate::image::ImageError::NotFound(_))
             )
         {
-            rootfs::forget_init(&self.app, &chain).await;
+            rootfs::forget_inits(&self.app, std::iter::once(&*chain)).await;
         }
     }
 

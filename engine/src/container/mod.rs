@@ -25,7 +25,7 @@ pub(crate) use start::make_fifo;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use docker_api::StringMap;
@@ -33,7 +33,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::app::App;
-use crate::store::{self, Durability};
+use crate::store::Durability;
 use driver::{Command, Then};
 pub(crate) use error::ContainerError;
 use lifecycle::{Phase, Refusal};
@@ -65,6 +65,8 @@ pub(crate) struct Container {
     pub(crate) state: watch::Sender<Snapshot>,
     /// Clients that attached before the start.
     waiting: Mutex<Vec<oneshot::Sender<UnixStream>>>,
+    /// Of the last writing.
+    serial: AtomicU64,
     /// The record on disk is behind: to be written once the disk has space again.
     unsaved: AtomicBool,
 }
@@ -137,11 +139,12 @@ impl Container {
     }
 
     fn write(&self, durability: Durability) -> Result<(), ContainerError> {
-        let record = self.record().clone();
+        let mut record = self.record().clone();
+        record.serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         // `--rm` containers are not worth a sync.
         let durability =
             if record.host_config.auto_remove { Durability::Written } else { durability };
-        let write = || store::write(&self.paths.record(), &record, durability);
+        let write = || record.write(&self.paths, durability);
         let written = match durability {
             // The disk takes milliseconds: the reactor's other work goes to another thread.
             Durability::Synced => tokio::task::block_in_place(write),
@@ -370,6 +373,7 @@ impl Containers {
         let container = Arc::new(Container {
             id: record.id.clone(),
             paths: Paths::new(&app.config.data_root, &app.config.exec_root, &record.id),
+            serial: AtomicU64::new(record.serial),
             record: Mutex::new(record),
             writing: Mutex::new(()),
             commands,

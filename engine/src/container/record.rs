@@ -1,4 +1,11 @@
 //! What is kept on disk of a container: one small JSON record, replaced by rename.
+//!
+//! ```text
+//! container.json           as of the last change that was promised, synced
+//! container.unsynced.json  as of a later one that need not outlive the machine
+//! ```
+//! After a power cut the second may be empty, torn or gone. The first is never replaced by what is not
+//! synced: not every file system would keep either of the two.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lifecycle::Phase;
 use crate::network::Attached;
+use crate::store::{self, Durability, StoreError};
 
 /// Bumped when a field changes its meaning.
 pub(crate) const VERSION: u32 = 1;
@@ -20,6 +28,8 @@ pub(crate) const VERSION: u32 = 1;
 #[serde(default)]
 pub(crate) struct Record {
     pub(crate) version: u32,
+    /// Counts the writings, so that the newer of two files is known.
+    pub(crate) serial: u64,
     pub(crate) id: String,
     /// Without the leading slash.
     pub(crate) name: String,
@@ -155,6 +165,35 @@ impl AttachedRecord {
     }
 }
 
+impl Record {
+    /// The newest that can be read; `None` when none was promised.
+    pub(crate) fn read(paths: &Paths) -> Result<Option<Self>, StoreError> {
+        let synced = store::read::<Self>(&paths.synced())?;
+        let unsynced = store::read::<Self>(&paths.unsynced()).unwrap_or_else(|error| {
+            tracing::info!("{error}; as after a power cut");
+            None
+        });
+        Ok(match (synced, unsynced) {
+            (Some(synced), Some(unsynced)) if unsynced.serial <= synced.serial => Some(synced),
+            (synced, unsynced) => unsynced.or(synced),
+        })
+    }
+
+    pub(crate) fn write(&self, paths: &Paths, durability: Durability) -> Result<(), StoreError> {
+        let path = match durability {
+            Durability::Synced => paths.synced(),
+            Durability::Written => paths.unsynced(),
+        };
+        store::write(&path, self, durability)
+    }
+
+    /// What is half removed is not a container any more; the older one must not be what is left.
+    pub(crate) fn remove(paths: &Paths) {
+        drop(std::fs::remove_file(paths.synced()));
+        drop(std::fs::remove_file(paths.unsynced()));
+    }
+}
+
 /// Where a container keeps what.
 #[derive(Clone, Debug)]
 pub(crate) struct Paths {
@@ -182,8 +221,12 @@ impl Paths {
         }
     }
 
-    pub(crate) fn record(&self) -> PathBuf {
+    fn synced(&self) -> PathBuf {
         self.dir.join("container.json")
+    }
+
+    fn unsynced(&self) -> PathBuf {
+        self.dir.join("container.unsynced.json")
     }
 
     /// Names what a create under way makes besides the directory.
@@ -193,5 +236,37 @@ impl Paths {
 
     pub(crate) fn log(&self, id: &str) -> PathBuf {
         self.dir.join(format!("{id}-json.log"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str, serial: u64) -> Record {
+        Record { name: name.to_owned(), serial, ..Record::default() }
+    }
+
+    #[test]
+    fn the_newer_record_counts_and_a_torn_one_does_not() {
+        let top = tempfile::tempdir().unwrap();
+        let paths = Paths::new(top.path(), top.path(), "id");
+        std::fs::create_dir_all(&paths.dir).unwrap();
+        let read = || Record::read(&paths).unwrap().map(|record| record.name);
+        assert_eq!(read(), None);
+        std::fs::write(paths.unsynced(), "").unwrap();
+        assert_eq!(read(), None);
+        named("synced", 1).write(&paths, Durability::Synced).unwrap();
+        assert_eq!(read().unwrap(), "synced");
+        named("written", 2).write(&paths, Durability::Written).unwrap();
+        assert_eq!(read().unwrap(), "written");
+        named("again", 3).write(&paths, Durability::Synced).unwrap();
+        assert_eq!(read().unwrap(), "again");
+        std::fs::write(paths.unsynced(), "{\"name\":").unwrap();
+        assert_eq!(read().unwrap(), "again");
+        std::fs::write(paths.synced(), "").unwrap();
+        assert!(Record::read(&paths).is_err());
+        Record::remove(&paths);
+        assert_eq!(read(), None);
     }
 }

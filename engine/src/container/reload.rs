@@ -13,7 +13,7 @@ use super::output::Fifos;
 use super::record::{Paths, Record};
 use super::{create, health, start, sweep};
 use crate::app::App;
-use crate::store::{self, Durability};
+use crate::store::Durability;
 
 /// Puts every container back into the table, running ones watched again.
 pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
@@ -22,20 +22,29 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
     let mut unreadable = Vec::new();
     for entry in std::fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
         let path = entry?.path();
-        match store::read::<Record>(&path.join("container.json")) {
+        let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let paths = Paths::new(&app.config.data_root, &app.config.exec_root, &id);
+        match Record::read(&paths) {
             Ok(Some(record)) => records.push(record),
             Ok(None) => {
                 // Half made or half removed: not a container.
                 tracing::info!(path = %path.display(), "removing a directory without a record");
-                let id = path.file_name().unwrap_or_default().to_string_lossy();
-                let paths = Paths::new(&app.config.data_root, &app.config.exec_root, &id);
                 sweep::draft(app, &paths.draft()).await;
                 drop(std::fs::remove_dir_all(&path));
             }
             Err(error) => {
                 tracing::error!("{error}; the container is left alone");
-                unreadable.extend(path.file_name().map(|id| id.to_string_lossy().into_owned()));
+                unreadable.push(id);
             }
+        }
+    }
+    let layers = sweep::layers(app).await;
+    let removed: Vec<Record> = records.extract_if(.., |record| layers.lack(&record.id)).collect();
+    if !layers.are_ours() {
+        for record in &removed {
+            // As dockerd does.
+            tracing::error!(container = record.id, "it has no layer; the container is left alone");
+            unreadable.push(record.id.clone());
         }
     }
     records.sort_by(|a, b| a.created.cmp(&b.created));
@@ -144,6 +153,11 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
                 };
                 container.recover(then).await;
             }
+        }
+    }
+    if layers.are_ours() {
+        for record in &removed {
+            sweep::removed(app, record).await;
         }
     }
     sweep::run(app, unreadable).await;

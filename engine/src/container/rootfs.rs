@@ -74,14 +74,21 @@ pub(super) fn remove_later(app: &Arc<App>, id: String) {
     });
 }
 
-/// Forgets the shared layer of an image that is being removed. In use or absent is fine.
-pub(crate) async fn forget_init(app: &App, chain_id: &str) {
-    let request =
-        RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: init_name(chain_id) };
-    if let Err(status) = app.containerd.snapshots().remove(request).await
-        && status.code() != tonic::Code::NotFound
-    {
-        tracing::debug!(chain_id, "init layer stays: {}", status.message());
+/// Forgets the shared layers of images that are gone, and collects what only they held. In use or absent is
+/// fine.
+pub(crate) async fn forget_inits(app: &App, chains: impl Iterator<Item = &str>) {
+    let mut forgotten = false;
+    for chain in chains {
+        let request =
+            RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: init_name(chain) };
+        match app.containerd.snapshots().remove(request).await {
+            Ok(_) => forgotten = true,
+            Err(status) if status.code() == tonic::Code::NotFound => {}
+            Err(status) => tracing::debug!(chain, "init layer stays: {}", status.message()),
+        }
+    }
+    if forgotten && let Err(error) = app.images.collect().await {
+        tracing::debug!("layers stay until something else is removed: {error}");
     }
 }
 

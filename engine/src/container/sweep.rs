@@ -9,7 +9,7 @@ use std::sync::Arc;
 use proto::containerd::services::containers::v1::ListContainersRequest;
 use proto::containerd::services::snapshots::v1::{Kind, ListSnapshotsRequest};
 
-use super::record::Paths;
+use super::record::{Paths, Record};
 use super::rootfs::{self, blocking};
 use super::start;
 use crate::app::App;
@@ -28,7 +28,9 @@ pub(super) async fn run(app: &Arc<App>, unreadable: Vec<String>) {
     let ids: HashSet<&str> = known.iter().map(String::as_str).collect();
     let tasks = tasks(app, &ids).await;
     let paths = paths(app, &known);
-    let snapshots = snapshots(app, &ids).await;
+    let Layers { own: mut snapshots, shared, .. } = layers(app).await;
+    snapshots.retain(|key| !ids.contains(key.as_str()));
+    let chains = unused(app, shared).await;
     let app = Arc::clone(app);
     tokio::spawn(async move {
         for id in tasks {
@@ -50,7 +52,16 @@ pub(super) async fn run(app: &Arc<App>, unreadable: Vec<String>) {
                 tracing::warn!("{error}");
             }
         }
+        rootfs::forget_inits(&app, chains.iter().map(String::as_str)).await;
     });
+}
+
+/// Of shared layers, the chains that no image has any more, nor a container.
+async fn unused(app: &App, shared: Vec<String>) -> Vec<String> {
+    let mut used = app.images.chains().await;
+    used.extend(app.containers.all().iter().map(|one| one.record().chain_id.clone()));
+    let chains = shared.iter().filter_map(|name| name.strip_suffix("-init"));
+    chains.filter(|chain| !used.contains(*chain)).map(str::to_owned).collect()
 }
 
 /// The anonymous volumes of a create that never answered.
@@ -80,23 +91,68 @@ async fn tasks(app: &App, known: &HashSet<&str>) -> Vec<String> {
         .collect()
 }
 
-async fn snapshots(app: &App, known: &HashSet<&str>) -> Vec<String> {
+/// The layers that containerd has of this engine.
+#[derive(Default)]
+pub(super) struct Layers {
+    /// Containers' own.
+    own: HashSet<String>,
+    /// What an image's containers share.
+    shared: Vec<String>,
+    told: bool,
+}
+
+impl Layers {
+    /// Whether the layer of a container is gone. A removal takes that away first, and durably, while its
+    /// record may come back with a power cut.
+    pub(super) fn lack(&self, id: &str) -> bool {
+        self.told && !self.own.contains(id)
+    }
+
+    /// A containerd that has nothing at all of ours may be another one.
+    pub(super) fn are_ours(&self) -> bool {
+        !(self.own.is_empty() && self.shared.is_empty())
+    }
+}
+
+pub(super) async fn layers(app: &App) -> Layers {
     let request = ListSnapshotsRequest { snapshotter: SNAPSHOTTER.to_owned(), filters: Vec::new() };
-    let mut strays = Vec::new();
+    let mut layers = Layers::default();
     let listed = async {
         let mut pages = app.containerd.snapshots().list(request).await?.into_inner();
         while let Some(page) = pages.message().await? {
-            let own = page.info.into_iter().filter(|info| {
-                info.labels.get(OWNER) == Some(&app.id) && info.kind() == Kind::Active
-            });
-            strays.extend(own.map(|info| info.name).filter(|name| !known.contains(name.as_str())));
+            let ours = page.info.into_iter().filter(|info| info.labels.get(OWNER) == Some(&app.id));
+            for info in ours {
+                if info.kind() == Kind::Active {
+                    layers.own.insert(info.name);
+                } else {
+                    layers.shared.push(info.name);
+                }
+            }
         }
         Ok::<(), tonic::Status>(())
     };
-    if let Err(status) = listed.await {
-        tracing::warn!("list snapshots: {}", status.message());
+    match listed.await {
+        Ok(()) => layers.told = true,
+        Err(status) => tracing::warn!("list snapshots: {}", status.message()),
     }
-    strays
+    layers
+}
+
+/// Finishes a removal of which the disk has lost the rest.
+pub(super) async fn removed(app: &App, record: &Record) {
+    tracing::info!(container = record.id, "removing a record whose layer was removed");
+    let paths = Paths::new(&app.config.data_root, &app.config.exec_root, &record.id);
+    if record.state.remove_volumes || record.host_config.auto_remove {
+        for mount in record.mounts.iter().filter(|mount| mount.anonymous) {
+            if let Err(error) = app.volumes.remove(&mount.name, true).await {
+                tracing::debug!(volume = mount.name, "{error}");
+            }
+        }
+    }
+    Record::remove(&paths);
+    if let Err(error) = std::fs::remove_dir_all(&paths.dir) {
+        tracing::warn!(path = %paths.dir.display(), "left behind: {error}");
+    }
 }
 
 fn paths(app: &App, known: &[String]) -> Vec<PathBuf> {

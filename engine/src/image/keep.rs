@@ -33,6 +33,14 @@ impl Images {
         kept.map(|()| done)
     }
 
+    /// What nothing holds any more is gone when this returns.
+    pub(crate) async fn collect(&self) -> Result<(), ImageError> {
+        let containerd = self.catalog.containerd();
+        let id = hold(containerd, &[]).await?;
+        containerd.leases().delete(wire::DeleteRequest { id, sync: true }).await?;
+        Ok(())
+    }
+
     async fn keep(&self, before: &[Named]) -> Result<(), ImageError> {
         let now = self.catalog.list().await?;
         for image in before {

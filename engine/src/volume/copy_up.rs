@@ -31,32 +31,73 @@ fn call(call: &'static str, name: &CStr) -> impl FnOnce(Errno) -> CopyError {
 /// Deeper than any path the kernel takes in one piece.
 const MAX_DEPTH: usize = 2048;
 
-/// Nothing happens when the volume holds anything, or the image has no directory there.
+/// Fills a volume. Nothing happens when it holds anything, or the image has no directory there.
 pub(crate) fn copy_up(rootfs: &Path, path: &str, volume: &Path) -> Result<(), CopyError> {
+    let Some((source, target)) = open(rootfs, path, volume)? else { return Ok(()) };
+    let empty = is_empty(&source)?;
+    fill(&source, &target)?;
+    if empty { Ok(()) } else { sync(&target) }
+}
+
+/// Makes what would fill it in a directory `beside`, on the disk when this returns; false when there is
+/// nothing to fill it with.
+pub(crate) fn draft(
+    rootfs: &Path,
+    path: &str,
+    volume: &Path,
+    beside: &Path,
+) -> Result<bool, CopyError> {
+    let Some((source, _)) = open(rootfs, path, volume)? else { return Ok(false) };
+    if is_empty(&source)? {
+        return Ok(false);
+    }
+    let data = |source| CopyError::Data { name: path.to_owned(), source };
+    match std::fs::remove_dir_all(beside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(data(error)),
+        _ => std::fs::create_dir(beside).map_err(data)?,
+    }
+    let made = open_volume(beside).and_then(|target| {
+        fill(&source, &target)?;
+        sync(&target)
+    });
+    if made.is_err() {
+        drop(std::fs::remove_dir_all(beside));
+    }
+    made.map(|()| true)
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// What is to be copied, and where to.
+fn open(rootfs: &Path, path: &str, volume: &Path) -> Result<Option<(OwnedFd, OwnedFd)>, CopyError> {
     let top = CString::new(path.replace('\0', "")).unwrap_or_default();
     let root =
         rustix::fs::open(rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(call("open", c"rootfs"))?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let relative = if path.is_empty() { c"/" } else { top.as_c_str() };
-    let source = match rustix::fs::openat2(&root, relative, flags, Mode::empty(), resolve) {
+    let source = match rustix::fs::openat2(&root, relative, DIRECTORY, Mode::empty(), resolve) {
         Ok(source) => source,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         Err(errno) => return Err(call("openat2", &top)(errno)),
     };
-    let target =
-        rustix::fs::openat(CWD, volume, flags, Mode::empty()).map_err(call("open", c"volume"))?;
-    if !is_empty(&target)? {
-        return Ok(());
-    }
-    let mut copy = Copy {
-        links: HashMap::new(),
-        top: target
-            .try_clone()
-            .map_err(|source| CopyError::Data { name: path.to_owned(), source })?,
-    };
-    copy.directory(&source, &target, &mut Vec::new())
+    let target = open_volume(volume)?;
+    Ok(is_empty(&target)?.then_some((source, target)))
+}
+
+fn open_volume(path: &Path) -> Result<OwnedFd, CopyError> {
+    rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()).map_err(call("open", c"volume"))
+}
+
+fn fill(source: &OwnedFd, target: &OwnedFd) -> Result<(), CopyError> {
+    let top = target
+        .try_clone()
+        .map_err(|source| CopyError::Data { name: "volume".to_owned(), source })?;
+    Copy { links: HashMap::new(), top }.directory(source, target, &mut Vec::new())
+}
+
+fn sync(target: &OwnedFd) -> Result<(), CopyError> {
+    rustix::fs::syncfs(target).map_err(call("syncfs", c"volume"))
 }
 
 fn is_empty(directory: &OwnedFd) -> Result<bool, CopyError> {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <data-root>/volumes/<name>/_data        what containers see
+//! <data-root>/volumes/<name>/_filling     what is copied up from an image, until it is whole
 //! <data-root>/volumes/<name>/volume.json  name, labels, options, birth; synced before the API answers
 //! ```
 //!
@@ -119,6 +120,7 @@ impl Local {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             match read(&path.join("volume.json")) {
                 Ok(Some(record)) => {
+                    drop(std::fs::remove_dir_all(path.join(FILLING)));
                     let (users, mounted) = (BTreeSet::new(), BTreeSet::new());
                     entries.insert(name.to_owned(), Entry { record, users, mounted });
                 }
@@ -204,6 +206,7 @@ impl Local {
         }
         self.delete(name)?;
         entries.remove(name);
+        self.sync()?;
         Ok(true)
     }
 
@@ -244,6 +247,8 @@ impl Local {
         }
         if pruned.volumes_deleted.as_ref().is_some_and(Vec::is_empty) {
             pruned.volumes_deleted = None;
+        } else {
+            self.sync()?;
         }
         Ok(pruned)
     }
@@ -293,8 +298,21 @@ impl Local {
 
     /// Fills an empty volume with what the image has at `path`, owner and mode of the directory included.
     pub(crate) fn copy_up(&self, name: &str, rootfs: &Path, path: &str) -> Result<(), VolumeError> {
-        copy_up::copy_up(rootfs, path, &self.data(name))
-            .map_err(|source| VolumeError::CopyUp { from: path.to_owned(), source })
+        let failed = |source| VolumeError::CopyUp { from: path.to_owned(), source };
+        // Put in its place when it is whole, so that a fill that is cut short is none.
+        let (data, beside) = (self.data(name), self.root.join(name).join(FILLING));
+        if is_alone(&self.lock(), name)
+            && copy_up::draft(rootfs, path, &data, &beside).map_err(failed)?
+        {
+            // Whoever has mounted it meanwhile would keep the directory that is replaced.
+            let entries = self.lock();
+            if is_alone(&entries, name) && std::fs::rename(&beside, &data).is_ok() {
+                return Ok(());
+            }
+            drop(entries);
+            std::fs::remove_dir_all(&beside).map_err(io("remove", &beside))?;
+        }
+        copy_up::copy_up(rootfs, path, &data).map_err(failed)
     }
 
     /// Where containers' data lives.
@@ -328,10 +346,25 @@ impl Local {
         std::fs::remove_dir_all(&directory).map_err(io("remove", &directory))
     }
 
+    /// What was removed does not come back.
+    fn sync(&self) -> Result<(), VolumeError> {
+        let root = &self.root;
+        std::fs::File::open(root).and_then(|root| root.sync_all()).map_err(io("sync", root))
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Whether one container at most uses a directory of ours.
+fn is_alone(entries: &BTreeMap<String, Entry>, name: &str) -> bool {
+    entries
+        .get(name)
+        .is_some_and(|entry| entry.record.options.is_none() && entry.mounted.len() <= 1)
+}
+
+const FILLING: &str = "_filling";
 
 static NONE: StringMap = StringMap::new();
 

@@ -168,3 +168,29 @@ fn copy_up_keeps_what_the_image_has() {
     volumes.copy_up("v2", &rootfs, "/nowhere").unwrap();
     assert_eq!(std::fs::read_dir(volumes.data("v2")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_volume_is_replaced_by_its_copy_only_under_one_container() {
+    let dir = tempfile::tempdir().unwrap();
+    let rootfs = dir.path().join("rootfs");
+    std::fs::create_dir_all(rootfs.join("data")).unwrap();
+    std::fs::write(rootfs.join("data/file"), "content").unwrap();
+    let volumes = Local::open(dir.path()).unwrap();
+    for (name, users) in [("one", 1), ("two", 2)] {
+        volumes.create(&request(name)).unwrap();
+        let data = volumes.data(name);
+        // What an engine that was killed had come to.
+        let cut_short = dir.path().join("volumes").join(name).join("_filling");
+        std::fs::create_dir(&cut_short).unwrap();
+        std::fs::write(cut_short.join("half"), "con").unwrap();
+        for user in 0..users {
+            volumes.mount(name, &user.to_string()).unwrap();
+        }
+        let before = data.metadata().unwrap().ino();
+        volumes.copy_up(name, &rootfs, "/data").unwrap();
+        assert_eq!(std::fs::read_to_string(data.join("file")).unwrap(), "content");
+        assert!(!data.join("half").exists());
+        assert_eq!(data.metadata().unwrap().ino() == before, users == 2);
+        assert_eq!(cut_short.exists(), users == 2);
+    }
+}
