@@ -185,6 +185,8 @@ peers)
   # `docker top` asks the host's ps, with us as with dockerd.
   tool ps procps
   tool ip iproute2
+  # Makes the disks whose power is cut.
+  PATH=$PATH:/usr/sbin:/sbin tool mke2fs e2fsprogs
   unpack peers docker.io containerd runc crun libseccomp2 libyajl2 libsystemd0 libcap2 libdevmapper1.02.1
   unpack busybox busybox-static
   ;;

@@ -2,7 +2,7 @@
 # Builds the tests as the caller, runs them as root (they make namespaces and mounts) and prints the
 # ten slowest. `list` only builds the integration tests and names the programs that the virtual machine
 # runs; `swap` compares containers with stock's and runs the swap matrix, and nothing else.
-# `long` runs the storm of kills: N=rounds SEED=number.
+# `long` runs the storm of kills and the power cuts: N=kills CUTS=cuts of each disk SEED=number.
 # Usage: run-tests.sh unit|integration|swap|long|list
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -32,6 +32,7 @@ if [ "$kind" = list ]; then
 fi
 if [ "$kind" = long ]; then
   "${root[@]}" "${programs[0]}" --nocapture storm::
+  "${root[@]}" env N="${CUTS:-50}" "${programs[0]}" --nocapture power::
   exit
 fi
 if [ "$kind" = swap ]; then

@@ -4,6 +4,7 @@
 
 pub mod client;
 mod daemons;
+pub mod disk;
 pub mod image;
 pub mod leaks;
 pub mod output;

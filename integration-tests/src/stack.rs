@@ -18,6 +18,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use crate::client::Api;
+use crate::disk::Disk;
 use crate::leaks::Inventory;
 use crate::output::Output;
 use crate::parts::Peers;
@@ -38,8 +39,8 @@ pub struct Builder {
     layout: Layout,
     pub(crate) arguments: Vec<String>,
     pub(crate) environment: Vec<(String, String)>,
-    /// Bytes of a file system of its own for the data root.
-    disk: Option<u64>,
+    /// A file system of its own for the data root.
+    pub(crate) disk: Option<Disk>,
     pub(crate) copies: bool,
     image: bool,
 }
@@ -143,7 +144,15 @@ impl Builder {
     /// A small disk for the data root, which the test can fill.
     #[must_use]
     pub fn with_disk_of(mut self, bytes: u64) -> Self {
-        self.disk = Some(bytes);
+        self.disk = Some(Disk::Memory(bytes));
+        self
+    }
+
+    /// A disk for the data root: a file with an ext4, and the options of its mount. The data root is
+    /// then at the same place in every stack.
+    #[must_use]
+    pub fn with_disk_image(mut self, file: impl Into<PathBuf>, options: &str) -> Self {
+        self.disk = Some(Disk::Image(file.into(), options.to_owned()));
         self
     }
 
@@ -186,8 +195,8 @@ impl Builder {
             baseline: None,
         };
         stack.lay_out_programs();
-        if let Some(bytes) = stack.parts.disk {
-            stack.mount_disk(bytes);
+        if let Some(disk) = &stack.parts.disk {
+            stack.mount_disk(disk);
         }
         if stack.own_containerd() {
             stack.containerd = Some(Mutex::new(None));
@@ -289,16 +298,13 @@ impl Stack {
         PathBuf::from("/run/e")
     }
 
+    /// `--data-root`; a path of the inside where it is on a disk of its own.
     #[must_use]
     pub fn data_root(&self) -> PathBuf {
-        self.root().join("data")
-    }
-
-    fn mount_disk(&self, bytes: u64) {
-        fs::create_dir(self.data_root()).expect("a directory of the stack");
-        let (busybox, data) = (parts::busybox().display().to_string(), self.data_root());
-        let (size, data) = (format!("size={bytes}"), data.display().to_string());
-        self.inside(&[&busybox, "mount", "-t", "tmpfs", "-o", &size, "disk", &data]).ok();
+        match self.parts.disk {
+            Some(Disk::Image(..)) => PathBuf::from(Disk::PLACE),
+            _ => self.root().join("data"),
+        }
     }
 
     /// A program in the sandbox's namespaces, run to its end.

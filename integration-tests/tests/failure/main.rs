@@ -8,9 +8,11 @@
 
 mod absence;
 mod disk;
+mod inodes;
 mod model;
 mod outage;
 mod ports;
+mod power;
 mod random;
 mod shims;
 mod silence;

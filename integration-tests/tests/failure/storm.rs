@@ -65,9 +65,20 @@ impl Drop for Over<'_> {
     }
 }
 
-fn number(variable: &str) -> Option<u64> {
+pub(crate) fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}
+
+/// Of a run like no other, unless `SEED=` says otherwise.
+#[expect(clippy::print_stdout, reason = "the runner keeps it and shows it for a failure")]
+pub(crate) fn seed() -> u64 {
+    let seed = number("SEED").unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        now.as_secs() << 20 | u64::from(now.subsec_micros())
+    });
+    println!("SEED={seed}");
+    seed
 }
 
 #[expect(clippy::print_stdout, reason = "the runner keeps it and shows it for a failure")]
@@ -139,11 +150,7 @@ fn shims(stack: &Stack, names: &BTreeMap<String, String>) -> BTreeSet<String> {
 
 #[test]
 fn nothing_acknowledged_is_lost_in_a_storm_of_kills() {
-    let seed = number("SEED").unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        now.as_secs() << 20 | u64::from(now.subsec_micros())
-    });
-    println!("SEED={seed}");
+    let seed = seed();
     let stack = lasting();
     let mut random = Random::new(seed);
     let mut workers: Vec<Worker<'_>> =
