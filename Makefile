@@ -53,7 +53,7 @@ test-cgroup2: build ## docker run, limits and stop on pure cgroup v2, in a virtu
 fuzz: preflight ## the property tests over foreign bytes with new cases, FUZZ_SECONDS=300
 	@$(SCRIPTS)/fuzz.sh
 
-test-long: build ## the daemons killed again and again under load: N=rounds (500) SEED=number
+test-long: build ## the daemons killed again and again under load, and power cuts: N=kills (500) CUTS=of each of two disks (50) SEED=number
 	@N=$${N:-500} $(SCRIPTS)/run-tests.sh long
 
 bench: build ## our stack beside stock docker.io; N=rounds, SECTION='run api memory startup logs'

@@ -20,8 +20,8 @@ elif [ "$kind" = long ]; then
   select=(-p integration-tests --test failure)
 else
   select=(-p integration-tests --tests)
-  # `make test-swap` has the comparison with stock in one run, `make test-long` the storm.
-  threads=(--test-threads=2 --skip beside_stock --skip storm::)
+  # `make test-swap` has the comparison with stock in one run.
+  threads=(--test-threads=2 --skip beside_stock)
 fi
 listing=$(cargo test --locked --no-run "${select[@]}" 2>&1) || { echo "$listing"; exit 1; }
 mapfile -t programs < <(sed -n 's/.*Executable .*(\(.*\))$/\1/p' <<<"$listing")

@@ -1,6 +1,6 @@
 //! Daemons killed at random moments under load: nothing acknowledged is lost, revived or in limbo.
 //!
-//! `N=` sets the number of kills, `SEED=` repeats a run as far as threads let it.
+//! `N=` sets the number of kills of both storms, `SEED=` repeats a run as far as threads let it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -148,16 +148,26 @@ fn shims(stack: &Stack, names: &BTreeMap<String, String>) -> BTreeSet<String> {
         .collect()
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_in_a_storm_of_kills() {
-    let seed = seed();
+/// Half of the kills: two storms at once are through in half the time, and disturb each other.
+fn storm(half: u64) {
+    let seed = seed() ^ half << 40;
     let stack = lasting();
     let mut random = Random::new(seed);
     let mut workers: Vec<Worker<'_>> =
         (0..WORKERS).map(|number| Worker::new(&stack, number, seed)).collect();
-    for _ in 0..number("N").unwrap_or(KILLS) {
+    for _ in 0..number("N").unwrap_or(KILLS).div_ceil(2) {
         round(&stack, &mut random, &mut workers);
     }
     drop(workers);
     stack.end();
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_a_storm_of_kills() {
+    storm(0);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_another_storm() {
+    storm(1);
 }
