@@ -28,7 +28,7 @@ use crate::app::App;
 /// Answers the requests of a connection to its end. `permit` is given back when it stops being HTTP.
 pub(super) async fn answer(app: Arc<App>, connection: Watched, permit: OwnedSemaphorePermit) {
     let (line, mut takeovers) = tokio::sync::mpsc::channel(1);
-    let watched = connection.clone();
+    let (watched, peer) = (connection.clone(), connection.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Line(line.clone()));
         let (app, watched) = (Arc::clone(&app), watched.clone());
@@ -69,8 +69,13 @@ pub(super) async fn answer(app: Arc<App>, connection: Watched, permit: OwnedSema
         drop(shared.shutdown().await);
         // Compat: as Go's server does. A client that is still sending when we close finds its pipe
         // broken, and does not look for the answer.
-        let mut nowhere = tokio::io::sink();
-        let rest = tokio::io::copy(&mut shared, &mut nowhere);
+        let rest = async {
+            let mut nowhere = tokio::io::sink();
+            let mut some = (&mut shared).take(UNHEARD);
+            if tokio::io::copy(&mut some, &mut nowhere).await.is_ok_and(|read| read == UNHEARD) {
+                peer.gone().await;
+            }
+        };
         drop(tokio::time::timeout(LINGER, rest).await);
         return;
     };
@@ -107,8 +112,10 @@ pub(super) async fn answer(app: Arc<App>, connection: Watched, permit: OwnedSema
     work(Box::pin(io::Cursor::new(sent).chain(shared)), writer).await;
 }
 
-/// How long a client may be busy sending before it hears that nobody listens.
-const LINGER: Duration = Duration::from_secs(2);
+/// How long a client may be busy sending before it hears that nobody listens, and how much of that is
+/// read.
+const LINGER: Duration = Duration::from_millis(500);
+const UNHEARD: u64 = 256 << 10;
 
 /// A connection that hyper reads while somebody else writes.
 #[derive(Clone)]
