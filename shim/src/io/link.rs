@@ -40,7 +40,7 @@ pub(crate) struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self { items: Mutex::default(), wake: EventFd::from_value_and_flags(0, flags)? })
     }

@@ -277,6 +277,25 @@ impl Pump {
         for place in 0..clients {
             self.look(key, place);
         }
+        // One that was behind may have caught up while it was looked at: then no event tells of it.
+        self.resume(key);
+    }
+
+    /// Goes on reading where a client or a rotation was behind.
+    fn resume(&mut self, key: Key) {
+        let Some(process) = self.processes.get_mut(&key) else { return };
+        if process.log.as_ref().is_none_or(Log::is_blocked) {
+            return;
+        }
+        for (index, (output, wait)) in process.outputs.iter_mut().enumerate() {
+            if *wait == Wait::Paused
+                && let Some(fd) = output.awaited(Wait::Source)
+            {
+                *wait = Wait::Source;
+                let token = key << KIND_BITS | (OUTPUT + index as u64);
+                self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).ok();
+            }
+        }
     }
 
     fn accept(&mut self, key: Key) {
@@ -315,19 +334,6 @@ impl Pump {
         if let Some(fd) = attach.client(place) {
             let token = key << KIND_BITS | (FIRST_CLIENT + place as u64);
             self.epoll.modify(fd, &mut EpollEvent::new(flags, token)).ok();
-        }
-    }
-
-    /// Goes on reading where a client or a rotation was behind.
-    fn resume(&mut self, key: Key) {
-        let Some(process) = self.processes.get(&key) else { return };
-        if process.log.as_ref().is_none_or(Log::is_blocked) {
-            return;
-        }
-        for index in 0..process.outputs.len() {
-            if self.processes.get(&key).is_some_and(|p| p.outputs[index].1 == Wait::Paused) {
-                self.run_output(key, index, BUDGET, false);
-            }
         }
     }
 
@@ -424,3 +430,41 @@ const STANDSTILL: Duration = Duration::from_secs(1);
 const UNREAD: Duration = Duration::from_secs(5);
 /// How long a delete waits for readers of what is left.
 const LINGER: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    use container_log::Stream;
+
+    use super::super::attach::Listener;
+    use super::*;
+
+    #[test]
+    fn an_output_is_read_on_when_its_client_has_caught_up_at_once() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("live");
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let mut pump = Pump {
+            epoll,
+            commands: Arc::new(Queue::new().unwrap()),
+            notices: Arc::new(Queue::new().unwrap()),
+            processes: HashMap::new(),
+        };
+        let mut attach = Attach::new(Listener::bind(&path).unwrap());
+        let _client = UnixStream::connect(&path).unwrap();
+        attach.accept(false).unwrap();
+        let (source, mut container) = std::io::pipe().unwrap();
+        let output = Output::Logged { source: source.into(), stream: Stream::Stdout };
+        // As `take` leaves it when the client is behind, before the client is looked at.
+        let mut process = Process { log: Some(Log::new(None, Some(attach))), ..Process::default() };
+        process.outputs.push((output, Wait::Paused));
+        pump.processes.insert(7, process);
+        pump.after_output(7);
+        container.write_all(b"more").unwrap();
+        let mut events = [EpollEvent::empty(); 4];
+        assert_eq!(pump.epoll.wait(&mut events, EpollTimeout::ZERO), Ok(1));
+        assert_eq!(events[0].data(), 7 << KIND_BITS | OUTPUT);
+    }
+}
