@@ -1,6 +1,6 @@
 //! Snapshots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 
 use anyhow::{Context as _, Result};
@@ -78,6 +78,14 @@ struct Document {
     updated: String,
 }
 
+/// Keeps from garbage collection what a person made and nothing else refers to. Compat: ctr
+/// labels what it prepares and commits, and not its views.
+fn kept() -> HashMap<String, String> {
+    let seconds = jiff::Timestamp::now().as_second();
+    let now = timestamp(Some(prost_types::Timestamp { seconds, nanos: 0 }));
+    HashMap::from([("containerd.io/gc.root".to_owned(), now)])
+}
+
 /// Without a name the server's default; ctr's is overlayfs.
 pub(crate) fn snapshotter(given: Option<String>) -> String {
     given
@@ -131,7 +139,7 @@ pub(crate) async fn execute(
             writeln!(out, "{}", crate::container::indented(&document)?)?;
         }
         Command::Prepare { target, mounts, key, parent } => {
-            let (parent, labels) = (parent.unwrap_or_default(), Default::default());
+            let (parent, labels) = (parent.unwrap_or_default(), kept());
             let request = snapshots::PrepareSnapshotRequest { snapshotter, key, parent, labels };
             let prepared = answer(service.prepare(request).await)?.mounts;
             print_mounts(&prepared, target, mounts, out)?;
@@ -148,8 +156,14 @@ pub(crate) async fn execute(
             print_mounts(&mounts, Some(target), false, out)?;
         }
         Command::Commit { name, key } => {
-            let request =
-                snapshots::CommitSnapshotRequest { snapshotter, name, key, ..Default::default() };
+            let labels = kept();
+            let request = snapshots::CommitSnapshotRequest {
+                snapshotter,
+                name,
+                key,
+                labels,
+                ..Default::default()
+            };
             answer(service.commit(request).await)?;
         }
         Command::Remove { keys } => {

@@ -157,7 +157,18 @@ async fn images_content_and_snapshots_are_listed_and_removed() {
     assert!(mounts.contains("\"Type\": \"overlay\""), "{mounts}");
     assert_eq!(row(&ok(&daemon, &["snapshots", "ls"]), "mine"), ["mine", &layer, "Active"]);
     assert!(row(&ok(&daemon, &["snapshots", "usage"]), &layer)[1].parse::<f64>().unwrap() > 0.5);
-    ok(&daemon, &["snapshots", "rm", "mine"]);
+    // Nothing refers to what a person prepared and committed; garbage collection leaves it.
+    ok(&daemon, &["snapshots", "prepare", "kept", &layer]);
+    ok(&daemon, &["snapshots", "commit", "base", "kept"]);
+    ok(&daemon, &["images", "rm", "--sync", "x.io/y:1"]);
+    let snapshots = ok(&daemon, &["snapshots", "ls"]);
+    assert_eq!(row(&snapshots, "base"), ["base", &layer, "Committed"]);
+    assert_eq!(row(&snapshots, "mine"), ["mine", &layer, "Active"]);
+    for name in ["mine", "base"] {
+        let info = ok(&daemon, &["snapshots", "info", name]);
+        assert!(info.contains(r#""containerd.io/gc.root": "20"#), "{info}");
+    }
+    ok(&daemon, &["snapshots", "rm", "mine", "base"]);
     let nope = r#"failed to remove "nope": snapshot nope does not exist: not found"#;
     refused(&daemon, &["snapshots", "rm", "nope"], nope);
 }
