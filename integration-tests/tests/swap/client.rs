@@ -1,13 +1,12 @@
 //! One client's words for what docker and ctr both can, so that rows of all seams see the same.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use integration_tests::sandbox::{PATIENCE, until};
-use integration_tests::terminal::Terminal;
 use integration_tests::{Output, Stack};
 
 use crate::podman;
@@ -199,28 +198,20 @@ pub(crate) fn feed(mut command: Command, input: &[u8]) -> Output {
     })
 }
 
-/// A command on a terminal of 30 by 100, to its end: what was seen, and the exit code.
-pub(crate) fn on_terminal(command: &Command) -> (String, i32) {
-    Terminal::of(command, 30, 100).until_end()
-}
-
 /// A command that runs while its output is read line by line.
 pub(crate) struct Running {
     pub(crate) child: Child,
     lines: Receiver<String>,
+    errors: Receiver<String>,
 }
 
 impl Running {
     pub(crate) fn start(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the client starts");
-        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        let (told, lines) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            // Whoever listened may be gone.
-            stdout.lines().map_while(Result::ok).try_for_each(|line| told.send(line)).ok();
-        });
-        Self { child, lines }
+        let lines = lines_of(child.stdout.take().expect("a pipe"));
+        let errors = lines_of(child.stderr.take().expect("a pipe"));
+        Self { child, lines, errors }
     }
 
     pub(crate) fn lines(&self) -> &Receiver<String> {
@@ -229,7 +220,7 @@ impl Running {
 
     #[track_caller]
     pub(crate) fn line(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("a line in time")
+        in_time(&self.lines)
     }
 
     pub(crate) fn send(&mut self, text: &str) {
@@ -239,17 +230,50 @@ impl Running {
 
     /// Closes stdin and gives the rest of the output, which comes to an end, and the exit code.
     #[track_caller]
-    pub(crate) fn end(mut self) -> Output {
+    pub(crate) fn end(self) -> Output {
+        self.end_after((0, 0))
+    }
+
+    /// Closes stdin once so many lines of stdout and stderr came. All output, and the exit code.
+    #[track_caller]
+    pub(crate) fn end_after(mut self, (lines, errors): (usize, usize)) -> Output {
+        let mut stdout: String = (0..lines).map(|_| self.line() + "\n").collect();
+        let mut stderr: String = (0..errors).map(|_| in_time(&self.errors) + "\n").collect();
         drop(self.child.stdin.take());
-        let mut stdout = String::new();
-        loop {
-            match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) => stdout += &format!("{line}\n"),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("no end after {stdout:?}"),
-            }
+        stdout += &rest(&self.lines);
+        stderr += &rest(&self.errors);
+        Output { stdout, stderr, ..Output::from(self.child.wait_with_output().expect("its end")) }
+    }
+}
+
+/// The lines of a pipe, as they come.
+fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (told, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // Whoever listened may be gone.
+        BufReader::new(pipe)
+            .lines()
+            .map_while(Result::ok)
+            .try_for_each(|line| told.send(line))
+            .ok();
+    });
+    lines
+}
+
+#[track_caller]
+fn in_time(lines: &Receiver<String>) -> String {
+    lines.recv_timeout(PATIENCE).expect("a line in time")
+}
+
+/// Every further line, to the end of the pipe.
+#[track_caller]
+fn rest(lines: &Receiver<String>) -> String {
+    let mut text = String::new();
+    loop {
+        match lines.recv_timeout(PATIENCE) {
+            Ok(line) => text += &format!("{line}\n"),
+            Err(RecvTimeoutError::Disconnected) => return text,
+            Err(RecvTimeoutError::Timeout) => panic!("no end after {text:?}"),
         }
-        let rest = self.child.wait_with_output().expect("the client ends");
-        Output { stdout, ..Output::from(rest) }
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 
 use integration_tests::sandbox::until;
 
+use crate::basics::said;
 use crate::client::{Running, Stdin, feed};
 use crate::row::World;
 
@@ -44,7 +45,8 @@ pub(crate) fn containerd_restart(world: &World) {
 
 #[track_caller]
 fn goes_on(world: &World, name: &str) {
-    let output = feed(world.client().exec(name, Stdin::Closed, "echo in"), b"");
+    let exec = |stdin, script: &str| world.client().exec(name, stdin, script);
+    let output = said(world, "echo in", (1, 0), exec);
     assert_eq!((output.code, output.stdout.as_str()), (0, "in\n"), "{}", output.stderr);
 }
 
