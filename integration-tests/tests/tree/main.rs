@@ -6,18 +6,19 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Ours that each of ours may use, outside of tests.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("proto", &[]),
     ("ttrpc-wire", &[]),
     ("oci-image", &[]),
     ("container-log", &[]),
+    ("trace-log", &[]),
     ("docker-api", &["oci-image"]),
     ("oci-registry", &["oci-image"]),
-    ("runtime", &[]),
-    ("shim", &["proto", "ttrpc-wire", "container-log"]),
-    ("containerd-rs", &["proto", "ttrpc-wire", "oci-image", "oci-registry"]),
+    ("runtime", &["trace-log"]),
+    ("shim", &["proto", "ttrpc-wire", "container-log", "trace-log"]),
+    ("containerd-rs", &["proto", "ttrpc-wire", "oci-image", "oci-registry", "trace-log"]),
     ("ctr", &["proto", "oci-image"]),
-    ("engine", &["docker-api", "proto", "oci-image", "oci-registry", "container-log"]),
+    ("engine", &["docker-api", "proto", "oci-image", "oci-registry", "container-log", "trace-log"]),
     ("cli", &["docker-api", "oci-image"]),
     ("integration-tests", &["docker-api", "proto", "oci-image"]),
     ("guest", &[]),

@@ -23,6 +23,7 @@ pub mod network;
 pub mod progress;
 pub mod system;
 pub mod time;
+pub mod trace;
 pub mod version;
 pub mod volume;
 
