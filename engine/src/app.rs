@@ -13,6 +13,7 @@ use crate::events::Events;
 use crate::exec::Execs;
 use crate::image::Images;
 use crate::network::Networks;
+use crate::trace::Traces;
 use crate::volume::Volumes;
 
 /// Everything a request can need.
@@ -29,6 +30,7 @@ pub(crate) struct App {
     pub(crate) containers: Containers,
     pub(crate) execs: Execs,
     pub(crate) outputs: Outputs,
+    pub(crate) traces: Traces,
     /// Set when the engine is to end.
     pub(crate) shutdown: CancellationToken,
 }
@@ -49,6 +51,7 @@ impl App {
             .context("load images")?;
         let containers = Containers::default();
         let outputs = Outputs::new(containerd.shim_writes_logs());
+        let traces = Traces::new(&config.exec_root);
         let app = Arc::new(Self {
             config,
             id,
@@ -60,6 +63,7 @@ impl App {
             containers,
             execs: Execs::default(),
             outputs,
+            traces,
             shutdown,
         });
         crate::container::reload::run(&app).await.context("reload containers")?;

@@ -18,7 +18,7 @@ use proto::containerd::services;
 
 use crate::config::Config;
 
-/// Adds the namespace to every request, and the lease where one is held.
+/// Adds the namespace to every request, the lease where one is held, and the trace of who asks for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
     namespace: MetadataValue<Ascii>,
@@ -34,6 +34,14 @@ impl Interceptor for Scope {
         metadata.insert(proto::namespace::GRPC_KEY, self.namespace.clone());
         if let Some(lease) = &self.lease {
             metadata.insert(proto::namespace::LEASE_KEY, lease.clone());
+        }
+        if let Some(here) = trace_log::task::current() {
+            let place = here.place();
+            let log = place.log.path().to_string_lossy().parse();
+            if let (Ok(caller), Ok(log)) = (place.caller.to_string().parse(), log) {
+                metadata.insert(trace_log::CALLER_KEY, caller);
+                metadata.insert(trace_log::LOG_KEY, log);
+            }
         }
         Ok(request)
     }

@@ -15,6 +15,7 @@ mod image;
 mod network;
 mod store;
 mod sys;
+mod trace;
 mod volume;
 
 use std::io::Write;

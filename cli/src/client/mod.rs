@@ -2,6 +2,7 @@
 //! answers and hijacked streams would hold up others.
 
 mod hijack;
+mod trace;
 
 use bytes::Bytes;
 use futures_util::stream::Stream;
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::{TcpStream, UnixStream};
 
 pub(crate) use hijack::{Ended, Session, demultiplex};
+pub(crate) use trace::Trace;
 
 use crate::error::CliError;
 
@@ -35,6 +37,9 @@ pub(crate) struct Client {
     endpoint: Endpoint,
     host: String,
     version: String,
+    /// From when to when the version was agreed upon.
+    connected: (u64, u64),
+    trace: Option<Trace>,
 }
 
 impl Client {
@@ -45,12 +50,24 @@ impl Client {
             .or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()))
             .unwrap_or_else(|| DEFAULT_HOST.to_owned());
         let endpoint = parse_host(&host)?;
-        let mut client = Self { endpoint, host, version: String::new() };
+        let start = trace::now();
+        let (version, connected) = (String::new(), (start, start));
+        let mut client = Self { endpoint, host, version, connected, trace: None };
         client.version = match std::env::var("DOCKER_API_VERSION") {
             Ok(version) if !version.is_empty() => version,
             _ => client.negotiate().await?,
         };
+        client.connected.1 = trace::now();
         Ok(client)
+    }
+
+    /// From now on the requests of a run are part of a trace.
+    pub(crate) fn begin_trace(&mut self) {
+        self.trace = Some(Trace::begin(self.connected));
+    }
+
+    pub(crate) fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
     }
 
     pub(crate) fn version(&self) -> &str {
@@ -141,12 +158,17 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         body: Body,
     ) -> Result<Response<Incoming>, CliError> {
+        let trace = self.trace.as_ref();
+        let step = trace.and_then(|trace| trace.request(&method, path, &mut headers));
         let path = format!("/v{}{path}", self.version);
-        let answer = self.exchange(method, &path, headers, body).await?;
-        check(answer).await
+        let answer = self.exchange(method, &path, headers, body).await;
+        if let Some((trace, step)) = trace.zip(step) {
+            trace.answered(step);
+        }
+        check(answer?).await
     }
 
     async fn send_json(

@@ -133,13 +133,24 @@ impl Attached {
     pub(super) async fn stay(self, context: &mut Context<'_>) -> Result<Option<u8>, CliError> {
         let Self { wait, stream, raw, signals, stdin, keys } = self;
         let Context { client, ui, .. } = context;
+        let trace = client.trace();
         let staying = async {
+            let output = trace.map(|trace| trace.open("output"));
             let ended = stream.copy(stdin, keys, ui).await;
             drop(raw);
+            if let Some((trace, output)) = trace.zip(output) {
+                trace.close(output);
+            }
             match ended? {
                 Ended::Detached => Ok(None),
                 // A container may close its outputs long before it ends.
-                Ended::Closed => wait.exit_code().await.map(Some),
+                Ended::Closed => {
+                    let code = wait.exit_code().await;
+                    if let Some(trace) = trace {
+                        trace.waited();
+                    }
+                    code.map(Some)
+                }
             }
         };
         signals.passed_on(client, staying).await

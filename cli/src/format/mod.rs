@@ -3,4 +3,5 @@
 pub(crate) mod natural;
 pub(crate) mod table;
 pub(crate) mod template;
+pub(crate) mod timeline;
 pub(crate) mod units;

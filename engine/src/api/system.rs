@@ -47,6 +47,7 @@ async fn answer(app: &Arc<App>, call: &Call) -> Result<Reply, ApiError> {
                 "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
             ))
         }
+        ("GET", ["rs", "trace", id]) => trace(app, id, call.query.flag("wait")).await,
         ("POST", ["auth"]) => Err(ApiError::not_implemented("login is not supported yet")),
         ("GET", ["system", "df"]) => {
             Err(ApiError::not_implemented("system df is not supported yet"))
@@ -59,6 +60,17 @@ async fn answer(app: &Arc<App>, call: &Call) -> Result<Reply, ApiError> {
         }
         _ => Err(ApiError::page_not_found()),
     }
+}
+
+/// An addition of ours: what was recorded of a traced run, of one that goes on once it has ended.
+async fn trace(app: &App, id: &str, wait: bool) -> Result<Reply, ApiError> {
+    let missing = || ApiError::not_found(format!("No such trace: {id}"));
+    let trace = app.traces.get(id).ok_or_else(missing)?;
+    if wait {
+        trace.complete().await;
+    }
+    // One that made room for others meanwhile is gone.
+    Ok(reply::ok(&trace.timeline().map_err(|_| missing())?))
 }
 
 fn ping(head: bool) -> Reply {

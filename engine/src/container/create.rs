@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use docker_api::container::{Config, CreateRequest, HostConfig};
 use docker_api::volume::VolumeCreateRequest;
+use trace_log::task::span;
 
 use super::record::{Mounted, Record, VERSION};
 use super::{Container, ContainerError, check, mounts, names, rootfs, spec};
@@ -31,7 +32,7 @@ pub(crate) async fn create(
             ContainerError::Invalid("no image specified".to_owned()).into_empty_image(&config)
         );
     }
-    let image = match app.images.resolve(&config.image, platform).await {
+    let image = match span("image", app.images.resolve(&config.image, platform)).await {
         Err(ImageError::NotFound(_)) => {
             return Err(ImageError::NotFound(with_tag(&config.image)).into());
         }
@@ -141,7 +142,7 @@ async fn finish(
             // Whoever finds a volume finds this, also after a power cut.
             store::write(&paths.draft(), &anonymous, Durability::Synced)?;
         }
-        rootfs::prepare(app, &id, &record.chain_id).await?;
+        span("snapshot", rootfs::prepare(app, &id, &record.chain_id)).await?;
         for mount in record.mounts.iter_mut().filter(|mount| mount.kind == "volume") {
             let mut labels = mount.labels.clone();
             if mount.anonymous {
@@ -166,7 +167,7 @@ async fn finish(
         // `--rm` containers are not worth a sync, unless their volumes would outlive them.
         let brief = record.host_config.auto_remove && anonymous.is_empty();
         let durability = if brief { Durability::Written } else { Durability::Synced };
-        record.write(&paths, durability)?;
+        span("record", async { record.write(&paths, durability) }).await?;
         if !anonymous.is_empty() {
             drop(std::fs::remove_file(paths.draft()));
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proto::containerd::services::tasks::v1 as tasks_api;
 use tokio::sync::{mpsc, oneshot};
+use trace_log::task::{Here, span, within};
 
 use super::health::{self, Probing};
 use super::lifecycle::{self, Decision, Phase, Wish, decide};
@@ -14,6 +15,7 @@ use super::start::{Layer, Run};
 use super::{Container, ContainerError, create, rootfs, start};
 use crate::app::App;
 use crate::store::Durability;
+use crate::trace::{self, Trace};
 
 type Reply = oneshot::Sender<Result<(), ContainerError>>;
 
@@ -22,6 +24,8 @@ type Reply = oneshot::Sender<Result<(), ContainerError>>;
 pub(super) enum Command {
     Start {
         by_policy: bool,
+        /// Of this run, and where in it the start stands.
+        trace: Option<(Arc<Trace>, Option<Here>)>,
         reply: Option<Reply>,
     },
     /// Signal with the intent that it ends: policies hold still.
@@ -85,6 +89,8 @@ struct Owner {
     stopping: bool,
     probing: Option<Probing>,
     oom: bool,
+    /// Of the run.
+    trace: Option<Arc<Trace>>,
 }
 
 /// When, and after which pause in milliseconds.
@@ -114,6 +120,7 @@ pub(super) fn spawn(app: Arc<App>, container: Arc<Container>, mut inbox: mpsc::R
             stopping: false,
             probing: None,
             oom: false,
+            trace: None,
         };
         loop {
             let unsaved = owner.container.unsaved.load(Ordering::Relaxed);
@@ -122,7 +129,9 @@ pub(super) fn spawn(app: Arc<App>, container: Arc<Container>, mut inbox: mpsc::R
                     Some(command) => command,
                     None => return,
                 },
-                () = due(owner.restart_at) => Command::Start { by_policy: true, reply: None },
+                () = due(owner.restart_at) => {
+                    Command::Start { by_policy: true, trace: None, reply: None }
+                },
                 () = due(owner.release_again.map(|again| again.at)) => Command::ReleaseAgain,
                 () = due(owner.remove_again.map(|again| again.at)) => Command::RemoveAgain,
                 () = tokio::time::sleep(SAVE_AGAIN), if unsaved => {
@@ -156,8 +165,12 @@ impl Owner {
     /// True when the container is gone.
     async fn handle(&mut self, command: Command) -> bool {
         match command {
-            Command::Start { by_policy, reply } => {
-                let result = self.start(by_policy).await;
+            Command::Start { by_policy, trace, reply } => {
+                let (trace, here) = trace.unzip();
+                if !self.container.phase().has_process() {
+                    self.trace = trace;
+                }
+                let result = within(here.flatten(), self.start(by_policy)).await;
                 if let Err(error) = &result
                     && by_policy
                 {
@@ -208,7 +221,14 @@ impl Owner {
                 }
             }
             Command::Recover(then) => return self.recover(then).await,
-            Command::Exited { code, at, oom } => return self.exited(code, at, oom).await,
+            Command::Exited { code, at, oom } => {
+                let trace = self.trace.take();
+                let gone = trace::after(trace.as_ref(), "exit", self.exited(code, at, oom)).await;
+                if let Some(trace) = trace {
+                    trace.end();
+                }
+                return gone;
+            }
         }
         false
     }
@@ -248,7 +268,10 @@ impl Owner {
                 self.oom = false;
                 self.container.announce(|snapshot| snapshot.clean = false);
                 self.container.event(&self.app, "start", &[]);
-                watch_exit(&self.app, &self.container);
+                if let Some(trace) = &self.trace {
+                    trace.begin();
+                }
+                watch_exit(&self.app, &self.container, self.trace.as_ref());
                 self.probing = Probing::start(&self.app, &self.container);
                 return Ok(());
             }
@@ -553,7 +576,7 @@ impl Owner {
         let oom = oom || self.oom;
         self.probing = None;
         // Compat: whoever is told of the end finds the whole log.
-        self.app.outputs.finish(&self.container.id).await;
+        span("drain output", self.app.outputs.finish(&self.container.id)).await;
         self.container.note(Durability::Synced, |record| {
             let state = &mut record.state;
             state.phase = if again { Phase::Restarting } else { Phase::Exited };
@@ -574,7 +597,7 @@ impl Owner {
         );
         // The record says so already: an engine that is killed here goes on with it.
         let layer = if auto_remove && !again { Layer::Remove } else { Layer::Keep };
-        let layer_gone = self.release(Run::Ended, layer, None).await;
+        let layer_gone = span("release", self.release(Run::Ended, layer, None)).await;
         if std::mem::take(&mut self.stopping) {
             self.container.event(&self.app, "stop", &[]);
         }
@@ -592,7 +615,7 @@ impl Owner {
             return false;
         }
         if auto_remove {
-            match self.remove(true, layer_gone).await {
+            match span("remove", self.remove(true, layer_gone)).await {
                 Ok(()) => return true,
                 Err(error) => tracing::error!(container = self.container.id, "--rm: {error}"),
             }
@@ -602,9 +625,9 @@ impl Owner {
 }
 
 /// Waits for the process below and tells the owner, across restarts of containerd.
-pub(super) fn watch_exit(app: &Arc<App>, container: &Arc<Container>) {
+pub(super) fn watch_exit(app: &Arc<App>, container: &Arc<Container>, trace: Option<&Arc<Trace>>) {
     let (app, container) = (Arc::clone(app), Arc::clone(container));
-    tokio::spawn(async move {
+    let watch = async move {
         let request =
             tasks_api::WaitRequest { container_id: container.id.clone(), exec_id: String::new() };
         loop {
@@ -631,7 +654,8 @@ pub(super) fn watch_exit(app: &Arc<App>, container: &Arc<Container>) {
             drop(container.commands.send(command).await);
             return;
         }
-    });
+    };
+    tokio::spawn(trace::after(trace, "run", watch));
 }
 
 /// The first hears the error itself, whoever joined later its words.

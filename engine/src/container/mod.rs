@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::app::App;
 use crate::store::Durability;
+use crate::trace::Trace;
 use driver::{Command, Then};
 pub(crate) use error::ContainerError;
 use lifecycle::{Phase, Refusal};
@@ -205,8 +206,10 @@ impl Container {
         }
     }
 
-    pub(crate) async fn start(&self) -> Result<(), ContainerError> {
-        self.ask(|reply| Command::Start { by_policy: false, reply: Some(reply) }).await
+    /// Starts it; `trace` is of this run.
+    pub(crate) async fn start(&self, trace: Option<Arc<Trace>>) -> Result<(), ContainerError> {
+        let trace = trace.map(|trace| (trace, trace_log::task::current()));
+        self.ask(|reply| Command::Start { by_policy: false, trace, reply: Some(reply) }).await
     }
 
     pub(crate) async fn signal(&self, signal: i32) -> Result<(), ContainerError> {

@@ -116,7 +116,7 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
             // Wait answers at once, with the true time, if it ended meanwhile; a task that is
             // gone answers as not found.
             (_, Phase::Running | Phase::Paused) => {
-                driver::watch_exit(app, &container);
+                driver::watch_exit(app, &container, None);
                 container.adopted().await;
             }
             (Some((pid, _)), _) if !state.starting.is_empty() => {
@@ -139,7 +139,7 @@ pub(crate) async fn run(app: &Arc<App>) -> anyhow::Result<()> {
                     snapshot.clean = false;
                     snapshot.held = false;
                 });
-                driver::watch_exit(app, &container);
+                driver::watch_exit(app, &container, None);
                 container.adopted().await;
             }
             (_, phase) => {

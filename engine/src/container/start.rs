@@ -8,6 +8,7 @@ use container_log::uri::LogUri;
 use proto::containerd::services::containers::v1 as containers_api;
 use proto::containerd::services::tasks::v1 as tasks_api;
 use tokio::net::UnixStream;
+use trace_log::task::{current, span};
 
 use super::output::Fifos;
 use super::record::{Mounted, Paths, Record};
@@ -25,8 +26,8 @@ pub(super) async fn start(app: &Arc<App>, container: &Container) -> Result<u32, 
     let paths = &container.paths;
     let record = container.record().clone();
     let (mounted, attached) = tokio::join!(
-        rootfs::mount(app, &record.id, &paths.rootfs),
-        attach_networks(app, &record, paths),
+        span("mount rootfs", rootfs::mount(app, &record.id, &paths.rootfs)),
+        span("attach network", attach_networks(app, &record, paths)),
     );
     mounted?;
     if let Some(attached) = attached? {
@@ -87,8 +88,14 @@ pub(super) async fn start(app: &Arc<App>, container: &Container) -> Result<u32, 
             None => None,
         },
     };
+    let mut record = record;
+    if let Some(here) = current() {
+        // What is below reads it in the configuration, and nowhere else is it kept.
+        let annotations = record.host_config.annotations.get_or_insert_default();
+        annotations.insert(trace_log::ANNOTATION.to_owned(), here.place().to_string());
+    }
     let (config, own_paths) = (Arc::clone(&app.config), paths.clone());
-    let spec = blocking(move || {
+    let prepared = blocking(move || {
         prepare_files(
             &record,
             &config,
@@ -100,8 +107,8 @@ pub(super) async fn start(app: &Arc<App>, container: &Container) -> Result<u32, 
             ipc_pid,
             pid_pid,
         )
-    })
-    .await?;
+    });
+    let spec = span("specification", prepared).await?;
     launch(app, container, spec).await
 }
 
@@ -272,15 +279,19 @@ async fn launch(
         }),
     };
     let mut containers = app.containerd.containers();
-    match containers.create(request.clone()).await {
-        Err(status) if status.code() == tonic::Code::AlreadyExists => {
-            // Left over from an engine that died; nothing of it runs, or we would know.
-            delete_below(app, &id).await;
-            containers.create(request).await
+    let made = async {
+        match containers.create(request.clone()).await {
+            Err(status) if status.code() == tonic::Code::AlreadyExists => {
+                // Left over from an engine that died; nothing of it runs, or we would know.
+                delete_below(app, &id).await;
+                containers.create(request).await
+            }
+            other => other,
         }
-        other => other,
-    }
-    .map_err(ContainerError::containerd("create container record"))?;
+    };
+    span("create container", made)
+        .await
+        .map_err(ContainerError::containerd("create container record"))?;
     let fifos = Fifos::new(&container.paths.run, "", record.config.tty);
     let output = app.outputs.prepare(&id, log_uri(container, &record), fifos).await?;
     let task = tasks_api::CreateTaskRequest {
@@ -296,16 +307,15 @@ async fn launch(
         ..tasks_api::CreateTaskRequest::default()
     };
     let mut tasks = app.containerd.tasks();
-    let created = tasks
-        .create(task)
+    let created = span("create task", tasks.create(task))
         .await
         .map_err(|status| start_error("failed to create task for container", &status))?
         .into_inner();
     // A network is kept over a restart of ours for those that are known to have one.
     container.change(Durability::Written, |_| {})?;
     connect_waiting(container).await;
-    tasks
-        .start(tasks_api::StartRequest { container_id: id, exec_id: String::new() })
+    let start = tasks_api::StartRequest { container_id: id, exec_id: String::new() };
+    span("start task", tasks.start(start))
         .await
         .map_err(|status| start_error("failed to start task", &status))?;
     Ok(created.pid)
@@ -492,14 +502,14 @@ pub(super) async fn release(app: &App, container: &Container, run: Run, layer: L
         async {
             match ended {
                 Some(no_task) => no_task,
-                None => delete_task(app, id).await,
+                None => span("delete task", delete_task(app, id)).await,
             }
         },
-        release_mounts(app, container, &record),
-        async {
+        span("unmount", release_mounts(app, container, &record)),
+        span("detach network", async {
             release_networks(app, container, &record).await;
             container.announce(|snapshot| snapshot.held = false);
-        },
+        }),
     );
     // Compat: told after the network's.
     for mount in unmounted {
@@ -510,10 +520,12 @@ pub(super) async fn release(app: &App, container: &Container, run: Run, layer: L
         async {
             match layer {
                 Layer::Keep => Ok(false),
-                Layer::Remove => rootfs::remove(app, id).await.map(|()| true),
+                Layer::Remove => {
+                    span("remove snapshot", rootfs::remove(app, id)).await.map(|()| true)
+                }
             }
         },
-        delete_record(app, id),
+        span("delete container", delete_record(app, id)),
         release_files(container),
     );
     container.record().attached = None;

@@ -11,6 +11,7 @@ use docker_api::container::{
 use docker_api::exec::ExecCreateRequest;
 use http::StatusCode;
 use proto::containerd::services::tasks::v1 as tasks_api;
+use trace_log::task::carry;
 
 use crate::api::call::Call;
 use crate::api::error::ApiError;
@@ -20,13 +21,17 @@ use crate::container::{
     Container, ContainerError, StopOptions, attach, check, create, rootfs, spec, view,
 };
 use crate::store::Durability;
+use crate::trace;
 
 pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError> {
     let segments: Vec<&str> = call.segments.iter().map(String::as_str).collect();
     // Slashes belong to names: no container has one, and the answer says so.
     match (call.method.as_str(), &segments[1..]) {
         ("GET", ["json"]) => list(app, &call).await,
-        ("POST", ["create"]) => create(app, call).await,
+        ("POST", ["create"]) => {
+            let asked = app.traces.asked(call.headers());
+            trace::request(asked.as_ref(), "create", create(app, call)).await
+        }
         ("POST", ["prune"]) => prune(app, &call).await,
         ("DELETE", [_, ..]) => {
             let name = call.name(0);
@@ -118,7 +123,11 @@ async fn one(
                 // Compat: dockerd's words outside its experimental mode.
                 return Err(ApiError::invalid("checkpoint is only supported in experimental mode"));
             }
-            match detached(async move { container.start().await }).await {
+            let asked = app.traces.asked(call.headers());
+            let trace = asked.as_ref().inspect(|asked| asked.stays(false));
+            let trace = trace.map(|asked| Arc::clone(&asked.trace));
+            let started = detached(async move { container.start(trace).await });
+            match trace::request(asked.as_ref(), "start", started).await {
                 Ok(()) => Ok(reply::no_content()),
                 Err(ContainerError::Already) => Err(ApiError::not_modified()),
                 Err(error) => Err(error.into()),
@@ -170,8 +179,17 @@ async fn one(
             create::rename(app, &container, call.query.get("name"))?;
             Ok(reply::no_content())
         }
-        ("POST", "wait") => streams::wait(&container, &call).await,
-        ("POST", "attach") => streams::attach(app, container, call).await,
+        ("POST", "wait") => {
+            if let Some(asked) = app.traces.asked(call.headers()) {
+                asked.stays(true);
+            }
+            streams::wait(&container, &call).await
+        }
+        ("POST", "attach") => {
+            let asked = app.traces.asked(call.headers());
+            let attached = streams::attach(app, container, call);
+            trace::request(asked.as_ref(), "attach", attached).await
+        }
         ("POST", "resize") => resize(app, &container, &call).await,
         ("POST", "update") => {
             let request: UpdateRequest = call.json().await?;
@@ -190,7 +208,7 @@ async fn one(
 async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, ContainerError>> + Send + 'static,
 ) -> Result<T, ContainerError> {
-    tokio::spawn(work).await.map_err(|_| ContainerError::OwnerGone)?
+    tokio::spawn(carry(work)).await.map_err(|_| ContainerError::OwnerGone)?
 }
 
 async fn list(app: &App, call: &Call) -> Result<Reply, ApiError> {
@@ -264,7 +282,7 @@ async fn restart(
         Ok(()) | Err(ContainerError::Already) => {}
         Err(error) => return Err(error),
     }
-    match container.start().await {
+    match container.start(None).await {
         Ok(()) | Err(ContainerError::Already) => {}
         Err(error) => return Err(error),
     }
