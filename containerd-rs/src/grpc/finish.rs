@@ -1,11 +1,14 @@
 //! Calls that go on to their end though the client may leave: what was begun on disk or with a shim is
-//! finished and recorded, never dropped between two steps.
+//! finished and recorded, never dropped between two steps. Each call is a span, if it is part of a trace.
 
 use std::task::{Context, Poll};
 
 use tonic::Status;
 use tonic::codegen::{BoxFuture, Service};
 use tower::Layer;
+use trace_log::task::within;
+
+use super::traced;
 
 /// Wraps the services.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +42,13 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let finished = FINISHED.contains(&request.uri().path());
+        let here = traced::asked(request.headers());
+        let here = here.map(|here| (here, traced::name(request.uri().path())));
         let work = self.0.call(request);
+        let work = match here {
+            None => within(None, work),
+            Some((here, name)) => here.open(name, work),
+        };
         if !finished {
             return Box::pin(work);
         }

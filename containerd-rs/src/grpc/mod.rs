@@ -12,6 +12,7 @@ mod namespaces;
 mod snapshots;
 mod streaming;
 mod tasks;
+mod traced;
 mod transfer;
 mod version;
 mod wire;

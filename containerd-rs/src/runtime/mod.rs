@@ -39,6 +39,7 @@ use proto::containerd::task::v2::CreateTaskRequest;
 use proto::containerd::types::{Envelope, Mount};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
+use trace_log::task::carry;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use bundle::Bundle;
@@ -153,7 +154,7 @@ impl Runtime {
         let inner = Arc::clone(&self.inner);
         let id = key.id.clone();
         let span = info_span!("create", namespace = key.namespace, container = key.id);
-        let work = self.inner.tasks.spawn(inner.create(key, request).instrument(span));
+        let work = self.inner.tasks.spawn(carry(inner.create(key, request).instrument(span)));
         work.await.unwrap_or(Err(TaskError::OwnerGone { id }))
     }
 
@@ -245,17 +246,18 @@ impl Inner {
         let bundle = Bundle::locate(&self.root, &self.state, key);
         let (spec, shim_binary) = (request.spec, binary.clone());
         let place = bundle.clone();
-        self.blocking(key, move || {
+        let made = self.blocking(key, move || {
             place.create(&spec)?;
             place.save_shim(&shim_binary).map_err(|source| TaskError::Bundle {
                 step: "write shim-binary-path of",
                 path: place.path.clone(),
                 source,
             })
-        })
-        .await?;
+        });
+        trace_log::task::span("bundle", made).await?;
         let log = self.read_log(&bundle, key);
-        let shim = match self.launch(key, &bundle, &binary, request.options.as_ref()).await {
+        let launched = self.launch(key, &bundle, &binary, request.options.as_ref());
+        let shim = match trace_log::task::span("start shim", launched).await {
             Ok(shim) => shim,
             Err(error) => {
                 self.discard(key, &bundle, &binary).await;

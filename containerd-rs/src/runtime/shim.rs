@@ -107,6 +107,10 @@ impl Caller {
         if self.debug {
             command.arg("-debug");
         }
+        if let Some(here) = trace_log::task::current() {
+            let caller = here.place().caller.to_string();
+            command.env(trace_log::CALLER_VARIABLE, caller);
+        }
         if action == "delete" {
             command.arg("-bundle").arg(bundle);
         }
@@ -247,13 +251,21 @@ impl Shim {
     ) -> Result<A, TaskError> {
         const V2: &str = "containerd.task.v2.Task";
         const V3: &str = "containerd.task.v3.Task";
-        let metadata = [(NAMESPACE_KEY, self.key.namespace.as_str())];
+        let caller = trace_log::task::current().map(|here| here.place().caller.to_string());
+        let mut metadata = [(NAMESPACE_KEY, self.key.namespace.as_str()); 2];
+        let metadata = match &caller {
+            None => &metadata[..1],
+            Some(caller) => {
+                metadata[1] = (trace_log::CALLER_KEY, caller);
+                &metadata
+            }
+        };
         if self.bootstrap.version >= 3 && !self.downgraded.load(Ordering::Relaxed) {
-            match self.client.call_message(V3, method, request, &metadata, limit).await {
+            match self.client.call_message(V3, method, request, metadata, limit).await {
                 Err(CallError::Status(status)) if status.code() == Code::Unimplemented => {}
                 other => return Ok(other?),
             }
-            let answer = self.client.call_message(V2, method, request, &metadata, limit).await;
+            let answer = self.client.call_message(V2, method, request, metadata, limit).await;
             let implemented = !matches!(&answer,
                 Err(CallError::Status(status)) if status.code() == Code::Unimplemented);
             if implemented {
@@ -261,7 +273,7 @@ impl Shim {
             }
             return Ok(answer?);
         }
-        Ok(self.client.call_message(V2, method, request, &metadata, limit).await?)
+        Ok(self.client.call_message(V2, method, request, metadata, limit).await?)
     }
 
     pub(crate) async fn create(

@@ -14,6 +14,7 @@ use proto::containerd::v1::types::{ProcessInfo, Status};
 use proto::errdefs::Kind;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
+use trace_log::task::{Here, current, span, within};
 use tracing::{info, warn};
 
 use super::bundle::Bundle;
@@ -37,7 +38,8 @@ const LEAVING: Duration = Duration::from_millis(300);
 /// Delete requests that may wait for the owner.
 const DELETES: usize = 16;
 
-type Reply = oneshot::Sender<Result<Exit, TaskError>>;
+/// A Delete request: who is answered, and where that stands in a trace.
+type Delete = (oneshot::Sender<Result<Exit, TaskError>>, Option<Here>);
 
 /// A living task.
 pub(crate) struct Task {
@@ -47,8 +49,8 @@ pub(crate) struct Task {
     shim: Shim,
     /// By exec id; the first process has the empty one.
     processes: Mutex<HashMap<String, Process>>,
-    deletes: mpsc::Sender<Reply>,
-    inbox: Mutex<Option<mpsc::Receiver<Reply>>>,
+    deletes: mpsc::Sender<Delete>,
+    inbox: Mutex<Option<mpsc::Receiver<Delete>>>,
     /// True once the owner is done, and all exits are noted.
     gone: watch::Sender<bool>,
     _log: Option<LogReader>,
@@ -243,7 +245,7 @@ impl Task {
     pub(crate) async fn delete(&self) -> Result<Exit, TaskError> {
         let gone = || TaskError::NotFound { id: self.key.id.clone() };
         let (reply, answer) = oneshot::channel();
-        self.deletes.send(reply).await.map_err(|_| gone())?;
+        self.deletes.send((reply, current())).await.map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -279,19 +281,20 @@ impl Task {
         let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut inbox) = inbox else { return };
         loop {
-            let reply = tokio::select! {
+            let (reply, here) = tokio::select! {
                 biased;
-                Some(reply) = inbox.recv() => reply,
+                Some(delete) = inbox.recv() => delete,
                 () = self.shim.closed() => {
                     warn!("shim disconnected");
                     self.bury(&runtime).await;
                     break;
                 }
             };
-            match self.shim.delete("", None).await {
+            match within(here.clone(), self.shim.delete("", None)).await {
                 Ok(answer) => {
                     let exit = Exit::from(answer);
-                    self.dismiss(&runtime).await;
+                    let dismissed = async { span("end shim", self.dismiss(&runtime)).await };
+                    within(here, dismissed).await;
                     info!(status = exit.status, "task deleted");
                     reply.send(Ok(exit)).ok();
                     break;

@@ -30,6 +30,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use trace_log::task::span;
 
 use self::reserve::{Backend, Reserve};
 use crate::error::{Error, Result};
@@ -160,8 +161,11 @@ impl Store {
         F: FnOnce(&mut Transaction<'_>) -> Result<T> + Send + 'static,
     {
         let (answer, done) = oneshot::channel();
-        self.enqueue(change, answer).await?;
-        done.await.map_err(|_| Error::Closed)?
+        let written = async {
+            self.enqueue(change, answer).await?;
+            done.await.map_err(|_| Error::Closed)?
+        };
+        span("commit", written).await
     }
 
     async fn enqueue<T, F>(&self, change: F, answer: oneshot::Sender<Result<T>>) -> Result<()>
