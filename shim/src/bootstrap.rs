@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::args::Args;
 use crate::bundle::{SpecExcerpt, replace};
+use crate::trace::Open;
 use crate::{log, serve, sys};
 
 /// How the caller wants to be answered.
@@ -27,6 +28,7 @@ enum Caller {
 }
 
 pub(crate) fn start(args: &Args) -> anyhow::Result<()> {
+    let begun = trace_log::now();
     let bundle = env::current_dir().context("current directory")?;
     let caller = read_caller(args);
     let spec = SpecExcerpt::load(&bundle)?;
@@ -66,6 +68,10 @@ pub(crate) fn start(args: &Args) -> anyhow::Result<()> {
         crate::cgroup::join(&options.shim_cgroup, server.as_raw());
     }
     replace(&bundle.join("shim.pid"), server.to_string().as_bytes())?;
+    if let Some(place) = spec.trace() {
+        let caller = env::var(trace_log::CALLER_VARIABLE).ok();
+        drop(Open::new(place.called_by(caller.as_deref()), "bootstrap", begun));
+    }
     answer(&caller, &address)
 }
 

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use proto::containerd::runc::v1::Options;
 use serde::{Deserialize, Serialize};
+use trace_log::{ANNOTATION, Place};
 
 use crate::error::{TaskError, path_error};
 
@@ -101,6 +102,11 @@ impl SpecExcerpt {
             path,
             source: error.into(),
         })
+    }
+
+    /// Where the container's spans go, if it is part of a trace.
+    pub(crate) fn trace(&self) -> Option<Place> {
+        self.annotations.get(ANNOTATION).and_then(|text| Place::parse(text))
     }
 
     /// Containers with the same group share one shim.

@@ -13,6 +13,7 @@ use crate::io::stdio::{StdinIo, StdioSpec};
 use crate::machine::State;
 use crate::runtime::Runtime;
 use crate::serve::ReplyTo;
+use crate::trace::Open;
 
 /// Names a process: an empty exec id is the container's init.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +49,7 @@ pub(crate) struct Container {
     pub(crate) execs: BTreeMap<String, Process>,
     /// Known from Create on.
     pub(crate) cgroup: Option<crate::cgroup::Cgroup>,
+    pub(crate) trace: Option<Box<trace_log::Place>>,
 }
 
 pub(crate) struct Process {
@@ -66,6 +68,8 @@ pub(crate) struct Process {
     /// Reaped; told to clients once `drained`.
     pub(crate) reaped: Option<Exit>,
     pub(crate) drained: bool,
+    /// From the reaping on until it is told.
+    pub(crate) ending: Option<Box<Open>>,
     /// The exit was published, once.
     pub(crate) told: bool,
     pub(crate) waiters: Vec<ReplyTo>,
@@ -98,6 +102,7 @@ impl Process {
             stdin: None,
             reaped: None,
             drained: false,
+            ending: None,
             told: false,
             waiters: Vec::new(),
             deleting: None,

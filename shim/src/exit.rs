@@ -27,6 +27,11 @@ impl Server {
             self.begin_kill(target.clone(), None, libc::SIGKILL, true).ok();
         }
         self.holds.push((Instant::now() + HOLD, target.clone()));
+        let waiter = self.process_mut(target).ok().and_then(|found| found.waiters.first().copied());
+        let ending = self.trace_below(waiter, "drain", target);
+        if let Ok(process) = self.process_mut(target) {
+            process.ending = ending;
+        }
         self.settle(target, false);
     }
 
@@ -44,6 +49,7 @@ impl Server {
             return;
         }
         process.told = true;
+        process.ending = None;
         if !deleting {
             process.state = State::Stopped;
         }

@@ -22,6 +22,7 @@ use crate::io::stdio::{ChildStdio, ProcessIo};
 use crate::machine::State;
 use crate::runtime::Call;
 use crate::serve::{ReplyTo, Server};
+use crate::trace::Open;
 use crate::{rootfs, sys};
 
 pub(crate) struct Job {
@@ -29,6 +30,7 @@ pub(crate) struct Job {
     target: ProcessId,
     reply: Option<ReplyTo>,
     call: Option<Call>,
+    trace: Option<Box<Open>>,
     pub(crate) deadline: Instant,
     expired: bool,
 }
@@ -105,22 +107,35 @@ impl Server {
         target: ProcessId,
         reply: Option<ReplyTo>,
         call: Option<Call>,
+        trace: Option<Box<Open>>,
     ) {
         let deadline = Instant::now() + RUNTIME_WITHIN;
-        self.jobs.insert(pid, Job { kind, target, reply, call, deadline, expired: false });
+        let job = Job { kind, target, reply, call, trace, deadline, expired: false };
+        self.jobs.insert(pid, job);
     }
 
     fn call(
         &mut self,
-        command: Command,
+        mut command: Command,
         kind: Kind,
         target: ProcessId,
         reply: Option<ReplyTo>,
     ) -> Result<(), TaskError> {
         let container = self.container(&target.container)?;
         let log = container.log();
+        let trace = match kind {
+            Kind::Start => self.trace_below(reply, "runtime start", &target),
+            Kind::Delete => {
+                let deleting = container.init.deleting.as_ref();
+                self.trace_below(deleting.map(|found| found.reply), "runtime delete", &target)
+            }
+            _ => None,
+        };
+        if let Some(open) = &trace {
+            open.call(&mut command);
+        }
         let call = Call::spawn(&container.runtime, command, &log, true)?;
-        self.enlist(call.pid, kind, target, reply, Some(call));
+        self.enlist(call.pid, kind, target, reply, Some(call), trace);
         Ok(())
     }
 
@@ -152,7 +167,7 @@ impl Server {
         let container = self.container_mut(&target.container)?;
         let child = rootfs::mount(&creation.event.rootfs, &container.rootfs())?;
         container.mounted = true;
-        self.enlist(child.as_raw(), Kind::Mount(creation), target, Some(reply), None);
+        self.enlist(child.as_raw(), Kind::Mount(creation), target, Some(reply), None, None);
         Ok(())
     }
 
@@ -182,8 +197,12 @@ impl Server {
         let has_terminal = console.is_some();
         creation.streams.console = console;
         std::mem::take(&mut creation.streams.child).apply(&mut command);
+        let trace = self.trace_below(Some(reply), "runtime create", &target);
+        if let Some(open) = &trace {
+            open.call(&mut command);
+        }
         let call = Call::spawn(&container.runtime, command, &log, has_terminal)?;
-        self.enlist(call.pid, Kind::Create(creation), target, Some(reply), Some(call));
+        self.enlist(call.pid, Kind::Create(creation), target, Some(reply), Some(call), trace);
         Ok(())
     }
 
@@ -265,7 +284,7 @@ impl Server {
             && let Ok(child) = rootfs::unmount(&container.rootfs())
         {
             let kind = Kind::UnmountFailed(error);
-            return self.enlist(child.as_raw(), kind, target.clone(), reply, None);
+            return self.enlist(child.as_raw(), kind, target.clone(), reply, None, None);
         }
         self.forget_container(&target.container);
         self.reply(reply, Err(error));
@@ -310,7 +329,7 @@ impl Server {
         std::mem::take(&mut streams.child).apply(&mut command);
         let call = Call::spawn(&container.runtime, command, &log, terminal)?;
         let kind = Kind::Exec { streams, document, log, pid_file };
-        self.enlist(call.pid, kind, target.clone(), Some(reply), Some(call));
+        self.enlist(call.pid, kind, target.clone(), Some(reply), Some(call), None);
         Ok(())
     }
 
@@ -375,6 +394,7 @@ impl Server {
 
     /// The child of a job ended.
     pub(crate) fn finish_job(&mut self, mut job: Job, status: WaitStatus) {
+        drop(job.trace.take());
         let what = job.what();
         let failure = match job.call.take() {
             _ if job.expired => {
@@ -455,7 +475,7 @@ impl Server {
         let unmount =
             self.container(&target.container).ok().filter(|c| c.mounted).map(Container::rootfs);
         match unmount.map(|rootfs| rootfs::unmount(&rootfs)) {
-            Some(Ok(child)) => self.enlist(child.as_raw(), Kind::Unmount, target, None, None),
+            Some(Ok(child)) => self.enlist(child.as_raw(), Kind::Unmount, target, None, None, None),
             Some(Err(error)) => {
                 self.complain(&target.container, &error.to_string());
                 self.delete_part_done(&target, |deleting| deleting.runtime_done = true);

@@ -25,6 +25,7 @@ mod serve;
 mod stats;
 mod sys;
 mod task;
+mod trace;
 
 use std::io::Write as _;
 use std::process::ExitCode;

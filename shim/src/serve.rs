@@ -20,6 +20,7 @@ use crate::jobs::Job;
 use crate::log::{self, Level};
 use crate::oom::OomWatch;
 use crate::publish::Publisher;
+use crate::trace::Open;
 
 /// What `start` tells the server.
 pub(crate) struct Config {
@@ -58,6 +59,10 @@ pub(crate) struct Server {
     /// Exits to be told then, whatever still holds them back.
     pub(crate) holds: Vec<(Instant, ProcessId)>,
     ooms: HashMap<u64, (String, OomWatch)>,
+    /// Whose request is dealt with, if it says so.
+    pub(crate) caller: Option<String>,
+    /// Requests that are part of a trace and not answered yet.
+    pub(crate) traced: Vec<(ReplyTo, Box<Open>)>,
     /// Shutdown was asked: leave when all is told, or then.
     stopping: Option<Instant>,
 }
@@ -117,6 +122,8 @@ impl Server {
             next_key: 1,
             holds: Vec::new(),
             ooms: HashMap::new(),
+            caller: None,
+            traced: Vec::new(),
             stopping: None,
         })
     }
@@ -247,6 +254,7 @@ impl Server {
 
     /// Queues an answer and sends what the socket takes. A client that left gets none.
     pub(crate) fn answer(&mut self, to: ReplyTo, result: Result<Vec<u8>, Status>) {
+        self.trace_answer(to);
         let Some(connection) = self.connections.get_mut(&to.connection) else { return };
         let response = Response::from_result(result).encode_to_vec();
         match encode(to.stream, FrameKind::Response, &response) {
@@ -281,6 +289,7 @@ impl Server {
 
     fn close(&mut self, token: u64) {
         self.connections.remove(&token);
+        self.traced.retain(|(to, _)| to.connection != token);
         for container in self.containers.values_mut() {
             let processes =
                 std::iter::once(&mut container.init).chain(container.execs.values_mut());

@@ -42,6 +42,7 @@ impl Server {
             let text = format!("service {}: not implemented", request.service);
             return self.answer(to, Err(Status::new(Code::Unimplemented, text)));
         }
+        self.caller = request.metadata_value(trace_log::CALLER_KEY).map(str::to_owned);
         let body = request.payload.as_slice();
         let outcome = match request.method.as_str() {
             "State" => decode(body).and_then(|r| self.state(&r)),
@@ -139,6 +140,7 @@ impl Server {
         if !request.checkpoint.is_empty() {
             return Err(TaskError::Unimplemented("restore from a checkpoint".to_owned()));
         }
+        let begun = trace_log::now();
         let bundle = PathBuf::from(&request.bundle);
         if !bundle.is_absolute() {
             return Err(TaskError::Invalid(format!("bundle {:?} is not absolute", request.bundle)));
@@ -173,9 +175,11 @@ impl Server {
             init: Process::new(State::Creating, stdio.clone(), Vec::new()),
             execs: BTreeMap::new(),
             cgroup: None,
+            trace: spec.trace().map(Box::new),
             bundle,
         };
         self.containers.insert(request.id.clone(), container);
+        self.trace_request(to, "Create", &request.id, Some(begun));
         let event = ev::TaskCreate {
             container_id: request.id.clone(),
             bundle: request.bundle,
@@ -216,7 +220,9 @@ impl Server {
 
     fn start(&mut self, to: ReplyTo, request: &api::StartRequest) -> Outcome {
         let target = self.admit(&request.id, &request.exec_id, Verb::Start)?;
-        if !target.exec.is_empty() {
+        if target.exec.is_empty() {
+            self.trace_request(to, "Start", &request.id, None);
+        } else {
             self.admit(&request.id, "", Verb::Exec)?;
         }
         self.begin_start(target, to).map(|()| None)
@@ -336,6 +342,9 @@ impl Server {
     fn delete(&mut self, to: ReplyTo, request: &api::DeleteRequest) -> Outcome {
         let target = self.admit(&request.id, &request.exec_id, Verb::Delete)?;
         let is_init = target.exec.is_empty();
+        if is_init {
+            self.trace_request(to, "Delete", &request.id, None);
+        }
         let process = self.process_mut(&target)?;
         process.state = State::Deleting;
         let io = process.io;
@@ -497,6 +506,9 @@ impl Server {
             return Ok(Some(wait_response(process.exit())));
         }
         process.waiters.push(to);
+        if request.exec_id.is_empty() {
+            self.trace_request(to, "Wait", &request.id, None);
+        }
         Ok(None)
     }
 
