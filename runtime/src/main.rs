@@ -17,6 +17,7 @@ mod protect;
 mod seccomp;
 mod spec;
 mod sys;
+mod trace;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -41,10 +42,11 @@ const FLAGS: &[Flag] = &[
 fn main() -> ExitCode {
     // Before anything of ours is open: what `--preserve-fds` may hand on.
     let inherited = sys::process::count_open_from(3);
+    let started = trace_log::now();
     let arguments =
         std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
     match Parsed::new(arguments, FLAGS, Order::First) {
-        Ok(parsed) => ExitCode::from(dispatch(&parsed, inherited)),
+        Ok(parsed) => ExitCode::from(dispatch(&parsed, inherited, started)),
         Err(error) => {
             // Compat: runc puts the point here, and a colon for a command's flags.
             shown(&format!("Incorrect Usage. {error}\n\n{}", overview()));
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(parsed: &Parsed, inherited: u32) -> u8 {
+fn dispatch(parsed: &Parsed, inherited: u32, started: u64) -> u8 {
     if parsed.is_set("version") {
         return shown(&version());
     }
@@ -66,7 +68,7 @@ fn dispatch(parsed: &Parsed, inherited: u32) -> u8 {
             rest.first().filter(|_| !parsed.is_set("help")).and_then(|name| help::page(name));
         return shown(&page.unwrap_or_else(overview));
     }
-    let globals = match globals(parsed, inherited) {
+    let globals = match globals(parsed, inherited, started) {
         Ok(globals) => globals,
         Err(error) => {
             Log::default().fatal(&format!("{error:#}"));
@@ -99,7 +101,7 @@ fn dispatch(parsed: &Parsed, inherited: u32) -> u8 {
     }
 }
 
-fn globals(parsed: &Parsed, inherited: u32) -> anyhow::Result<Globals> {
+fn globals(parsed: &Parsed, inherited: u32, started: u64) -> anyhow::Result<Globals> {
     let format = match parsed.get("log-format") {
         None | Some("text") => Format::Text,
         Some("json") => Format::Json,
@@ -118,6 +120,7 @@ fn globals(parsed: &Parsed, inherited: u32) -> anyhow::Result<Globals> {
         log,
         systemd_cgroup: parsed.is_set("systemd-cgroup"),
         inherited,
+        started,
     })
 }
 

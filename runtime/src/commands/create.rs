@@ -20,6 +20,7 @@ use crate::spec::plan::{Choices, Plan};
 use crate::spec::process::{Inherited, ProcessPlan, unavailable};
 use crate::sys::clone::Side;
 use crate::sys::{self, errno_of, errno_text};
+use crate::trace::Laps;
 
 pub(super) const FLAGS: &[Flag] = &[
     ("bundle", "b", true),
@@ -137,6 +138,8 @@ pub(crate) fn make(
     options: &Options,
     console: Option<OwnedFd>,
 ) -> anyhow::Result<Made> {
+    let mut laps = Laps::new("create", globals.started, &bundle.spec.annotations);
+    laps.lap("parse");
     crate::container::check_id(id)?;
     let mut plan = Plan::new(&bundle.spec, id, &bundle.path, options.choices)?;
     let listen = listen_fds();
@@ -163,7 +166,8 @@ pub(crate) fn make(
         ..Default::default()
     };
     let (mut container, lock) = Container::create(&globals.root, record)?;
-    let built = build(globals, &mut container, &plan, bundle, options, console);
+    laps.lap("plan");
+    let built = build(globals, &mut container, &plan, bundle, options, console, &mut laps);
     if let Err(error) = built {
         undo(globals, &container);
         return Err(error);
@@ -178,6 +182,7 @@ fn build(
     bundle: &Bundle,
     options: &Options,
     console: Option<OwnedFd>,
+    laps: &mut Laps,
 ) -> anyhow::Result<()> {
     let none = LinuxResources::default();
     let linux = bundle.spec.linux.as_ref();
@@ -196,6 +201,7 @@ fn build(
     }
     let exec_fifo = make_fifo(&container.fifo_path())?;
     cgroup.create().map_err(not_admitted)?;
+    laps.lap("cgroup");
 
     let wants_cgroup = plan.mounts.iter().any(|mount| matches!(mount.action, MountAction::Cgroup));
     let cgroup_mount = if wants_cgroup { Some(cgroup.mounts()?) } else { None };
@@ -213,6 +219,7 @@ fn build(
     container.record.pid = pid;
     container.record.start_time = process_stat(pid).map_or(0, |stat| stat.start_time);
     container.save()?;
+    laps.lap("clone");
 
     prepare_from_outside(plan, pid)?;
     cgroup.join(pid).map_err(not_admitted)?;
@@ -222,8 +229,10 @@ fn build(
              cgroup config for procHooks process: {error}"
         )
     })?;
+    laps.lap("limits");
     proceed(&channel)?;
     expect(&channel, plan, bundle, &FromInit::Mounted)?;
+    laps.lap("rootfs");
     // Compat: runc tells prestart hooks `creating`; the specification wants `created`.
     let state = container.record.hook_state("created", pid);
     hooks::run_all(&plan.hooks.prestart, "prestart", &state).map_err(init_error)?;
@@ -231,6 +240,7 @@ fn build(
     apply_schedule(&plan.process, pid)?;
     proceed(&channel)?;
     expect(&channel, plan, bundle, &FromInit::Ready)?;
+    laps.lap("process");
 
     if let Some(path) = &options.pidfd_socket {
         send_pidfd(path, pid, b"standard")?;

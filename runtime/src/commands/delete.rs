@@ -11,6 +11,7 @@ use crate::args::Flag;
 use crate::container::{Container, ContainerError, Status};
 use crate::hooks;
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
+use crate::trace::Laps;
 
 pub(super) const FLAGS: &[Flag] = &[("force", "f", false)];
 
@@ -35,6 +36,7 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         }
         result => result?,
     };
+    let _laps = Laps::new("delete", globals.started, &container.record.annotations);
     match container.status() {
         Status::Stopped => {}
         Status::Created | Status::Creating => kill_first(&container)?,

@@ -33,6 +33,8 @@ pub(crate) struct Globals {
     pub(crate) systemd_cgroup: bool,
     /// Descriptors from 3 on, without a gap, that the caller left open.
     pub(crate) inherited: u32,
+    /// When the program began, by [`trace_log::now`].
+    pub(crate) started: u64,
 }
 
 impl Globals {

@@ -10,10 +10,12 @@ use super::{Globals, parse_one};
 use crate::container::{Container, Status};
 use crate::hooks;
 use crate::sys;
+use crate::trace::Laps;
 
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let (_, id) = parse_one("start", arguments, &[])?;
     let (container, _lock) = Container::load_locked(&globals.root, &id)?;
+    let _laps = Laps::new("start", globals.started, &container.record.annotations);
     // Compat: runc's sentences for the other states.
     match container.status() {
         Status::Created => {}
