@@ -18,6 +18,7 @@ mod signals;
 mod streams;
 mod system;
 mod terminal;
+mod trace;
 mod usage;
 
 use std::os::unix::process::ExitStatusExt;

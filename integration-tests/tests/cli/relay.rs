@@ -44,17 +44,17 @@ impl Relay {
         Self { host: format!("unix://{}", socket.display()), socket, asked, gate }
     }
 
-    /// Waits until something has been asked for; gives the request lines up to it.
+    /// Waits until something has been asked for; gives the heads of all requests up to it.
     #[track_caller]
     pub(crate) fn until(&self, part: &str) -> Vec<String> {
-        let mut lines = Vec::new();
-        while !lines.last().is_some_and(|line: &String| line.contains(part)) {
+        let mut heads = Vec::new();
+        while !heads.last().is_some_and(|head: &String| head.contains(part)) {
             match self.asked.recv_timeout(PATIENCE) {
-                Ok(line) => lines.push(line),
-                Err(_) => panic!("{part:?} is not among {lines:?}"),
+                Ok(head) => heads.push(head),
+                Err(_) => panic!("{part:?} is not among {heads:?}"),
             }
         }
-        lines
+        heads
     }
 
     /// Lets go on what is held back.
@@ -80,7 +80,7 @@ impl Gate {
             head.push(byte[0]);
         }
         let line = String::from_utf8_lossy(&head).lines().next()?.to_owned();
-        tell.send(line.clone()).ok();
+        tell.send(String::from_utf8_lossy(&head).into_owned()).ok();
         let path = line.split([' ', '?']).nth(1)?;
         let held = self.held.lock().unwrap();
         drop(self.opened.wait_while(held, |held| held.is_some_and(|end| path.ends_with(end))));
