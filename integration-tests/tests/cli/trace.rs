@@ -1,5 +1,6 @@
 //! `run --trace`: one timeline over all programs. Over stock dockerd it is the client's own part.
 
+use integration_tests::parts::{ours, peer};
 use integration_tests::pool::lease;
 use integration_tests::{Output, Stack};
 use serde_json::{Value, json};
@@ -296,6 +297,26 @@ fn without_the_flag_nothing_is_named_or_recorded() {
     assert_eq!(verbs, ["create", "wait", "attach", "start"]);
     assert_eq!(directory.exists(), !stack.is_stock());
     drop(relay);
+    stack.end();
+}
+
+#[test]
+fn upstreams_programs_below_do_not_mind_and_are_missing_in_the_tree() {
+    let stack = Stack::ours().cli(ours("docker-rs")).with_busybox();
+    let stack = stack.containerd(peer("containerd")).runtime(peer("runc")).start();
+    let output = traced(&stack, &["--rm"], &["echo", "out"]);
+    assert_eq!((output.code, output.stdout.as_str()), (0, "out\n"), "{}", output.stderr);
+    let (own, silent, rows) = taken_apart(&output.stderr);
+    assert_eq!((own.as_str(), silent), ("", false));
+    assert_in_order(&rows);
+    let wrote = |program: &str| {
+        rows.iter().any(|row| row.path.last().is_some_and(|name| name.starts_with(program)))
+    };
+    assert!(!wrote("containerd-rs ") && !wrote("runc-rs "), "{rows:#?}");
+    let shim =
+        ["bootstrap", "Create", "Start"].map(|name| format!("containerd-shim-runc-rs-v2 {name}"));
+    assert_below(&rows, "dockerd-rs start", &shim.each_ref().map(String::as_str));
+    assert_below(&rows, &shim[1], &["containerd-shim-runc-rs-v2 runtime create"]);
     stack.end();
 }
 

@@ -25,12 +25,13 @@ const MAY_USE: [(&str, &[&str]); 15] = [
 ];
 
 /// Foreign crates that must not be anywhere below one of ours.
-const MUST_NOT_REACH: [(&str, &[&str]); 7] = [
+const MUST_NOT_REACH: [(&str, &[&str]); 8] = [
     ("runtime", &["tokio", "tonic", "prost"]),
     ("shim", &["tokio", "tonic"]),
     ("docker-api", &["tokio", "tonic"]),
     ("oci-image", &["tokio", "tonic"]),
     ("container-log", &["tokio", "tonic"]),
+    ("trace-log", &["tokio", "tonic"]),
     ("cli", &["tonic", "prost"]),
     ("guest", &["tokio", "serde"]),
 ];

@@ -188,7 +188,7 @@ mod tests {
             write(&log, &name);
         }
         let length = std::fs::metadata(log.path()).unwrap().len();
-        assert!(length >= LIMIT && length < LIMIT + 2000, "{length}");
+        assert!((LIMIT..LIMIT + 2000).contains(&length), "{length}");
     }
 
     #[test]
