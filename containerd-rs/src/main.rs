@@ -60,6 +60,7 @@ fn run() -> anyhow::Result<()> {
         None => Config::load(&arguments.flags)?,
     };
     start_log(&config)?;
+    sys::memory::share_one_arena();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(1 << 20)

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<()> {
     let Some(config) = config::Config::from_args(std::env::args_os())? else { return Ok(()) };
     config::start_logging(&config);
+    sys::memory::share_one_arena();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)

@@ -13,6 +13,8 @@ root=()
 [ "$(id -u)" = 0 ] || root=(sudo -E)
 threads=()
 if [ "$kind" = unit ]; then
+  # The same cases each time; `make fuzz` looks for new ones.
+  export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-1}
   select=(--workspace --exclude integration-tests --all-features --lib --bins)
 elif [ "$kind" = swap ]; then
   select=(-p integration-tests --test swap --test equal)

@@ -18,7 +18,7 @@ use crate::filter::{Fields, Filters};
 use crate::lease;
 use crate::store::labels::{check_labels, drop_empty};
 use crate::store::record::{Labels, Timestamp};
-use crate::store::{Reader as _, check_name, key};
+use crate::store::{Reader as _, Transaction, check_name, key};
 
 /// How far an ingest has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +62,7 @@ impl Content {
         let lock = self.0.locks.take(&context.namespace, reference)?;
         if let Some(expected) = expected {
             check_digest(expected)?;
-            if self.0.store.snapshot()?.exists(&super::at(&context.namespace, expected))? {
-                self.hold(context, expected).await?;
+            if self.hold(context, expected).await? {
                 return Err(Error::BlobExists { digest: expected.to_owned() });
             }
         }
@@ -124,15 +123,25 @@ impl Content {
         self.0.root.join("ingest").join(name)
     }
 
-    async fn hold(&self, context: &Context, digest: &str) -> Result<()> {
+    /// Whether the namespace has the blob; the lease of the context holds it from here on.
+    pub(crate) async fn hold(&self, context: &Context, digest: &str) -> Result<bool> {
+        let key = super::at(&context.namespace, digest);
+        if !self.0.store.snapshot()?.exists(&key)? {
+            return Ok(false);
+        }
         if context.lease.is_none() {
-            return Ok(());
+            return Ok(true);
         }
         let (scope, digest) = (context.clone(), digest.to_owned());
-        self.0
-            .store
-            .write(move |transaction| lease::hold(transaction, &scope, "content", &digest))
-            .await
+        let held = move |transaction: &mut Transaction<'_>| {
+            // Garbage may have been collected since.
+            let there = transaction.exists(&key)?;
+            if there {
+                lease::hold(transaction, &scope, "content", &digest)?;
+            }
+            Ok(there)
+        };
+        self.0.store.write(held).await
     }
 }
 

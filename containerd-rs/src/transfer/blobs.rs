@@ -62,20 +62,20 @@ impl Blobs {
     ) -> Result<(Document, Bytes)> {
         let descriptor = &object.descriptor;
         let digest = descriptor.digest.as_str();
-        let present = self.app.content.info(&self.context.namespace, digest);
-        let bytes = match (&present, known, &self.remote) {
-            (Ok(_), _, _) => Bytes::from(
+        let present = self.has(digest).await?;
+        let bytes = match (present, known, &self.remote) {
+            (true, _, _) => Bytes::from(
                 self.app
                     .content
                     .read_all(&self.context.namespace, digest, DOCUMENT_MAX)
                     .map_err(Error::store("read manifest"))?,
             ),
-            (Err(_), Some(bytes), _) => bytes,
-            (Err(_), None, Some(remote)) => {
+            (false, Some(bytes), _) => bytes,
+            (false, None, Some(remote)) => {
                 let fetched = remote.repository.manifest(descriptor).await;
                 fetched.map_err(|source| fetch_error(descriptor, source))?
             }
-            (Err(_), None, None) => {
+            (false, None, None) => {
                 return Err(Error::Store {
                     operation: "read manifest",
                     source: StoreError::BlobNotFound { digest: digest.to_owned() },
@@ -86,7 +86,7 @@ impl Blobs {
             .map_err(|source| Error::Manifest { digest: descriptor.digest.clone(), source })?;
         let mut labels = child_labels(&document);
         labels.extend(self.source_label());
-        if present.is_ok() {
+        if present {
             self.label(&descriptor.digest, labels).await?;
             self.report.object("already exists", object, descriptor.size).await;
         } else {
@@ -100,7 +100,7 @@ impl Blobs {
     pub(crate) async fn ensure(&self, object: &Object) -> Result<()> {
         let descriptor = &object.descriptor;
         let digest = descriptor.digest.as_str();
-        if self.app.content.info(&self.context.namespace, digest).is_ok() {
+        if self.has(digest).await? {
             return self.exists(object).await;
         }
         let Some(remote) = &self.remote else {
@@ -163,25 +163,17 @@ impl Blobs {
         writer.map_err(Error::store("write blob"))
     }
 
+    /// A blob that is there and held.
     async fn exists(&self, object: &Object) -> Result<()> {
-        let digest = &object.descriptor.digest;
-        // Held by our lease from here on.
-        self.hold(digest).await?;
-        self.label(digest, self.source_label().into_iter().collect()).await?;
+        let labels = self.source_label().into_iter().collect();
+        self.label(&object.descriptor.digest, labels).await?;
         self.report.object("already exists", object, object.descriptor.size).await;
         Ok(())
     }
 
-    async fn hold(&self, digest: &Digest) -> Result<()> {
-        match self
-            .app
-            .content
-            .open_writer(&self.context, &format!("hold-{digest}"), 0, Some(digest.as_str()))
-            .await
-        {
-            Ok(_) | Err(StoreError::BlobExists { .. } | StoreError::Unavailable { .. }) => Ok(()),
-            Err(source) => Err(Error::Store { operation: "hold blob", source }),
-        }
+    /// Whether a blob is there; it stays, then.
+    async fn has(&self, digest: &str) -> Result<bool> {
+        self.app.content.hold(&self.context, digest).await.map_err(Error::store("hold blob"))
     }
 
     /// Opens the writer of a ref, waiting for whoever has it; `None` when the blob is there.

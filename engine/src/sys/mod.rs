@@ -3,6 +3,7 @@
 
 pub(crate) mod dirs;
 pub(crate) mod inside;
+pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod netns;
 pub(crate) mod pidfd;

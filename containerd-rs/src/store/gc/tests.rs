@@ -91,6 +91,26 @@ async fn a_lease_holds_what_was_made_under_it_until_it_goes() {
 }
 
 #[tokio::test]
+async fn a_blob_that_is_found_while_garbage_is_collected_stays() {
+    let bench = bench();
+    let namespace = bench.context.namespace.clone();
+    bench.leases.create(&namespace, "l", Labels::new()).await.unwrap();
+    let context = Context { lease: Some("l".into()), ..bench.context.clone() };
+    for round in 0_u8..100 {
+        let digest = bench.blob(&[round], &[]).await;
+        let hold = bench.content.hold(&context, &digest);
+        let (collected, held) = if round % 2 == 0 {
+            tokio::join!(bench.collector.run(), hold)
+        } else {
+            let (held, collected) = tokio::join!(hold, bench.collector.run());
+            (collected, held)
+        };
+        collected.unwrap();
+        assert_eq!(held.unwrap(), bench.digests().contains(&digest), "round {round}");
+    }
+}
+
+#[tokio::test]
 async fn an_open_ingest_survives_a_collection() {
     let bench = bench();
     let mut writer = bench.content.open_writer(&bench.context, "r", 0, None).await.unwrap();
