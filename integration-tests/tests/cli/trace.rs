@@ -2,6 +2,7 @@
 
 use integration_tests::parts::{ours, peer};
 use integration_tests::pool::lease;
+use integration_tests::stack::Builder;
 use integration_tests::{Output, Stack};
 use serde_json::{Value, json};
 
@@ -302,22 +303,28 @@ fn without_the_flag_nothing_is_named_or_recorded() {
 
 #[test]
 fn upstreams_programs_below_do_not_mind_and_are_missing_in_the_tree() {
-    let stack = Stack::ours().cli(ours("docker-rs")).with_busybox();
-    let stack = stack.containerd(peer("containerd")).runtime(peer("runc")).start();
-    let output = traced(&stack, &["--rm"], &["echo", "out"]);
-    assert_eq!((output.code, output.stdout.as_str()), (0, "out\n"), "{}", output.stderr);
-    let (own, silent, rows) = taken_apart(&output.stderr);
-    assert_eq!((own.as_str(), silent), ("", false));
-    assert_in_order(&rows);
-    let wrote = |program: &str| {
+    let run = |parts: Builder| {
+        let stack = parts.cli(ours("docker-rs")).with_busybox().start();
+        let output = traced(&stack, &["--rm"], &["echo", "out"]);
+        stack.end();
+        assert_eq!((output.code, output.stdout.as_str()), (0, "out\n"), "{}", output.stderr);
+        let (own, silent, rows) = taken_apart(&output.stderr);
+        assert_eq!((own.as_str(), silent), ("", false));
+        assert_in_order(&rows);
+        rows
+    };
+    let wrote = |rows: &[Row], program: &str| {
         rows.iter().any(|row| row.path.last().is_some_and(|name| name.starts_with(program)))
     };
-    assert!(!wrote("containerd-rs ") && !wrote("runc-rs "), "{rows:#?}");
-    let shim =
-        ["bootstrap", "Create", "Start"].map(|name| format!("containerd-shim-runc-rs-v2 {name}"));
-    assert_below(&rows, "dockerd-rs start", &shim.each_ref().map(String::as_str));
-    assert_below(&rows, &shim[1], &["containerd-shim-runc-rs-v2 runtime create"]);
-    stack.end();
+    let rows = run(Stack::ours().runtime(peer("runc")));
+    assert!(!wrote(&rows, "runc-rs "), "{rows:#?}");
+    let create = "containerd-shim-runc-rs-v2 Create";
+    assert_below(&rows, create, &["containerd-shim-runc-rs-v2 runtime create"]);
+    // A shim that does not know of it hands on what it was started with.
+    let rows = run(Stack::ours().shim(peer("containerd-shim-runc-v2")));
+    assert!(!wrote(&rows, "containerd-shim"), "{rows:#?}");
+    assert_below(&rows, "containerd-rs start shim", &["runc-rs create", "runc-rs start"]);
+    assert_below(&rows, "runc-rs create", &["runc-rs rootfs"]);
 }
 
 #[test]
