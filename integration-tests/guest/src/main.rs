@@ -2,10 +2,13 @@
 //! `guest echo WORD…`, `guest env`, `guest lines COUNT`, `guest exit CODE`, `guest pause`.
 //!
 //! It is also the floor that a private stack stands on: `guest sandbox` and `guest init`, see
-//! `sandbox`.
+//! `sandbox`. And it measures: `guest time`, see `stopwatch`, and `guest floor`, see `floor`.
 
 mod cgroup;
+mod floor;
 mod sandbox;
+mod stopwatch;
+mod sys;
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
@@ -44,6 +47,11 @@ fn play(arguments: &[String]) -> io::Result<u8> {
             drop(out);
             return sandbox::init(name, layout);
         }
+        [verb, words @ ..] if verb == "time" => stopwatch::time(&mut out, words)?,
+        [verb, plan] if verb == "floor" => {
+            drop(out);
+            return floor::floor(plan);
+        }
         [verb, code] if verb == "exit" => return number(code),
         [verb] if verb == "pause" => loop {
             std::thread::park();
@@ -52,7 +60,7 @@ fn play(arguments: &[String]) -> io::Result<u8> {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "usage: guest echo WORD… | env | lines COUNT | exit CODE | pause | \
-                 sandbox NAME ROOT LAYOUT",
+                 sandbox NAME ROOT LAYOUT | time COMMAND… | floor PLAN",
             ));
         }
     }
