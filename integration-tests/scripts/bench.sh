@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Our stack beside stock docker.io. Builds as the caller, runs as root. Usage: bench.sh [SECTION…]
+# Our programs beside upstream's. Builds as the caller, runs as root. Usage: bench.sh [SECTION…]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # The profile of the tests: what is measured runs in other processes, built as they ship.
@@ -14,4 +14,5 @@ clean() {
   "${root[@]}" find /sys/fs/cgroup -depth -type d -path "*/${work##*/}*" -exec rmdir {} + 2>/dev/null
 }
 trap 'code=$?; clean; exit $code' EXIT
-"${root[@]}" env BENCH_WORK="$work" "$program" "$@"
+# Tools that a bare host has not, see preflight.sh.
+"${root[@]}" env PATH="$PWD/.cache/path:$PATH" BENCH_WORK="$work" "$program" "$@"

@@ -213,6 +213,13 @@ bench)
   for name in iptables ip6tables; do
     ln -sf ../usr/sbin/xtables-nft-multi "$cache/iptables/path/$name"
   done
+  # Counts system calls, and serves the image that is pulled.
+  tool strace strace
+  unpack registry docker-registry
+  case ${PEERS:-} in
+  new) peers_new ;;
+  podman) with_needs podman podman ;;
+  esac
   ;;
 *)
   echo "usage: preflight.sh build|run|peers|peers-new|swap|vm|bench" >&2
