@@ -19,13 +19,14 @@ impl Connection {
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    /// The body of a successful answer.
+    /// The body of a successful answer; one whose end is not told is read until the connection is
+    /// closed.
     pub(crate) fn request(
         &mut self,
         method: &str,
         path: &str,
         body: &str,
-    ) -> anyhow::Result<String> {
+    ) -> anyhow::Result<Vec<u8>> {
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
@@ -49,14 +50,34 @@ impl Connection {
             Vec::new()
         } else if chunked {
             self.chunks()?
+        } else if let Some(length) = length {
+            self.bytes(length)?
         } else {
-            self.bytes(length.context("neither length nor chunks")?)?
+            let mut rest = Vec::new();
+            self.stream.read_to_end(&mut rest)?;
+            rest
         };
-        let body = String::from_utf8(body)?;
         if !code.starts_with('2') {
-            bail!("{method} {path}: {status}: {body}");
+            bail!("{method} {path}: {status}: {}", String::from_utf8_lossy(&body));
         }
         Ok(body)
+    }
+
+    /// The same for JSON.
+    pub(crate) fn json(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> anyhow::Result<serde_json::Value> {
+        let answer = self.request(method, path, body)?;
+        serde_json::from_slice(&answer).with_context(|| format!("{method} {path}"))
+    }
+
+    /// Creates something and gives its id.
+    pub(crate) fn create(&mut self, path: &str, body: &str) -> anyhow::Result<String> {
+        let answer = self.json("POST", path, body)?;
+        Ok(answer["Id"].as_str().context("no Id")?.to_owned())
     }
 
     fn line(&mut self) -> anyhow::Result<String> {

@@ -1,16 +1,22 @@
-//! What must not be left a second after the last container: interfaces, mounts, cgroups, processes.
+//! What must not be left a second after a section: interfaces, mounts, cgroups, processes.
 
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::stack::Stack;
+use crate::stack::{Stack, program_name};
 
 /// What is still there when the second is over.
 pub(crate) fn wait_until_clean(stack: &Stack) -> anyhow::Result<Vec<String>> {
+    within_a_second(|| left(stack))
+}
+
+pub(crate) fn within_a_second(
+    mut left: impl FnMut() -> anyhow::Result<Vec<String>>,
+) -> anyhow::Result<Vec<String>> {
     let deadline = Instant::now() + Duration::from_secs(1);
     loop {
-        let left = left(stack)?;
+        let left = left()?;
         if left.is_empty() || Instant::now() > deadline {
             return Ok(left);
         }
@@ -26,14 +32,11 @@ pub(crate) fn mounts(stack: &Stack) -> anyhow::Result<Vec<String>> {
 
 fn left(stack: &Stack) -> anyhow::Result<Vec<String>> {
     let mut left = Vec::new();
-    let engine = stack.engine_pid()?;
-    let daemons = [engine, stack.supervisor_pid()?];
-    for line in fs::read_to_string(format!("/proc/{engine}/net/dev"))?.lines() {
-        let Some((name, _)) = line.split_once(':') else { continue };
-        if name.trim().starts_with("veth") {
-            left.push(format!("interface {}", name.trim()));
-        }
-    }
+    let daemons = [stack.engine_pid()?, stack.supervisor_pid()?];
+    let interfaces = stack.world.interfaces()?;
+    left.extend(
+        interfaces.iter().filter(|name| name.starts_with("veth")).map(|n| format!("interface {n}")),
+    );
     for mount in mounts(stack)? {
         if !stack.mounts.contains(&mount) {
             left.push(format!("mount {mount}"));
@@ -44,8 +47,7 @@ fn left(stack: &Stack) -> anyhow::Result<Vec<String>> {
     }
     for pid in stack.world.processes() {
         if !daemons.contains(&pid) {
-            let name = crate::stack::program_name(pid).unwrap_or_default();
-            left.push(format!("process {pid} {name}"));
+            left.push(format!("process {pid} {}", program_name(pid).unwrap_or_default()));
         }
     }
     Ok(left)

@@ -1,4 +1,4 @@
-//! One of the two stacks: where its programs are, how its daemons start, how the client reaches it.
+//! One of the two stacks: how its daemons start, and how the client reaches it.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -13,29 +13,17 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::http::Connection;
+use crate::peers::Peers;
+use crate::samples::Side;
 use crate::world::World;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    Ours,
-    Stock,
-}
-
-impl Kind {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Ours => "ours",
-            Self::Stock => "stock",
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Stack {
-    pub(crate) kind: Kind,
+    pub(crate) side: Side,
     pub(crate) world: World,
-    directory: PathBuf,
-    pub(crate) engine: Child,
+    pub(crate) peers: Peers,
+    pub(crate) directory: PathBuf,
+    engine: Child,
     /// Started by us; ours is started by its engine.
     containerd: Option<Child>,
     /// The engine's mounts before the first container.
@@ -43,28 +31,32 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    pub(crate) fn start(kind: Kind, work: &Path) -> anyhow::Result<Self> {
-        let directory = work.join(kind.name());
+    pub(crate) fn start(side: Side, peers: &Peers, work: &Path) -> anyhow::Result<Self> {
+        let directory = work.join(side.name());
         fs::create_dir_all(&directory)?;
-        let world = World::new(work, kind.name())?;
-        let containerd = match kind {
-            Kind::Ours => None,
-            Kind::Stock => {
-                let root = directory.join("c");
-                let child = world.spawn(&mut supervisor(kind, &root)?, false)?;
-                until("containerd listens", || listens(&root.join("c.sock")))?;
-                Some(child)
+        let world = World::new(work, side.name(), &peers.c_library())?;
+        let start = || {
+            let containerd = match side {
+                Side::Ours => None,
+                _ => {
+                    let root = directory.join("c");
+                    let (child, _) = world.spawn(&mut supervisor(side, peers, &root)?, false)?;
+                    until("containerd listens", || listens(&root.join("c.sock")))?;
+                    Some(child)
+                }
+            };
+            let mut command = engine(side, peers, &directory, &world.container_parent())?;
+            if containerd.is_some() {
+                command.arg("--containerd").arg(directory.join("c/c.sock"));
             }
+            let (engine, _) = world.spawn(&mut command, false)?;
+            until("the engine answers", || answers_ping(&directory.join("d.sock")))
+                .with_context(|| log_tail(&directory))?;
+            Ok((engine, containerd))
         };
-        let mut command = engine(kind, &directory, &world.container_parent())?;
-        if containerd.is_some() {
-            command.arg("--containerd").arg(directory.join("c/c.sock"));
-        }
-        let engine = world.spawn(&mut command, false)?;
-        let stack = Self { kind, world, directory, engine, containerd, mounts: Vec::new() };
-        let socket = stack.socket();
-        until("the engine answers", || answers_ping(&socket)).with_context(|| stack.log_tail())?;
-        Ok(stack)
+        let (engine, containerd) = world.charge(start)?;
+        let peers = peers.clone();
+        Ok(Self { side, world, peers, directory, engine, containerd, mounts: Vec::new() })
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -72,10 +64,19 @@ impl Stack {
     }
 
     pub(crate) fn containerd_socket(&self) -> PathBuf {
-        match self.kind {
-            Kind::Ours => self.directory.join("run/containerd/containerd.sock"),
-            Kind::Stock => self.directory.join("c/c.sock"),
+        match self.side {
+            Side::Ours => self.directory.join("run/containerd/containerd.sock"),
+            _ => self.directory.join("c/c.sock"),
         }
+    }
+
+    /// The bundle of a running container.
+    pub(crate) fn bundle(&self, id: &str) -> PathBuf {
+        let state = match self.side {
+            Side::Ours => self.directory.join("run/containerd"),
+            _ => self.directory.join("c/state"),
+        };
+        state.join("io.containerd.runtime.v2.task/moby").join(id)
     }
 
     pub(crate) fn connect(&self) -> anyhow::Result<Connection> {
@@ -84,28 +85,15 @@ impl Stack {
 
     /// Stock's client, aimed at this stack.
     pub(crate) fn docker(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(peers().join("usr/bin/docker"));
-        as_peer(&mut command);
+        let mut command = self.peers.command("docker");
         command.env("DOCKER_CONFIG", self.directory.join("client"));
         command.arg("-H").arg(format!("unix://{}", self.socket().display())).args(arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }
 
     /// Runs the client; its failure is ours.
     pub(crate) fn run(&self, arguments: &[&str]) -> anyhow::Result<Duration> {
-        let started = Instant::now();
-        let mut child = self.world.client(&mut self.docker(arguments))?;
-        let mut errors = String::new();
-        if let Some(mut stderr) = child.stderr.take() {
-            stderr.read_to_string(&mut errors)?;
-        }
-        let status = child.wait()?;
-        let took = started.elapsed();
-        if !status.success() {
-            bail!("{}: docker {}: {status}: {errors}", self.kind.name(), arguments.join(" "));
-        }
-        Ok(took)
+        self.world.run(&mut self.docker(arguments)).context(self.side.name())
     }
 
     /// The daemon that keeps containers: a child of ours, or of the engine.
@@ -113,15 +101,12 @@ impl Stack {
         if let Some(child) = &self.containerd {
             return Ok(i32::try_from(child.id())?);
         }
-        self.find("containerd-rs").context("no containerd-rs runs")
+        let named = |pid: &i32| program_name(*pid).as_deref() == Some("containerd-rs");
+        self.world.processes().into_iter().find(named).context("no containerd-rs runs")
     }
 
     pub(crate) fn engine_pid(&self) -> anyhow::Result<i32> {
         Ok(i32::try_from(self.engine.id())?)
-    }
-
-    fn find(&self, name: &str) -> Option<i32> {
-        self.world.processes().into_iter().find(|pid| program_name(*pid).as_deref() == Some(name))
     }
 
     pub(crate) fn shims(&self) -> Vec<i32> {
@@ -129,63 +114,37 @@ impl Stack {
         self.world.processes().into_iter().filter(shim).collect()
     }
 
-    /// Starts a second engine with an empty root in a network of its own; the time to its first
-    /// answer. With `supervisor` it uses the one that runs, else it starts its own.
-    pub(crate) fn boot_engine(&self, work: &Path, supervisor: bool) -> anyhow::Result<Duration> {
-        let directory = work.join(self.kind.name()).join("boot");
-        fs::create_dir_all(&directory)?;
-        let mut command = engine(self.kind, &directory, &self.world.container_parent())?;
+    /// A second engine with a root of its own.
+    pub(crate) fn another_engine(&self, directory: &Path) -> anyhow::Result<Command> {
+        let mut command =
+            engine(self.side, &self.peers, directory, &self.world.container_parent())?;
         command.args(["--containerd-namespace", "boot"]);
-        if supervisor {
-            command.arg("--containerd").arg(self.containerd_socket());
-        }
-        let socket = directory.join("d.sock");
-        let started = Instant::now();
-        let mut child = self.world.spawn(&mut command, true)?;
-        until("the engine answers", || answers_ping(&socket))?;
-        let took = started.elapsed();
-        end(&mut child)?;
-        fs::remove_dir_all(&directory)?;
-        Ok(took)
+        Ok(command)
     }
 
-    /// Starts a second supervisor with an empty root; the time until it speaks HTTP/2.
-    pub(crate) fn boot_supervisor(&self, work: &Path) -> anyhow::Result<Duration> {
-        let directory = work.join(self.kind.name()).join("boot-c");
-        fs::create_dir_all(&directory)?;
-        let mut command = supervisor(self.kind, &directory)?;
-        let socket = directory.join("c.sock");
-        let started = Instant::now();
-        let mut child = self.world.spawn(&mut command, true)?;
-        until("containerd answers", || answers_grpc(&socket))?;
-        let took = started.elapsed();
-        end(&mut child)?;
-        fs::remove_dir_all(&directory)?;
-        Ok(took)
-    }
-
-    fn log_tail(&self) -> String {
-        let text = fs::read_to_string(self.directory.join("engine.log")).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(10).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    /// A second supervisor with a root of its own.
+    pub(crate) fn another_supervisor(&self, directory: &Path) -> anyhow::Result<Command> {
+        supervisor(self.side, &self.peers, directory)
     }
 
     pub(crate) fn stop(&mut self) {
         for child in [Some(&mut self.engine), self.containerd.as_mut()].into_iter().flatten() {
-            drop(end(child));
+            drop(end(child, Signal::SIGTERM));
         }
         self.world.stop();
     }
 }
 
-fn engine(kind: Kind, directory: &Path, cgroup_parent: &str) -> anyhow::Result<Command> {
-    let mut command = match kind {
-        Kind::Ours => Command::new(integration_tests::parts::ours("dockerd-rs")),
-        Kind::Stock => Command::new(peers().join("usr/sbin/dockerd")),
+fn engine(
+    side: Side,
+    peers: &Peers,
+    directory: &Path,
+    cgroup_parent: &str,
+) -> anyhow::Result<Command> {
+    let mut command = match side {
+        Side::Ours => Command::new(integration_tests::parts::ours("dockerd-rs")),
+        _ => peers.command("dockerd"),
     };
-    if kind == Kind::Stock {
-        as_peer(&mut command);
-    }
     command
         .arg("--data-root")
         .arg(directory.join("data"))
@@ -200,7 +159,7 @@ fn engine(kind: Kind, directory: &Path, cgroup_parent: &str) -> anyhow::Result<C
     Ok(command)
 }
 
-fn supervisor(kind: Kind, directory: &Path) -> anyhow::Result<Command> {
+fn supervisor(side: Side, peers: &Peers, directory: &Path) -> anyhow::Result<Command> {
     fs::create_dir_all(directory)?;
     let config = directory.join("config.toml");
     let text = format!(
@@ -210,47 +169,25 @@ fn supervisor(kind: Kind, directory: &Path) -> anyhow::Result<Command> {
         directory.join("c.sock"),
     );
     fs::write(&config, text)?;
-    let mut command = match kind {
-        Kind::Ours => Command::new(integration_tests::parts::ours("containerd-rs")),
-        Kind::Stock => Command::new(peers().join("usr/bin/containerd")),
+    let mut command = match side {
+        Side::Ours => Command::new(integration_tests::parts::ours("containerd-rs")),
+        _ => peers.command("containerd"),
     };
-    if kind == Kind::Stock {
-        as_peer(&mut command);
-    }
     command.arg("--config").arg(config);
     logged(&mut command, &directory.join("containerd.log"))?;
     Ok(command)
 }
 
-fn logged(command: &mut Command, path: &Path) -> anyhow::Result<()> {
+pub(crate) fn logged(command: &mut Command, path: &Path) -> anyhow::Result<()> {
     let log = File::options().create(true).append(true).open(path)?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     Ok(())
 }
 
-/// Upstream's programs, unpacked and not installed: they find one another and their libraries there.
-pub(crate) fn as_peer(command: &mut Command) {
-    let peers = peers();
-    let tables = peers.with_file_name("iptables");
-    let library = |root: &Path| format!("{0}/usr/lib/{1}:{0}/lib/{1}", root.display(), triplet());
-    let path = format!(
-        "{0}/usr/bin:{0}/usr/sbin:{1}:{2}",
-        peers.display(),
-        tables.join("path").display(),
-        std::env::var("PATH").unwrap_or_default()
-    );
-    command
-        .env("PATH", path)
-        .env("LD_LIBRARY_PATH", format!("{}:{}", library(&peers), library(&tables)))
-        .env("XTABLES_LIBDIR", tables.join("usr/lib").join(triplet()).join("xtables"));
-}
-
-fn triplet() -> String {
-    format!("{}-linux-gnu", std::env::consts::ARCH)
-}
-
-fn peers() -> PathBuf {
-    std::env::var_os("PEERS_DIR").map_or_else(|| crate::top().join(".cache/peers"), PathBuf::from)
+fn log_tail(directory: &Path) -> String {
+    let text = fs::read_to_string(directory.join("engine.log")).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(10).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
 pub(crate) fn program_name(pid: i32) -> Option<String> {
@@ -258,15 +195,15 @@ pub(crate) fn program_name(pid: i32) -> Option<String> {
     Some(path.file_name()?.to_string_lossy().into_owned())
 }
 
-/// SIGTERM, and the end awaited.
-fn end(child: &mut Child) -> anyhow::Result<()> {
-    kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+/// A signal, and the end awaited.
+pub(crate) fn end(child: &mut Child, signal: Signal) -> anyhow::Result<()> {
+    kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;
     child.wait()?;
     Ok(())
 }
 
 /// Polls twice a millisecond: what is timed is a start-up of tens of milliseconds.
-fn until(what: &str, mut condition: impl FnMut() -> bool) -> anyhow::Result<()> {
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition() {
         if Instant::now() > deadline {
@@ -281,13 +218,13 @@ fn listens(socket: &Path) -> bool {
     UnixStream::connect(socket).is_ok()
 }
 
-fn answers_ping(socket: &Path) -> bool {
+pub(crate) fn answers_ping(socket: &Path) -> bool {
     let ping = || Connection::open(socket)?.request("GET", "/_ping", "");
     ping().is_ok()
 }
 
 /// HTTP/2's preface and an empty SETTINGS; a server that is up answers with its own.
-fn answers_grpc(socket: &Path) -> bool {
+pub(crate) fn answers_grpc(socket: &Path) -> bool {
     let hello = || -> std::io::Result<u8> {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
