@@ -151,6 +151,7 @@ impl Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use prost::Message;
 
     #[test]
@@ -186,5 +187,56 @@ mod tests {
         assert_eq!(answer.into_result(), Ok(vec![4]));
         let refused = Response::from_result(Err(Status::new(Code::NotFound, "no")));
         assert_eq!(refused.into_result().unwrap_err().code(), Code::NotFound);
+    }
+
+    prop_compose! {
+        fn requests()(
+            service in "[a-z.A-Z]{0,12}",
+            method in "\\PC{0,6}",
+            payload in proptest::collection::vec(any::<u8>(), 0..40),
+            timeout_nano: i64,
+            metadata in proptest::collection::vec(("[a-zA-Z-]{0,6}", "\\PC{0,6}"), 0..4),
+        ) -> Request {
+            let pair = |(key, value)| KeyValue { key, value };
+            let metadata = metadata.into_iter().map(pair).collect();
+            Request { service, method, payload, timeout_nano, metadata }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn requests_survive_their_bytes(request in requests()) {
+            let again = Request::decode(request.encode_to_vec().as_slice()).unwrap();
+            for pair in &again.metadata {
+                let first = again.metadata.iter().find(|p| p.key.eq_ignore_ascii_case(&pair.key));
+                let found = again.metadata_value(&pair.key.to_uppercase());
+                prop_assert_eq!(found, first.map(|pair| pair.value.as_str()));
+            }
+            prop_assert_eq!(again, request);
+        }
+
+        #[test]
+        fn an_answer_is_what_was_answered(payload: Option<Vec<u8>>, code in 1_i32..40, text in "\\PC{0,8}") {
+            let status = Status { code, message: text, details: Vec::new() };
+            let result = payload.ok_or(status);
+            let bytes = Response::from_result(result.clone()).encode_to_vec();
+            prop_assert_eq!(Response::decode(bytes.as_slice()).unwrap().into_result(), result);
+        }
+
+        #[test]
+        fn broken_messages_are_refused(
+            request in requests(),
+            edits in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..6),
+        ) {
+            let mut bytes = request.encode_to_vec();
+            for (at, byte) in edits {
+                let at = at % (bytes.len() + 1);
+                bytes.splice(at..(at + 1).min(bytes.len()), [byte]);
+            }
+            if let Ok(request) = Request::decode(bytes.as_slice()) {
+                prop_assert!(request.encoded_len() <= bytes.len());
+            }
+            drop(Response::decode(bytes.as_slice()));
+        }
     }
 }

@@ -79,6 +79,7 @@ fn answer(stream: u32, result: Result<Vec<u8>, Status>) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::{CallError, Client, NAMESPACE_KEY};
+    use proptest::prelude::*;
     use std::time::Duration;
 
     struct Echo;
@@ -149,5 +150,78 @@ mod tests {
             let late = client.call("s", "Echo", vec![], &[], None).await;
             assert!(matches!(late, Err(CallError::Closed)));
         });
+    }
+
+    /// Bytes of every kind of frame: calls that are one, calls that are none, and what is no call.
+    fn frames() -> impl Strategy<Value = Vec<(u32, u8, Vec<u8>)>> {
+        let noise = proptest::collection::vec(any::<u8>(), 0..40);
+        let call = "(Echo|Namespace|[a-z]{0,5})".prop_map(|method| {
+            Request { method, payload: vec![1; 9], ..Request::default() }.encode_to_vec()
+        });
+        let payload = prop_oneof![noise, call];
+        proptest::collection::vec((any::<u32>(), 0_u8..6, payload), 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_every_request_is_answered(frames in frames(), cut in 1_usize..90) {
+            let mut wire = Vec::new();
+            for (stream, kind, payload) in &frames {
+                let mut frame = encode(*stream, FrameKind::Request, payload).unwrap();
+                frame[8] = *kind;
+                wire.extend(frame);
+            }
+            let mut asked: Vec<u32> =
+                frames.iter().filter(|(_, kind, _)| *kind == 1).map(|(stream, ..)| *stream).collect();
+            let mut answered = Vec::new();
+            run(async {
+                let (mut client, server) = UnixStream::pair().unwrap();
+                let server = tokio::spawn(serve_connection(server, Arc::new(Echo)));
+                for piece in wire.chunks(cut) {
+                    client.write_all(piece).await.unwrap();
+                }
+                let (mut decoder, mut buffer) = (Decoder::new(), [0; 512]);
+                while answered.len() < asked.len() {
+                    let count = client.read(&mut buffer).await.unwrap();
+                    assert!(count > 0, "the server hung up");
+                    decoder.push(&buffer[..count]);
+                    while let Some(frame) = decoder.next() {
+                        let frame = frame.unwrap();
+                        assert_eq!(frame.kind, FrameKind::Response);
+                        Response::decode(frame.payload.as_slice()).unwrap();
+                        answered.push(frame.stream);
+                    }
+                }
+                drop(client);
+                server.await.unwrap().unwrap();
+            });
+            asked.sort_unstable();
+            answered.sort_unstable();
+            prop_assert_eq!(answered, asked);
+        }
+
+        #[test]
+        fn a_client_outlives_any_answer(frames in frames(), tail in proptest::collection::vec(any::<u8>(), 0..20)) {
+            let mut wire = Vec::new();
+            for (stream, kind, payload) in &frames {
+                let mut frame = encode(*stream % 4, FrameKind::Response, payload).unwrap();
+                frame[8] = *kind;
+                wire.extend(frame);
+            }
+            wire.extend(tail);
+            run(async {
+                let (ours, mut theirs) = UnixStream::pair().unwrap();
+                let client = Client::new(ours);
+                let other = client.clone();
+                let call = tokio::spawn(async move { other.call("s", "m", vec![], &[], None).await });
+                let mut head = [0; 16];
+                theirs.read_exact(&mut head).await.unwrap();
+                theirs.write_all(&wire).await.unwrap();
+                drop(theirs);
+                // Whether one of these was an answer: the call ends.
+                drop(call.await.unwrap());
+                client.closed().await;
+            });
+        }
     }
 }
