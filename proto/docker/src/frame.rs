@@ -37,6 +37,8 @@ impl Stream {
 
 /// Length of a frame's header.
 pub const HEADER: usize = 8;
+/// What is longer may come in pieces.
+const WHOLE: usize = 64 << 10;
 
 /// The header of a frame with `length` bytes of payload.
 #[must_use]
@@ -65,6 +67,8 @@ pub struct UnknownStream(pub u8);
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: BytesMut,
+    /// Of a long frame that is under way: how much is to come.
+    rest: Option<(Stream, usize)>,
 }
 
 impl Decoder {
@@ -73,17 +77,29 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next complete frame, if it is there.
+    /// The next frame, if it is there; a long one comes in pieces, whatever length a peer announces.
     pub fn next_frame(&mut self) -> Result<Option<(Stream, Bytes)>, UnknownStream> {
-        let Some(head) = self.buffer.first_chunk::<HEADER>() else { return Ok(None) };
-        let [code, _, _, _, a, b, c, d] = *head;
-        let stream = Stream::from_code(code).ok_or(UnknownStream(code))?;
-        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-        if self.buffer.len() - HEADER < length {
+        let (stream, length) = match self.rest.take() {
+            Some(rest) => rest,
+            None => {
+                let Some(head) = self.buffer.first_chunk::<HEADER>() else { return Ok(None) };
+                let [code, _, _, _, a, b, c, d] = *head;
+                let stream = Stream::from_code(code).ok_or(UnknownStream(code))?;
+                let length =
+                    usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+                if self.buffer.len() - HEADER < length.min(WHOLE) {
+                    return Ok(None);
+                }
+                self.buffer.advance(HEADER);
+                (stream, length)
+            }
+        };
+        let here = length.min(self.buffer.len());
+        self.rest = (here < length).then_some((stream, length - here));
+        if here == 0 && length > 0 {
             return Ok(None);
         }
-        self.buffer.advance(HEADER);
-        Ok(Some((stream, self.buffer.split_to(length).freeze())))
+        Ok(Some((stream, self.buffer.split_to(here).freeze())))
     }
 }
 
@@ -109,6 +125,35 @@ mod tests {
                 }
             }
             prop_assert_eq!(seen, payloads);
+        }
+
+        #[test]
+        fn announced_lengths_cost_no_memory(
+            lengths in proptest::collection::vec((0_u8..3, 0_u32..200_000), 1..4),
+            last: u32,
+            cut in 1_usize..40_000,
+        ) {
+            let mut wire = Vec::new();
+            for (code, length) in &lengths {
+                wire.extend_from_slice(&header(Stream::from_code(*code).unwrap(), *length));
+                wire.extend(std::iter::repeat_n(*code, *length as usize));
+            }
+            // The last one is cut off.
+            wire.extend_from_slice(&header(Stream::Stdin, last.max(WHOLE as u32)));
+            wire.extend(std::iter::repeat_n(9, WHOLE - 1));
+            let mut decoder = Decoder::default();
+            let mut seen = [0_usize; 3];
+            for piece in wire.chunks(cut) {
+                decoder.push(piece);
+                while let Some((stream, payload)) = decoder.next_frame().unwrap() {
+                    prop_assert!(payload.iter().all(|byte| *byte == stream.code()));
+                    seen[usize::from(stream.code())] += payload.len();
+                }
+                prop_assert!(decoder.buffer.len() < HEADER + WHOLE);
+            }
+            let mut sent = [0; 3];
+            lengths.iter().for_each(|(code, length)| sent[usize::from(*code)] += *length as usize);
+            prop_assert_eq!(seen, sent);
         }
     }
 

@@ -43,8 +43,9 @@ impl FromStr for ApiVersion {
     type Err = ParseVersionError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = |text: &str| text.parse().ok().filter(|_| !text.starts_with('+'));
         text.split_once('.')
-            .and_then(|(major, minor)| Some(Self::new(major.parse().ok()?, minor.parse().ok()?)))
+            .and_then(|(major, minor)| Some(Self::new(number(major)?, number(minor)?)))
             .ok_or_else(|| ParseVersionError(text.to_owned()))
     }
 }
