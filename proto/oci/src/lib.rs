@@ -2,6 +2,8 @@
 //! the layer extractor. Synchronous, no policy, no sockets; who fetches and stores is up to others.
 
 pub mod digest;
+#[cfg(test)]
+mod foreign;
 pub mod layer;
 pub mod manifest;
 pub mod platform;

@@ -136,7 +136,7 @@ impl Platform {
         let mut all = vec![own.clone()];
         match own.architecture.as_str() {
             "amd64" => {
-                let level = variant_number(&own.variant).unwrap_or(1);
+                let level = variant_number(&own.variant).unwrap_or(1).min(LEVELS);
                 all.extend(
                     (1..level).rev().map(|v| {
                         with("amd64", if v == 1 { String::new() } else { format!("v{v}") })
@@ -151,7 +151,7 @@ impl Platform {
                 all.extend([8, 7, 6, 5].map(|v| with("arm", format!("v{v}"))));
             }
             "arm" => {
-                let level = variant_number(&own.variant).unwrap_or(7);
+                let level = variant_number(&own.variant).unwrap_or(7).min(LEVELS);
                 all.extend((5..level).rev().map(|v| with("arm", format!("v{v}"))));
             }
             _ => {}
@@ -185,6 +185,8 @@ fn variant_number(variant: &str) -> Option<u32> {
     variant.strip_prefix('v')?.parse().ok()
 }
 
+/// No architecture has more levels, whatever number a client names.
+const LEVELS: u32 = 10;
 const KNOWN_OS: &[&str] = &[
     "aix",
     "android",
