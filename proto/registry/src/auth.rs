@@ -210,9 +210,7 @@ impl Client {
             .flatten()
             .find(|token| !token.is_empty())
             .ok_or_else(|| wrong("authorization server did not include a token in the response"))?;
-        // Compat: 60 seconds where the server does not say.
-        let lifetime = Duration::from_secs(answer.expires_in.unwrap_or(60).max(5));
-        let expires = Instant::now() + lifetime - Duration::from_secs(2);
+        let expires = Instant::now() + lifetime(answer.expires_in);
         Ok(Authorization { header: format!("Bearer {token}"), expires: Some(expires) })
     }
 }
@@ -222,6 +220,11 @@ struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,
+}
+
+/// How long a token is used. Compat: 60 seconds where the server does not say.
+fn lifetime(stated: Option<u64>) -> Duration {
+    Duration::from_secs(stated.unwrap_or(60).clamp(5, LIFETIME_MAX)) - Duration::from_secs(2)
 }
 
 fn basic_header(username: &str, secret: &str) -> String {
@@ -293,10 +296,13 @@ fn read_value(text: &str) -> (String, &str) {
 pub(crate) type SharedCredentials = Arc<dyn Credentials>;
 const CLIENT_ID: &str = "containerd-client";
 const TOKEN_MAX: usize = 1 << 20;
+/// A year: a clock takes no more than it can count to.
+const LIFETIME_MAX: u64 = 365 * 24 * 3600;
 
 #[cfg(test)]
 mod unit {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn challenges_are_read_several_to_a_line() {
@@ -321,5 +327,55 @@ mod unit {
     fn secrets_are_not_printed() {
         let secret = Credential::Basic { username: "u".into(), secret: "hush".into() };
         assert!(!format!("{secret:?}").contains("hush"));
+    }
+
+    proptest! {
+        #[test]
+        fn challenges_survive_their_line(given in proptest::collection::vec(
+            ("[a-z]{1,6}", proptest::collection::vec(("[a-z]{1,6}", "\\PC{0,10}"), 0..4)), 0..4),
+        ) {
+            let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+            let challenge = |(scheme, parameters): &(String, Vec<(String, String)>)| {
+                let parts = parameters.iter().map(|(key, value)| format!("{key}={}", quote(value)));
+                format!("{scheme} {}", parts.collect::<Vec<_>>().join(", "))
+            };
+            let line = given.iter().map(challenge).collect::<Vec<_>>().join(", ");
+            let read = parse(&line).into_iter().map(|c| (c.scheme, c.parameters)).collect::<Vec<_>>();
+            prop_assert_eq!(read, given);
+        }
+
+        #[test]
+        fn broken_challenges_are_no_longer_than_their_line(line in r#"[a-zA-Z=", \\\té]{0,60}"#) {
+            let length: usize = parse(&line)
+                .iter()
+                .map(|c| c.scheme.len() + c.parameters.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>())
+                .sum();
+            prop_assert!(length <= line.len());
+        }
+
+        #[test]
+        fn forms_survive_their_encoding(value in "\\PC{0,20}") {
+            let text = encode(&[("k", &value)]);
+            prop_assert!(text.is_ascii() && !text.contains(['&', '+', ' ', '#']));
+            let uri: http::Uri = format!("http://h/?{text}").parse().unwrap();
+            let mut bytes = Vec::new();
+            let mut rest = uri.query().unwrap().strip_prefix("k=").unwrap().bytes();
+            while let Some(byte) = rest.next() {
+                let hex = |b: u8| char::from(b).to_digit(16).unwrap();
+                let escaped = byte == b'%';
+                bytes.push(if escaped {
+                    u8::try_from(hex(rest.next().unwrap()) * 16 + hex(rest.next().unwrap())).unwrap()
+                } else {
+                    byte
+                });
+            }
+            prop_assert_eq!(bytes, value.as_bytes());
+        }
+
+        #[test]
+        fn any_stated_lifetime_is_one(stated: Option<u64>) {
+            let expires = Instant::now().checked_add(lifetime(stated));
+            prop_assert!(expires.is_some_and(|expires| expires > Instant::now()));
+        }
     }
 }

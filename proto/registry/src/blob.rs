@@ -139,3 +139,21 @@ fn range_start(headers: &http::HeaderMap) -> Option<u64> {
     let text = headers.get(http::header::CONTENT_RANGE)?.to_str().ok()?;
     text.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_range_begins_where_it_says(start: u64, rest in "[0-9-/*]{0,8}", broken in "[bytes 0-9-/*]{0,12}") {
+            let header = |text: &str| {
+                let value = http::HeaderValue::from_str(text).unwrap();
+                http::HeaderMap::from_iter([(http::header::CONTENT_RANGE, value)])
+            };
+            prop_assert_eq!(range_start(&header(&format!("bytes {start}-{rest}"))), Some(start));
+            std::hint::black_box(range_start(&header(&broken)));
+        }
+    }
+}

@@ -368,3 +368,41 @@ fn join(base: &Uri, location: &str) -> Option<Uri> {
 
 const REDIRECTS_MAX: usize = 10;
 pub(crate) const DETAIL_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_redirect_leads_somewhere_or_is_refused(location in "(https?:|ftp:)?(//)?[a-z@:\\[\\]/?#%. é\\\\-]{0,20}") {
+            let base: Uri = "https://r.example:5000/v2/a/blobs/x?y=1".parse().unwrap();
+            let Some(target) = join(&base, &location) else { return Ok(()) };
+            if let Ok(endpoint) = Endpoint::of(&target) {
+                prop_assert!(!endpoint.host.is_empty());
+                let relative = !location.contains("://") && !location.starts_with("//");
+                if relative {
+                    prop_assert_eq!(endpoint, Endpoint::of(&base).unwrap());
+                }
+            }
+        }
+
+        #[test]
+        fn an_error_document_is_told_in_its_own_length(
+            errors in proptest::collection::vec(("[A-Z_]{0,8}", "\\PC{0,8}"), 0..6),
+            cut in 0_usize..300,
+        ) {
+            let list: Vec<_> = errors
+                .iter()
+                .map(|(code, message)| serde_json::json!({"code": code, "message": message}))
+                .collect();
+            let mut text = serde_json::json!({"errors": list}).to_string().into_bytes();
+            let told = detail(&text);
+            prop_assert!(told.len() <= 2 * text.len());
+            prop_assert!(errors.iter().all(|(_, message)| told.contains(message.as_str())));
+            text.truncate(cut);
+            prop_assert!(detail(&text).len() <= 2 * text.len());
+        }
+    }
+}

@@ -266,6 +266,7 @@ fn with_certificates(mut host: Host, directory: &Path) -> Result<Host, HostsErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn lookup(directory: &Path, domain: &str) -> Result<Vec<Host>, HostsError> {
         Hosts { directory: Some(directory.to_owned()), default_scheme: None }.lookup(domain)
@@ -355,6 +356,50 @@ override_path = true
             std::fs::write(&file, text).unwrap();
             let error = lookup(dir.path(), "r.example").unwrap_err().to_string();
             assert!(error.starts_with(&format!("parse {}", file.display())), "{error}");
+        }
+    }
+
+    const FILE: &str = r#"server = "https://r.example/v2"
+ca = "ca.pem"
+skip_verify = false
+[host."http://mirror:5000"]
+capabilities = ["pull", "resolve"]
+client = [["a.cert", "a.key"], "b.pem"]
+override_path = true
+[host."http://mirror:5000".header]
+x = ["1", "2"]
+"#;
+    const WORDS: &[&str] = &["", "=", "[", "]", "\"", "\n", "1", "true", "://", "/", "{}", "é"];
+
+    proptest! {
+        #[test]
+        fn broken_files_are_errors_or_hosts(
+            edits in proptest::collection::vec((0..FILE.len(), 0_usize..10, 0..WORDS.len()), 0..6),
+            is_default: bool,
+        ) {
+            let mut text = FILE.to_owned();
+            for (at, cut, word) in edits {
+                let at = (0..=at.min(text.len())).rfind(|at| text.is_char_boundary(*at)).unwrap();
+                let end = (at + cut..).find(|end| *end >= text.len() || text.is_char_boundary(*end));
+                text.replace_range(at..end.unwrap().min(text.len()), WORDS[word]);
+            }
+            let own = Host::new(Scheme::Https, "own.example");
+            let Ok(hosts) = parse(&text, Path::new("/c/hosts.toml"), own, is_default) else { return Ok(()) };
+            prop_assert!(!hosts.is_empty());
+            for host in hosts {
+                prop_assert!(!host.authority.is_empty() && !host.authority.contains('/'));
+                prop_assert!(host.path.is_empty() || host.path.starts_with('/'));
+            }
+        }
+
+        #[test]
+        fn a_name_never_leaves_the_directory(domain in "[a-z0-9.:\\[\\]-]{1,20}") {
+            let Ok(reference) = oci_image::Reference::parse(&format!("{domain}/x")) else { return Ok(()) };
+            for name in directory_names(reference.domain()) {
+                let path = Path::new("/certs.d").join(&name);
+                prop_assert_eq!(path.components().count(), 3, "{}", name);
+                prop_assert!(!name.starts_with('.') && !name.contains('/'));
+            }
         }
     }
 }
