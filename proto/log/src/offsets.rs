@@ -16,7 +16,7 @@ pub(crate) struct Offsets {
 }
 
 impl Offsets {
-    /// Lines that cannot be read are left out; no file is an empty table.
+    /// Lines that cannot be read are left out, and places where no file ends; no file is an empty table.
     pub(crate) fn load(log: &Path) -> io::Result<Self> {
         let text = match fs::read_to_string(file_of(log)) {
             Ok(text) => text,
@@ -27,7 +27,8 @@ impl Offsets {
             .lines()
             .filter_map(|line| {
                 let (inode, offset) = line.split_once(' ')?;
-                Some((inode.parse().ok()?, offset.parse().ok()?))
+                let offset: u64 = offset.parse().ok()?;
+                (offset <= FARTHEST).then_some((inode.parse().ok()?, offset))
             })
             .collect();
         Ok(Self { entries })
@@ -66,6 +67,9 @@ impl Offsets {
         self.entries.drain(..surplus);
     }
 }
+
+/// Beyond any log, and far enough from the end of numbers to add to.
+const FARTHEST: u64 = 1 << 62;
 
 pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

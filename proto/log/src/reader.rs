@@ -41,6 +41,8 @@ pub struct Reader {
     since: Option<Timestamp>,
     until: Option<Timestamp>,
     past_until: bool,
+    /// In a line that is too long for a record: up to its end nothing is kept.
+    overlong: bool,
     /// Records that begin here or later are not for this reader.
     end: Option<u64>,
 }
@@ -84,6 +86,7 @@ impl Reader {
             since: None,
             until: None,
             past_until: false,
+            overlong: false,
             end: None,
         })
     }
@@ -160,6 +163,11 @@ impl Reader {
         Ok(None)
     }
 
+    #[cfg(test)]
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     fn next_line(&mut self) -> io::Result<Option<std::ops::Range<usize>>> {
         let mut searched = self.start;
         loop {
@@ -167,10 +175,19 @@ impl Reader {
                 let line = self.start..searched + length + 1;
                 self.position += line.len() as u64;
                 self.start = line.end;
+                if std::mem::take(&mut self.overlong) {
+                    searched = self.start;
+                    continue;
+                }
                 return Ok(Some(line));
             }
             self.buffer.drain(..self.start);
             self.start = 0;
+            if self.buffer.len() > RECORD_MAX {
+                self.overlong = true;
+                self.position += self.buffer.len() as u64;
+                self.buffer.clear();
+            }
             let Some(fresh) = self.fill()? else { return Ok(None) };
             searched = fresh;
         }
@@ -194,6 +211,7 @@ impl Reader {
             if let Some(piece) = self.ahead.pop_front() {
                 // Half a record at the end of a finished file is nobody's.
                 self.buffer.clear();
+                self.overlong = false;
                 self.current = Source::new(piece);
                 self.position = self.current.base;
             }
@@ -225,6 +243,7 @@ impl Reader {
         self.buffer.clear();
         self.start = 0;
         self.past_until = false;
+        self.overlong = false;
         self.position = offset.max(self.current.base);
         self.current.skip(self.position - self.current.base)
     }
@@ -403,3 +422,5 @@ fn try_list(path: &Path) -> io::Result<Option<VecDeque<Piece>>> {
 }
 
 const READ_SIZE: usize = 64 * 1024;
+/// Writers begin a new record after 16 KiB of a line; what is longer than this is none.
+const RECORD_MAX: usize = 4 << 20;

@@ -272,4 +272,21 @@ mod tests {
             decode(&framed);
         }
     }
+
+    proptest! {
+        #[test]
+        fn both_readers_read_the_same(
+            line in "\\PC{0,12}",
+            edits in proptest::collection::vec((any::<usize>(), "[ -~\\n]{0,2}"), 0..3),
+        ) {
+            let mut text = text(line.as_bytes(), true, "").into_bytes();
+            for (at, word) in edits {
+                let at = at % (text.len() + 1);
+                text.splice(at..(at + 1).min(text.len()), word.bytes());
+            }
+            if let (Some(own), Some(json)) = (decode_own(&text), decode_json(&text)) {
+                prop_assert_eq!(own, json);
+            }
+        }
+    }
 }

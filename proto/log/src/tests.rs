@@ -213,3 +213,63 @@ fn the_streams_keep_their_unfinished_lines_apart() {
     let mut reader = Reader::open(&path).unwrap();
     assert_eq!(entries(&mut reader), ["err\n", "out end\n", "last"]);
 }
+
+fn few() -> proptest::prelude::ProptestConfig {
+    let usual = proptest::prelude::ProptestConfig::default();
+    proptest::prelude::ProptestConfig { cases: usual.cases / 16, ..usual }
+}
+
+proptest::proptest! {
+    // Each writes files.
+    #![proptest_config(few())]
+
+    #[test]
+    fn a_damaged_log_is_read_to_its_end(
+        pieces in proptest::collection::vec(proptest::prelude::prop_oneof!["\\PC{0,20}", proptest::prelude::Just("\0\0\0".to_owned()), proptest::prelude::Just("\n".to_owned())], 0..12),
+        offset in proptest::prelude::prop_oneof![proptest::prelude::any::<u64>(), proptest::prelude::Just(u64::MAX - 7)],
+        rest in "[0-9 \n]{0,20}",
+        count in 0_usize..5,
+    ) {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.log");
+        let mut writer = Writer::open(&path, rotation(60, 3, false), "").unwrap();
+        write(&mut writer, 0..2);
+        drop(writer);
+        let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(pieces.concat().as_bytes()).unwrap();
+        let inode = file.metadata().unwrap().ino();
+        fs::write(dir.path().join("x.log.offsets"), format!("{inode} {offset}\n{rest}")).unwrap();
+        let mut reader = Reader::open(&path).unwrap();
+        proptest::prop_assert!(entries(&mut reader).len() >= 2);
+        reader.end_offset().unwrap();
+        reader.tail(count).unwrap();
+        proptest::prop_assert!(entries(&mut reader).len() <= count);
+        // An offset no file has is a place nobody can go to.
+        if reader.seek(offset).is_ok() {
+            reader.next_entry().unwrap();
+        }
+        let mut writer = Writer::open(&path, rotation(60, 3, false), "").unwrap();
+        write(&mut writer, 7..9);
+        proptest::prop_assert!(entries(&mut Reader::open(&path).unwrap()).contains(&"line 8\n".to_owned()));
+    }
+}
+
+#[test]
+fn a_line_without_end_is_passed_over_in_bounded_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.log");
+    let mut writer = Writer::open(&path, Rotation::default(), "").unwrap();
+    write(&mut writer, 0..1);
+    // What a power cut leaves of a file: a hole.
+    let file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length + (24 << 20)).unwrap();
+    let mut reader = Reader::open(&path).unwrap();
+    assert_eq!(entries(&mut reader), ["line 0\n"]);
+    assert!(reader.buffered() <= 8 << 20, "{}", reader.buffered());
+    let mut writer = Writer::open(&path, Rotation::default(), "").unwrap();
+    write(&mut writer, 1..3);
+    assert_eq!(entries(&mut reader), numbers(1..3));
+    assert_eq!(reader.position(), reader.end_offset().unwrap());
+}

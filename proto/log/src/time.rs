@@ -178,5 +178,21 @@ mod tests {
             let time = Timestamp::new(seconds, nanos);
             prop_assert_eq!(Timestamp::parse(&time.to_string()).unwrap(), time);
         }
+
+        #[test]
+        fn any_time_has_a_text(seconds: i64, nanos: u32) {
+            prop_assert!(Timestamp::new(seconds, nanos).to_string().ends_with('Z'));
+        }
+
+        #[test]
+        fn what_reads_as_a_time_is_one(text in "[0-9]{4}-[01][0-9]-[0-3][0-9][Tt ][0-2][0-9]:[0-6][0-9]:[0-6][0-9]([.,][0-9]{0,12})?([Zz]|[-+][0-9]{2}:[0-9]{2})?") {
+            if let Ok(time) = Timestamp::parse(&text) {
+                let shown = time.to_string();
+                // An offset may lead out of the four digits of a year.
+                if shown.find('-') == Some(4) {
+                    prop_assert_eq!(Timestamp::parse(&shown).unwrap(), time);
+                }
+            }
+        }
     }
 }

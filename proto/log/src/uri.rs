@@ -139,6 +139,7 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_uri_survives_its_text() {
@@ -166,6 +167,33 @@ mod tests {
             "json-file:///x?attrs={%0A}",
         ] {
             assert!(LogUri::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_uri_survives_its_text(
+            path in "/\\PC{0,12}",
+            attach in proptest::option::of("/\\PC{0,12}"),
+            attrs in proptest::option::of(proptest::collection::btree_map("\\PC{0,5}", "\\PC{0,5}", 0..3)),
+            (max_size, max_files, compress, discard) in any::<(Option<u64>, u32, bool, bool)>(),
+        ) {
+            let uri = LogUri {
+                path: path.into(),
+                rotation: Rotation { max_size, max_files, compress },
+                attach: attach.map(PathBuf::from),
+                attrs: attrs.map(|attrs| serde_json::to_string(&attrs).unwrap()).unwrap_or_default(),
+                discard,
+            };
+            prop_assert_eq!(LogUri::parse(&uri.to_string()), Ok(uri));
+        }
+
+        #[test]
+        fn broken_uris_are_refused_or_absolute(tail in "[/a%2fF?&=+{}\"#é-]{0,20}(attach=|attrs=|max-size=|max-file=)?[/%0-9a{}]{0,8}") {
+            if let Ok(uri) = LogUri::parse(&format!("json-file://{tail}")) {
+                prop_assert!(uri.path.is_absolute());
+                prop_assert!(uri.attach.is_none_or(|path| path.is_absolute()));
+            }
         }
     }
 }
