@@ -117,6 +117,7 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn parse(args: &[&str]) -> Result<Args, ArgsError> {
         Args::parse(args.iter().map(OsString::from))
@@ -151,5 +152,39 @@ mod tests {
         let missing = ArgsError::Missing { action: "start".into(), flag: "namespace" };
         assert_eq!(parse(&["x", "start"]), Err(missing));
         assert_eq!(parse(&["x", "-v"]).unwrap().action, Action::Version);
+    }
+
+    proptest! {
+        #[test]
+        fn flags_are_read_however_they_are_spelled(
+            values in proptest::collection::vec("[a-z/=-]{1,6}", 4), spelling in proptest::collection::vec(0_usize..3, 4), debug: bool,
+        ) {
+            let names = ["namespace", "id", "address", "bundle"];
+            let mut words = vec!["/bin/shim".to_owned()];
+            for ((name, value), spelling) in names.iter().zip(&values).zip(spelling) {
+                match spelling {
+                    0 => words.push(format!("-{name}={value}")),
+                    1 => words.push(format!("--{name}={value}")),
+                    _ => words.extend([format!("-{name}"), value.clone()]),
+                }
+            }
+            words.extend(debug.then(|| "-debug".to_owned()));
+            words.push("delete".to_owned());
+            let read = Args::parse(words.into_iter().map(OsString::from)).unwrap();
+            prop_assert_eq!([read.namespace, read.id, read.address, read.bundle], values.as_slice());
+            prop_assert_eq!((read.debug, read.action), (debug, Action::Delete));
+        }
+
+        #[test]
+        fn what_is_no_command_line_is_refused(words in proptest::collection::vec("(-{0,2}(id|namespace|debug|v|info|x)?=?[a-z]{0,2}|start|delete)", 0..8), torn: bool) {
+            use std::os::unix::ffi::OsStringExt as _;
+            let mut all: Vec<OsString> = words.iter().map(OsString::from).collect();
+            all.extend(torn.then(|| OsString::from_vec(vec![b'-', 0xff])));
+            if let Ok(args) = Args::parse(all)
+                && matches!(args.action, Action::Start | Action::Delete)
+            {
+                prop_assert!(!args.id.is_empty() && !args.namespace.is_empty());
+            }
+        }
     }
 }

@@ -189,6 +189,7 @@ const FALLBACK_DIRECTORY: &str = "/run/containerd/s";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn args(address: &str) -> Args {
         Args::parse(
@@ -233,5 +234,35 @@ mod tests {
         assert!(bind(&path).unwrap().is_none());
         drop(first);
         assert!(bind(&path).unwrap().is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn a_broken_caller_gets_an_answer_of_the_old_form(
+            bytes in proptest::collection::vec(any::<u8>(), 0..60), mode in 0_usize..3,
+            edits in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..4),
+        ) {
+            let args = args("/run/containerd/containerd.sock");
+            let params = BootstrapParams { instance_id: "c".into(), namespace: "ns".into(), ..Default::default() };
+            let any = proto::any::pack(&Options { binary_name: "x".into(), ..Default::default() });
+            let mut input = vec![bytes, params.encode_to_vec(), any.encode_to_vec()].swap_remove(mode);
+            for (at, byte) in edits {
+                let at = at % (input.len() + 1);
+                input.splice(at..(at + 1).min(input.len()), [byte]);
+            }
+            match parse_caller(&input, &args) {
+                Caller::Params(params) => prop_assert_eq!(params.instance_id, "c"),
+                Caller::Legacy(options) => prop_assert!(options.is_none_or(|options| options.encoded_len() <= input.len())),
+            }
+        }
+
+        #[test]
+        fn a_socket_has_a_path_the_kernel_takes(address in "/?([a-z.]{0,40}/){0,5}[a-z]{0,9}", directory in proptest::option::of("/[a-z/]{0,130}")) {
+            let params = BootstrapParams { socket_dir: directory, ..Default::default() };
+            for caller in [Caller::Legacy(None), Caller::Params(Box::new(params))] {
+                let path = socket_path(&args(&address), &caller, "group");
+                prop_assert!(path.is_absolute() && path.as_os_str().len() <= 96, "{}", path.display());
+            }
+        }
     }
 }

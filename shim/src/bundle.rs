@@ -179,6 +179,7 @@ pub(crate) fn read_pid(path: &Path) -> Result<u32, TaskError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_pod_shares_a_group() {
@@ -209,5 +210,37 @@ mod tests {
             RuntimeOptions::default().root_of("k8s.io"),
             Path::new("/run/containerd/runc/k8s.io")
         );
+    }
+
+    const SPEC: &str = r#"{"ociVersion":"1.0.2","annotations":{"io.kubernetes.cri.sandbox-id":"p"},
+"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/n"}]},"process":{"args":["a"]}}"#;
+    const OPTIONS: &str =
+        r#"{"no_pivot_root":true,"io_uid":7,"binary_name":"b","root":"/x","systemd_cgroup":false}"#;
+    const WORDS: &[&str] = &["null", "[]", "{}", "\"\"", "-1", ",", "\"", "4294967296", "\0"];
+
+    proptest! {
+        #[test]
+        fn a_damaged_bundle_is_told_or_read(
+            edits in proptest::collection::vec((any::<usize>(), 0_usize..9, 0..WORDS.len()), 0..4), pid in "[-+0-9 \n]{0,12}",
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            for (name, text) in [("config.json", SPEC), ("options.json", OPTIONS)] {
+                let mut text = text.as_bytes().to_vec();
+                for (at, cut, word) in &edits {
+                    let at = at % (text.len() + 1);
+                    text.splice(at..(at + cut).min(text.len()), WORDS[*word].bytes());
+                }
+                fs::write(dir.path().join(name), text).unwrap();
+            }
+            match SpecExcerpt::load(dir.path()) {
+                Ok(spec) => drop(spec.group().map(str::to_owned)),
+                Err(error) => prop_assert!(error.to_string().contains("config.json"), "{}", error),
+            }
+            let options = RuntimeOptions::load(dir.path());
+            options.store(dir.path()).unwrap();
+            prop_assert_eq!(RuntimeOptions::load(dir.path()).root_of("n"), options.root_of("n"));
+            fs::write(dir.path().join("init.pid"), &pid).unwrap();
+            prop_assert_eq!(read_pid(&dir.path().join("init.pid")).ok(), pid.trim().parse().ok());
+        }
     }
 }

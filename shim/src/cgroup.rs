@@ -52,6 +52,9 @@ fn parse(text: &str, root: &Path, unified: bool) -> Option<Cgroup> {
         if path.split('/').any(|part| part == "..") {
             continue;
         }
+        if controllers.contains('/') || controllers.contains("..") {
+            continue;
+        }
         let path = path.trim_start_matches('/');
         if controllers.is_empty() {
             if unified {
@@ -103,6 +106,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn hierarchies_are_told_apart() {
@@ -114,5 +118,20 @@ mod tests {
         assert_eq!(v1.directory("pids"), None);
         assert_eq!(parse("0::/x\n", root, true), Some(Cgroup::V2("/cg/x".into())));
         assert_eq!(parse("0::/../x\n", root, true), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_cgroup_lies_below_its_root(text in "([0-9]{0,2}:(cpu|cpu,cpuacct|name=systemd|memory|){0,2}:[/a.]{0,8}\n?|[:a/.\n]{0,8}){0,5}", unified: bool) {
+            let root = Path::new("/cg");
+            let up = |path: &Path| path.components().any(|part| part == std::path::Component::ParentDir);
+            match parse(&text, root, unified) {
+                Some(Cgroup::V2(path)) => prop_assert!(unified && path.starts_with(root) && !up(&path)),
+                Some(Cgroup::V1(paths)) => {
+                    prop_assert!(paths.iter().all(|(_, path)| path.starts_with(root) && !up(path)));
+                }
+                None => {}
+            }
+        }
     }
 }

@@ -91,11 +91,12 @@ impl Call {
             WaitStatus::Signaled(_, signal, _) => format!("signal: {}", signal.as_str()),
             other => format!("{other:?}"),
         };
-        let mut printed = String::new();
+        let mut printed = Vec::new();
         if let Some(output) = &mut self.output {
             output.seek(SeekFrom::Start(0)).ok();
-            output.take(64 * 1024).read_to_string(&mut printed).ok();
+            output.take(64 * 1024).read_to_end(&mut printed).ok();
         }
+        let printed = String::from_utf8_lossy(&printed);
         let printed = printed.trim();
         let ended = format!("{} did not terminate successfully: {status}: {printed}", self.runtime);
         Some(match last_error(&self.log, self.log_start) {
@@ -123,20 +124,25 @@ fn last_error(log: &Path, start: u64) -> Result<Option<String>, String> {
         _ => format!("open {}: {error}", log.display()),
     };
     let mut file = File::open(log).map_err(say)?;
-    file.seek(SeekFrom::Start(start)).map_err(say)?;
+    let end = file.metadata().map_err(say)?.len();
+    file.seek(SeekFrom::Start(start.max(end.saturating_sub(LOG_MAX)))).map_err(say)?;
     let mut text = Vec::new();
-    file.take(1 << 20).read_to_end(&mut text).map_err(say)?;
+    file.take(LOG_MAX).read_to_end(&mut text).map_err(say)?;
     Ok(text
         .split(|byte| *byte == b'\n')
-        .filter_map(|line| serde_json::from_slice::<Line>(line).ok())
+        .filter_map(|line| serde_json::from_str::<Line>(&String::from_utf8_lossy(line)).ok())
         .rfind(|line| line.level == "error")
         .map(|line| line.msg.trim().to_owned()))
 }
+
+/// How much of the end of a log is searched.
+const LOG_MAX: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use nix::unistd::Pid;
+    use proptest::prelude::*;
 
     fn call(log: &Path, log_start: u64) -> Call {
         Call { pid: 1, runtime: "runc".into(), log: log.into(), log_start, output: None }
@@ -170,5 +176,50 @@ mod tests {
             "x: unable to retrieve OCI runtime error (open /none/log.json: no such file or directory): \
              runc did not terminate successfully: exit status 127: "
         );
+    }
+
+    #[test]
+    fn a_runtime_that_says_too_much_is_heard_at_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log.json");
+        let mut text = "{\"level\":\"warning\",\"msg\":\"again\"}\n".repeat(100_000);
+        text.push_str("{\"level\":\"error\",\"msg\":\"the reason\"}\n");
+        fs::write(&log, text).unwrap();
+        assert_eq!(last_error(&log, 0), Ok(Some("the reason".to_owned())));
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_told_as_far_as_it_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log.json");
+        fs::write(&log, b"{\"level\":\"error\",\"msg\":\"exec \xff: no\"}\n").unwrap();
+        assert_eq!(last_error(&log, 0), Ok(Some("exec \u{fffd}: no".to_owned())));
+        let printed = dir.path().join("printed");
+        fs::write(&printed, b"bad flag \xff\n").unwrap();
+        let mut call = call(Path::new("/none/log.json"), 0);
+        call.output = Some(File::open(printed).unwrap());
+        let text = call.failure(WaitStatus::Exited(Pid::from_raw(1), 1), "x").unwrap();
+        assert!(text.ends_with("exit status 1: bad flag \u{fffd}"), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_whole_error_is_found_in_any_log(
+            noise in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..6),
+            message in proptest::option::of("[a-z \"\\\\é]{1,20}"), torn in "(|\\{\"level\":\"error\",\"msg\":\"tor)",
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let log = dir.path().join("log.json");
+            let mut text = noise.concat();
+            text.push(b'\n');
+            if let Some(message) = &message {
+                text.extend(serde_json::json!({"level": "error", "msg": message}).to_string().bytes());
+                text.push(b'\n');
+            }
+            text.extend(torn.bytes());
+            fs::write(&log, text).unwrap();
+            let wanted = message.map(|message| message.trim().to_owned());
+            prop_assert_eq!(last_error(&log, 0).unwrap(), wanted);
+        }
     }
 }

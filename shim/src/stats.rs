@@ -269,6 +269,7 @@ const NANOS_PER_TICK: u64 = 10_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn v2_files_become_metrics() {
@@ -286,5 +287,21 @@ mod tests {
         let memory = metrics.memory.unwrap();
         assert_eq!((memory.anon, memory.usage), (4096, 8192));
         assert_eq!(metrics.io.unwrap().usage[0].wbytes, 2);
+    }
+
+    proptest! {
+        #[test]
+        fn broken_files_are_nothing(text in "((anon|usage_usec|oom|8:0|253:1|max|[a-z:]{0,3})[ =]{0,2}(rbytes=)?[-0-9a-z]{0,22}[ \n]){0,5}") {
+            let dir = tempfile::tempdir().unwrap();
+            for name in ["cpu.stat", "memory.stat", "memory.events", "io.stat", "pids.max", "memory.current", "cpuacct.usage_percpu", "blkio.throttle.io_serviced_recursive"] {
+                fs::write(dir.path().join(name), &text).unwrap();
+            }
+            let metrics = read_v2(dir.path());
+            prop_assert!(metrics.io.unwrap().usage.len() <= text.lines().count());
+            let all = ["pids", "cpuacct", "cpu", "memory", "blkio"];
+            let cgroup = Cgroup::V1(all.map(|name| (name.to_owned(), dir.path().to_owned())).to_vec());
+            let metrics = read_v1(&cgroup);
+            prop_assert!(metrics.blkio.unwrap().io_serviced_recursive.len() <= text.lines().count());
+        }
     }
 }
