@@ -241,3 +241,21 @@ mod tests {
         assert_eq!(unknown.to_string(), r#"{"type_url":"x.Y"}"#);
     }
 }
+
+#[cfg(test)]
+mod foreign {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_event_is_shown_in_proportion(
+            name in "(containerd.events.)?(TaskCreate|TaskExit|TaskOOM|ContainerCreate|ImageUpdate|SnapshotPrepare|NamespaceCreate|[A-Z][a-z]{0,5})",
+            value in proptest::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let length = value.len();
+            let shown = body(&Any { type_url: name, value }).to_string();
+            prop_assert!(shown.len() <= 400 + 16 * length);
+        }
+    }
+}

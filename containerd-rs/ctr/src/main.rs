@@ -188,6 +188,7 @@ fn duration(text: &str) -> Result<Duration> {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+    use proptest::prelude::*;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -200,5 +201,20 @@ mod tests {
         assert_eq!(duration("1.5m").unwrap(), Duration::from_secs(90));
         assert_eq!(duration("250ms").unwrap(), Duration::from_millis(250));
         assert!(duration("x").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_duration_is_its_number_of_units(number in 0_u32..100_000, unit in 0_usize..5) {
+            let (unit, factor) = [("ms", 1), ("s", 1000), ("", 1000), ("m", 60_000), ("h", 3_600_000)][unit];
+            let wanted = Duration::from_millis(u64::from(number) * factor);
+            let read = duration(&format!("{number}{unit}")).unwrap();
+            prop_assert!(read.abs_diff(wanted) < Duration::from_micros(1), "{read:?}");
+        }
+
+        #[test]
+        fn broken_durations_are_refused(text in "[-+.0-9]{0,4}(e[0-9]{1,4}|inf|nan)?[mshx]{0,2}") {
+            drop(duration(&text));
+        }
     }
 }

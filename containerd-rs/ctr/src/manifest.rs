@@ -107,9 +107,14 @@ pub(crate) async fn resolve(
     let layers: Vec<Descriptor> =
         document["layers"].as_array().into_iter().flatten().map(descriptor).collect();
     let config = descriptor(&document["config"]);
-    size += config.size + layers.iter().map(|layer| layer.size).sum::<i64>();
+    let size = total(size, &config, &layers);
     let config = json(client, &config.digest).await?;
     Ok(Resolved { config, layers, size })
+}
+
+fn total(documents: i64, config: &Descriptor, layers: &[Descriptor]) -> i64 {
+    let sizes = layers.iter().map(|layer| layer.size);
+    sizes.fold(documents.saturating_add(config.size), i64::saturating_add)
 }
 
 impl Resolved {
@@ -199,4 +204,38 @@ fn descriptor(value: &Value) -> Descriptor {
 
 pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    proptest! {
+        #[test]
+        fn a_manifest_that_boasts_has_a_size(sizes in proptest::collection::vec(any::<i64>(), 0..4), own: i64, kind in 0_usize..3) {
+            let layers: Vec<Descriptor> = sizes
+                .iter()
+                .map(|size| descriptor(&json!({"mediaType": "m", "digest": "d", "size": size})))
+                .collect();
+            let config = descriptor(&[json!({"size": own}), json!(null), json!({"size": "x", "digest": 1})][kind]);
+            let wanted = sizes.iter().map(|size| i128::from(*size)).sum::<i128>() + i128::from(config.size);
+            if let Ok(wanted) = i64::try_from(wanted)
+                && sizes.iter().all(|size| *size >= 0)
+            {
+                prop_assert_eq!(total(0, &config, &layers), wanted);
+            }
+            total(9, &config, &layers);
+        }
+
+        #[test]
+        fn a_broken_config_has_no_layers_of_its_own(ids in proptest::collection::vec("(sha256:)?[0-9a-f]{0,64}", 0..4), odd in 0_usize..4) {
+            let odd = [json!(null), json!([]), json!({"diff_ids": 1}), json!({"diff_ids": ids})][odd].clone();
+            let resolved = Resolved { config: json!({"rootfs": odd}), layers: Vec::new(), size: 0 };
+            if let Ok(read) = resolved.diff_ids() {
+                prop_assert!(read.iter().map(ToString::to_string).eq(ids.iter().take(read.len()).cloned()));
+            }
+        }
+    }
 }

@@ -243,6 +243,7 @@ const ALL_CAPABILITIES: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn mounts_are_read_field_by_field() {
@@ -258,5 +259,24 @@ mod tests {
         assert_eq!(user("").unwrap(), (0, 0));
         assert_eq!(user("1000:100").unwrap(), (1000, 100));
         assert!(user("nobody").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn mounts_survive_their_text(source in "[a-z/.]{0,8}", target in "[a-z/=]{0,8}", options in proptest::collection::vec("[a-z=0-9]{0,5}", 1..4)) {
+            let text = format!("type=bind,src={source},dst={target},options={}", options.join(":"));
+            let wanted = json!({"type": "bind", "source": source, "destination": target, "options": options});
+            prop_assert_eq!(parse_mount(&text).unwrap(), wanted);
+        }
+
+        #[test]
+        fn broken_mounts_and_users_are_refused(mount in "[a-z=,:/]{0,20}", name in "[a-z0-9:+-]{0,14}") {
+            drop(parse_mount(&mount));
+            if let Ok((uid, gid)) = user(&name) {
+                let plain = |text: &str| if text.is_empty() || text == "root" { 0 } else { text.parse().unwrap() };
+                let (user, group) = name.split_once(':').unwrap_or((&name, ""));
+                prop_assert_eq!((uid, gid), (plain(user), plain(group)));
+            }
+        }
     }
 }

@@ -59,7 +59,9 @@ impl Table {
                     let tabs = width.saturating_sub(cell.chars().count()).div_ceil(TAB);
                     write!(out, "{cell}{}", "\t".repeat(tabs))?;
                 } else {
-                    write!(out, "{cell:width$}")?;
+                    // Not by the formatter, whose widths end at 65535.
+                    let blanks = width.saturating_sub(cell.chars().count());
+                    write!(out, "{cell}{}", " ".repeat(blanks))?;
                 }
             }
             writeln!(out)?;
@@ -169,6 +171,7 @@ const TAB: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn printed(end: End) -> String {
         let mut table = Table::new(&["TASK", "PID", "STATUS"], 4, 4, end);
@@ -211,5 +214,41 @@ mod tests {
         let given = ["b=2".to_owned(), "a=1=x".to_owned(), "c".to_owned()];
         assert_eq!(labels(&parse_labels(&given)), "a=1=x,b=2,c=");
         assert_eq!(labels(&HashMap::new()), "-");
+    }
+
+    proptest! {
+        #[test]
+        fn any_cell_is_shown_whole(
+            rows in proptest::collection::vec(proptest::collection::vec("\\PC{0,6}", 0..4), 0..5),
+            long in proptest::option::of(60_000_usize..80_000), form in 0_usize..4,
+        ) {
+            let end = [End::Closed, End::Head, End::Open, End::Tabs][form];
+            let mut table = Table::new(&["A", "B"], 4, 2, end);
+            let mut rows = rows;
+            rows.extend(long.map(|length| vec!["x".repeat(length), "y".to_owned()]));
+            for row in &rows {
+                table.row(row.clone());
+            }
+            let mut out = Vec::new();
+            table.print(&mut out).unwrap();
+            let out = String::from_utf8(out).unwrap();
+            let lines: Vec<&str> = out.split_terminator('\n').collect();
+            prop_assert_eq!(lines.len(), rows.len() + 1);
+            for (line, row) in lines[1..].iter().zip(&rows) {
+                prop_assert!(row.iter().all(|cell| line.contains(cell.as_str())));
+            }
+        }
+
+        #[test]
+        fn any_number_has_a_text(bytes: i64, seconds: i64, nanos: i32) {
+            prop_assert!(size(bytes).len() < 24 && short_size(bytes).len() < 24);
+            drop(timestamp(Some(prost_types::Timestamp { seconds, nanos })));
+        }
+
+        #[test]
+        fn labels_survive_their_arguments(given in proptest::collection::hash_map("[a-z.]{0,4}", "\\PC{0,6}", 0..5)) {
+            let arguments: Vec<String> = given.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            prop_assert_eq!(parse_labels(&arguments), given);
+        }
     }
 }

@@ -520,6 +520,7 @@ fn signal_number(name: &str) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn signals_have_names_and_numbers() {
@@ -527,5 +528,15 @@ mod tests {
         assert_eq!(signal_number("kill").unwrap(), 9);
         assert_eq!(signal_number("34").unwrap(), 34);
         assert!(signal_number("SIGNOPE").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_signal_is_a_number_or_a_name(text in "[a-zA-Z+0-9-]{0,10}", number: u32) {
+            prop_assert_eq!(signal_number(&number.to_string()).unwrap(), number);
+            if let Ok(number) = signal_number(&text) {
+                prop_assert!((1..=64).contains(&number) || text.parse::<u32>().is_ok());
+            }
+        }
     }
 }
