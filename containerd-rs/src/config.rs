@@ -247,6 +247,7 @@ const MAX_MESSAGE: usize = 16 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn load(text: &str, arguments: &[&str]) -> Result<Config, ConfigError> {
         let directory = tempfile::tempdir().unwrap();
@@ -283,5 +284,56 @@ mod tests {
         let arguments = Arguments::parse_from(["containerd-rs", "run", "--rm", "busybox"]);
         let sentence = arguments.stray().unwrap();
         assert!(sentence.contains("ctr-rs run --rm busybox"), "{sentence}");
+    }
+
+    const FILE: &str = r#"version = 2
+root = "/r"
+oom_score = -999
+[grpc]
+address = "/a.sock"
+gid = 1
+max_recv_message_size = 16777216
+[debug]
+level = "debug"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "x"
+[plugins."io.containerd.runc-rs".shims]
+"io.containerd.runc.v2" = "/bin/x"
+"y" = "z"
+"#;
+    const WORDS: &[&str] = &[
+        "",
+        "=",
+        "[",
+        "]",
+        "\"",
+        "\n",
+        "-1",
+        "nan",
+        "1979-05-27",
+        "{}",
+        "é",
+        "[[a]]\n",
+        "9223372036854775808",
+    ];
+
+    proptest! {
+        #[test]
+        fn broken_files_are_errors_or_can_be_dumped(
+            edits in proptest::collection::vec((0..FILE.len(), 0_usize..10, 0..WORDS.len()), 0..5),
+        ) {
+            let mut text = FILE.as_bytes().to_vec();
+            for (at, cut, word) in edits {
+                let at = at.min(text.len());
+                text.splice(at..(at + cut).min(text.len()), WORDS[word].bytes());
+            }
+            let text = String::from_utf8_lossy(&text);
+            let Ok(config) = toml::from_str::<Config>(&text) else { return Ok(()) };
+            drop(config.check());
+            prop_assert!(config.shims().len() <= 2);
+            let dumped = toml::to_string(&config).unwrap();
+            let again: Config = toml::from_str(&dumped).unwrap();
+            prop_assert_eq!(toml::to_string(&again).unwrap(), dumped);
+        }
     }
 }

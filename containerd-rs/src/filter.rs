@@ -40,7 +40,9 @@ enum Operator {
 
 impl Filters {
     pub(crate) fn parse<S: AsRef<str>>(filters: &[S]) -> Result<Self> {
-        filters.iter().map(|filter| parse(filter.as_ref())).collect::<Result<_>>().map(Self)
+        let mut patterns = PATTERNS;
+        let parse = |filter: &S| parse(filter.as_ref(), &mut patterns);
+        filters.iter().map(parse).collect::<Result<_>>().map(Self)
     }
 
     #[cfg(test)]
@@ -78,8 +80,8 @@ pub(crate) fn label<'a>(
     labels.get(&rest.join(".")).map(|value| Cow::Borrowed(value.as_str()))
 }
 
-fn parse(filter: &str) -> Result<Vec<Selector>> {
-    let mut parser = Parser { filter, rest: filter };
+fn parse(filter: &str, patterns: &mut usize) -> Result<Vec<Selector>> {
+    let mut parser = Parser { filter, rest: filter, patterns };
     let mut selectors = Vec::new();
     if filter.is_empty() {
         return Ok(selectors);
@@ -97,6 +99,8 @@ fn parse(filter: &str) -> Result<Vec<Selector>> {
 struct Parser<'a> {
     filter: &'a str,
     rest: &'a str,
+    /// How many more may be compiled.
+    patterns: &'a mut usize,
 }
 
 impl Parser<'_> {
@@ -142,6 +146,8 @@ impl Parser<'_> {
             "~=" => {
                 self.skip(2);
                 let pattern = self.value(true)?;
+                *self.patterns =
+                    self.patterns.checked_sub(1).ok_or_else(|| self.error("too many patterns"))?;
                 let pattern =
                     regex::RegexBuilder::new(&pattern).size_limit(REGEX_LIMIT).build().map_err(
                         |error| Error::invalid(format!("filter [{}]: {error}", self.filter)),
@@ -215,7 +221,9 @@ impl Parser<'_> {
                 'x' => {
                     let hex: String = characters.by_ref().take(2).map(|(_, c)| c).collect();
                     let code = u8::from_str_radix(&hex, 16)
-                        .map_err(|_| self.error("invalid escape in quoted text"))?;
+                        .ok()
+                        .filter(|_| !hex.starts_with('+'))
+                        .ok_or_else(|| self.error("invalid escape in quoted text"))?;
                     text.push(char::from(code));
                 }
                 _ => return Err(self.error("invalid escape in quoted text")),
@@ -229,6 +237,8 @@ impl Parser<'_> {
 const OPERATOR: [char; 5] = ['=', '!', '~', '<', '>'];
 /// Memory a client's pattern may take when compiled.
 const REGEX_LIMIT: usize = 1 << 20;
+/// Patterns in the filters of one request.
+const PATTERNS: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -312,7 +322,53 @@ mod tests {
         }
     }
 
+    #[test]
+    fn patterns_take_a_bounded_sum_of_memory() {
+        let large = r"name~=|\pL{8}|,".repeat(2000);
+        let error = Filters::parse(&[large.trim_end_matches(',')]).unwrap_err().to_string();
+        assert!(error.contains("too many patterns"), "{error}");
+        let few = r"name~=|\pL{8}|,".repeat(10);
+        assert!(Filters::parse(&vec![few.trim_end_matches(','); 3]).is_ok());
+        assert!(Filters::parse(&vec![few.trim_end_matches(','); 50]).is_err());
+    }
+
     proptest! {
+        #[test]
+        fn a_filter_holds_if_each_of_its_selectors_does(given in proptest::collection::vec(
+            ("(name|topic|missing|labels)", 0_usize..3, "(/tasks/exit|1,2|\\PC{0,6})", any::<bool>()), 1..4,
+        )) {
+            let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+            let selector = |(field, operator, value, blank): &(String, usize, String, bool)| {
+                let field = if field == "labels" { r#"labels."a.b/c""# } else { field.as_str() };
+                let operator = ["==", "!=", "~="][*operator];
+                let value = if operator == "~=" { regex::escape(value) } else { value.clone() };
+                let blank = if *blank { " " } else { "" };
+                format!("{blank}{field}{blank}{operator}{blank}{}", quote(&value))
+            };
+            let text = given.iter().map(selector).collect::<Vec<_>>().join(",");
+            let wanted = given.iter().all(|(field, operator, value, _)| {
+                let found = match field.as_str() {
+                    "name" => Some("docker.io/library/busybox:latest"),
+                    "topic" => Some("/tasks/exit"),
+                    "labels" => Some("1,2"),
+                    _ => None,
+                };
+                match operator {
+                    0 => found == Some(value.as_str()),
+                    1 => found != Some(value.as_str()),
+                    _ => found.is_some_and(|found| found.contains(value.as_str())),
+                }
+            });
+            prop_assert_eq!(matches(&text), wanted, "{}", text);
+        }
+
+        #[test]
+        fn broken_filters_are_refused(filter in r#"[a."\\x0n+=!~|/, <é]{0,24}"#) {
+            if let Err(error) = Filters::parse(&[&filter]) {
+                prop_assert!(error.to_string().len() <= 8 * filter.len() + 200);
+            }
+        }
+
         #[test]
         fn no_input_panics(filter in ".{0,60}") {
             drop(Filters::parse(&[filter]));

@@ -98,3 +98,32 @@ async fn what_a_power_cut_left_of_an_ingest_goes_at_the_next_start() {
     assert!(!torn.exists());
     assert_eq!(content.status(&bench.context.namespace, "whole").unwrap().offset, 0);
 }
+
+proptest::proptest! {
+    #[test]
+    fn a_damaged_ingest_is_none_or_has_a_status(
+        scoped in "(test|other|)/?[a-z/\\n]{0,6}", total in "[-+0-9a \\n]{0,22}", started in "(2024-01-01T00:00:00Z|[0-9TZ:-]{0,8})",
+        expected in proptest::option::of("[a-z0-9:]{0,9}"), data in proptest::option::of(proptest::collection::vec(proptest::prelude::any::<u8>(), 0..9)),
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &[u8]| std::fs::write(directory.path().join(name), text).unwrap();
+        write("ref", scoped.as_bytes());
+        write("total", total.as_bytes());
+        write("startedat", started.as_bytes());
+        if let Some(expected) = &expected {
+            write("expected", expected.as_bytes());
+        }
+        if let Some(data) = &data {
+            write("data", data);
+        }
+        let namespace = Namespace::parse("test").unwrap();
+        let status = ingest::read_status(directory.path(), &namespace).unwrap();
+        let wanted = scoped.strip_prefix("test/").filter(|_| data.is_some());
+        proptest::prop_assert_eq!(status.as_ref().map(|status| status.reference.as_str()), wanted);
+        if let Some(status) = status {
+            proptest::prop_assert_eq!(status.offset, data.unwrap().len() as u64);
+            proptest::prop_assert_eq!(status.total, total.trim().parse().unwrap_or(0));
+            proptest::prop_assert_eq!(status.expected, expected);
+        }
+    }
+}

@@ -93,6 +93,7 @@ fn is_address(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn bootstrap(version: u32) -> Bootstrap {
         let address = "unix:///run/containerd/s/ab".to_owned();
@@ -133,5 +134,42 @@ mod tests {
         assert_eq!(Bootstrap::load(bundle.path()).unwrap(), Some(bootstrap(2)));
         bootstrap(3).save(bundle.path()).unwrap();
         assert_eq!(Bootstrap::load(bundle.path()).unwrap(), Some(bootstrap(3)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_broken_answer_is_refused_and_a_whole_one_kept(
+            version in 0_u32..6, path in "/[a-z\\n\0/]{0,6}|[a-z/]{0,6}", scheme in "(unix://|tcp://|)",
+            protocol in "(ttrpc|grpc|)", form in 0_usize..3,
+            edits in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..3),
+        ) {
+            let address = format!("{scheme}{path}");
+            let given = Bootstrap { version, address, protocol };
+            let mut output = match form {
+                0 => serde_json::to_vec(&given).unwrap(),
+                1 => BootstrapResult {
+                    version: i32::try_from(version).unwrap(),
+                    address: given.address,
+                    protocol: given.protocol,
+                    ..Default::default()
+                }
+                .encode_to_vec(),
+                _ => given.address.into_bytes(),
+            };
+            for (at, byte) in edits {
+                let at = at % (output.len() + 1);
+                output.splice(at..(at + 1).min(output.len()), [byte]);
+            }
+            match Bootstrap::parse(&output) {
+                Ok(read) => {
+                    prop_assert!(matches!(read.version, 2 | 3) && read.protocol == "ttrpc");
+                    prop_assert!(read.address.trim_start_matches("unix://").starts_with('/'));
+                    let bundle = tempfile::tempdir().unwrap();
+                    read.save(bundle.path()).unwrap();
+                    prop_assert_eq!(Bootstrap::load(bundle.path()).unwrap(), Some(read));
+                }
+                Err(error) => prop_assert!(error.to_string().len() < 1200),
+            }
+        }
     }
 }

@@ -89,6 +89,7 @@ fn executable(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn install(directory: &Path, name: &str) -> PathBuf {
         let path = directory.join(name);
@@ -154,5 +155,15 @@ mod tests {
             "failed to resolve runtime path: runtime \"io.containerd.kata.v2\" binary not installed \
              \"containerd-shim-kata-v2\": file does not exist: unknown"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn a_runtime_is_a_shim_in_one_directory(name in "[a-z./ \0]{0,12}") {
+            if let Some(binary) = binary_name(&name) {
+                prop_assert!(binary.starts_with("containerd-shim-") && !binary.contains('/'));
+                prop_assert_eq!(Path::new("/bin").join(&binary).components().count(), 3);
+            }
+        }
     }
 }

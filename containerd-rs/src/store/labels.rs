@@ -43,6 +43,7 @@ const MAX: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_mask_path_sets_or_removes_one_label() {
@@ -59,5 +60,31 @@ mod tests {
         let labels = |length| Labels::from([("k".to_owned(), "v".repeat(length))]);
         assert!(check_labels(&labels(4095)).is_ok());
         assert!(check_labels(&labels(4096)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_mask_of_every_name_makes_the_new_labels(
+            mut labels in proptest::collection::btree_map("\\PC{0,4}", "[a-z]{0,2}", 0..5),
+            new in proptest::collection::btree_map("\\PC{0,4}", "[a-z]{0,2}", 0..5),
+            other in "\\PC{0,6}",
+        ) {
+            let names: Vec<String> = labels.keys().chain(new.keys()).cloned().collect();
+            for name in names {
+                let path = format!("labels.{name}");
+                prop_assert!(apply_path(&path, &mut labels, &new));
+            }
+            prop_assert_eq!(&labels, &new);
+            if !other.starts_with("labels") {
+                prop_assert!(!apply_path(&other, &mut labels, &new));
+                prop_assert_eq!(&labels, &new);
+            }
+        }
+
+        #[test]
+        fn labels_have_room_for_so_much(name in 0_usize..5000, value in 0_usize..5000) {
+            let labels = Labels::from([("é".repeat(name / 2), "v".repeat(value))]);
+            prop_assert_eq!(check_labels(&labels).is_ok(), name / 2 * 2 + value <= 4096);
+        }
     }
 }

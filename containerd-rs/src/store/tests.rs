@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn open() -> (tempfile::TempDir, Store) {
@@ -59,4 +61,56 @@ async fn scans_see_the_overlay_and_stop_at_the_prefix() {
         .await
         .unwrap();
     assert_eq!(seen, [3]);
+}
+
+proptest! {
+    #[test]
+    fn a_key_is_its_fields(parts in proptest::collection::vec("\\PC{0,6}", 0..5)) {
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let bytes = key("image", &parts);
+        prop_assert_eq!(&fields(&bytes)[1..], &parts[..]);
+        prop_assert!(prefix("image", &parts).starts_with(&bytes));
+        prop_assert!(parts.iter().all(|part| check_name("name", part).is_ok() != part.is_empty()));
+    }
+
+    #[test]
+    fn a_damaged_record_is_told_with_its_key(
+        edits in proptest::collection::vec((any::<usize>(), 0_usize..9, 0..WORDS.len()), 0..4),
+    ) {
+        for text in [IMAGE, CONTAINER, LEASE, BLOB, SNAPSHOT] {
+            let mut text = text.replace('T', r#""2024-01-01T00:00:00Z""#).into_bytes();
+            for (at, cut, word) in &edits {
+                let at = at % (text.len() + 1);
+                text.splice(at..(at + cut).min(text.len()), WORDS[*word].bytes());
+            }
+            damaged::<record::Image>(&text)?;
+            damaged::<record::Container>(&text)?;
+            damaged::<crate::lease::Lease>(&text)?;
+            damaged::<crate::content::Info>(&text)?;
+            damaged::<crate::snapshot::Info>(&text)?;
+        }
+    }
+}
+
+const IMAGE: &str = r#"{"name":"n","labels":{"a":"b"},"target":{"media_type":"m","digest":"d","size":1},"created_at":T,"updated_at":T}"#;
+const CONTAINER: &str = r#"{"id":"i","runtime":{"name":"r","options":{"type_url":"u","value":"AQI="}},"spec":null,"created_at":T,"updated_at":T,"extensions":{"x":{"type_url":"","value":""}}}"#;
+const LEASE: &str = r#"{"id":"i","created_at":T,"labels":{}}"#;
+const BLOB: &str = r#"{"digest":"d","size":1,"created_at":T,"updated_at":T,"labels":{"k":"v"}}"#;
+const SNAPSHOT: &str = r#"{"id":1,"name":"n","kind":"Active","parent":"","created_at":T,"updated_at":T,"usage":{"size":1,"inodes":2}}"#;
+const WORDS: &[&str] =
+    &["null", "[]", "{}", "\"\"", "-1", ",", "\"", "18446744073709551616", "\\ud800", "\0", "Z+1"];
+
+/// Told in one line with its key, or the same when it is written again.
+fn damaged<T>(text: &[u8]) -> std::result::Result<(), TestCaseError>
+where
+    T: DeserializeOwned + serde::Serialize + PartialEq + std::fmt::Debug,
+{
+    match decode::<T>(b"table\0key", text) {
+        Ok(record) => {
+            let again = decode::<T>(b"table\0key", &serde_json::to_vec(&record).unwrap()).unwrap();
+            prop_assert_eq!(again, record);
+        }
+        Err(error) => prop_assert!(error.to_string().contains("table/key"), "{}", error),
+    }
+    Ok(())
 }

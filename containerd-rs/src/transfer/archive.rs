@@ -111,8 +111,7 @@ impl Importer {
                 let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
                 let target =
                     if is_hard { clean(&link) } else { clean(&format!("{directory}/{link}")) };
-                members.links.insert(name, target);
-                return Ok(());
+                return members.link(name, target);
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {}
             _ => return Ok(()),
@@ -124,6 +123,7 @@ impl Importer {
             // Superseded by manifest.json; nothing is kept of them.
             "repositories" => {}
             _ => {
+                members.check_room()?;
                 let expected = blob_digest(&name);
                 let blob = self.blob(&name, expected.as_ref(), entry)?;
                 members.blobs.insert(name, blob);
@@ -254,6 +254,20 @@ impl Importer {
 }
 
 impl Members {
+    fn link(&mut self, name: String, target: String) -> Result<()> {
+        self.check_room()?;
+        self.links.insert(name, target);
+        Ok(())
+    }
+
+    /// Names are kept until the end, and a few packed bytes make many of them.
+    fn check_room(&self) -> Result<()> {
+        if self.blobs.len() + self.links.len() < MEMBERS_MAX {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!("the archive has more than {MEMBERS_MAX} members")))
+    }
+
     /// A member by name, links followed.
     fn find(&self, name: &str) -> Option<&Blob> {
         let mut name = clean(name);
@@ -304,10 +318,12 @@ fn clean(name: &str) -> String {
 const DOCUMENT_MAX: u64 = 8 << 20;
 const CONFIG_MAX: u64 = 8 << 20;
 const LINKS: usize = 8;
+const MEMBERS_MAX: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn links_are_followed_and_circles_end() {
@@ -329,5 +345,101 @@ mod tests {
         assert_eq!(blob_digest(&name), Some(digest));
         assert_eq!(blob_digest("blobs/sha256/../x"), None);
         assert_eq!(blob_digest("abc/layer.tar"), None);
+    }
+
+    const DOCUMENTS: &[(&str, &str)] = &[
+        ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#),
+        (
+            "index.json",
+            r#"{"schemaVersion":2,"manifests":[{"mediaType":"m","digest":"D","size":1}]}"#,
+        ),
+        ("manifest.json", r#"[{"Config":"c.json","RepoTags":["a:1"],"Layers":["l/layer.tar"]}]"#),
+        ("c.json", r#"{"architecture":"amd64","os":"linux","rootfs":{"diff_ids":["D"]}}"#),
+        ("l/layer.tar", "layer"),
+        ("blobs/sha256/0000000000000000000000000000000000000000000000000000000000000000", "no"),
+    ];
+    const WORDS: &[&str] = &["null", "[]", "{}", "\"\"", "-1", ",", "\"", "../", "\\ud800"];
+
+    #[test]
+    fn an_archive_of_links_without_end_is_refused() {
+        let members = (0..=MEMBERS_MAX).try_fold(Members::default(), |mut members, number| {
+            members.link(format!("l{number}"), "x".to_owned()).map(|()| members)
+        });
+        let error = members.err().unwrap().to_string();
+        assert!(error.contains(&format!("more than {MEMBERS_MAX} members")), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn links_lead_to_a_member_or_nowhere(
+            links in proptest::collection::vec(("[a-c./]{0,4}", "[a-c./]{0,4}"), 0..8), wanted in "[a-c./]{0,4}",
+        ) {
+            let mut members = Members::default();
+            let blob = Blob { digest: Digest::of(b"x"), size: 1, compression: Compression::None };
+            members.blobs.insert("a".into(), blob);
+            members.links.extend(links.iter().map(|(name, target)| (clean(name), clean(target))));
+            let found = members.find(&wanted).is_some();
+            prop_assert!(!found || clean(&wanted) == "a" || members.links.contains_key(&clean(&wanted)));
+            prop_assert_eq!(clean(&clean(&wanted)), clean(&wanted));
+            let part = |part: &str| part == ".." || part == "." || part.is_empty();
+            prop_assert!(clean(&wanted).is_empty() || !clean(&wanted).split('/').any(part));
+        }
+
+        #[test]
+        fn only_a_digest_names_a_blob(name in "blobs/(sha256|sha512|x)?/?[0-9a-f./]{0,66}|blobs/sha256/[0-9a-f]{64}") {
+            if let Some(digest) = blob_digest(&name) {
+                prop_assert_eq!(format!("blobs/sha256/{}", digest.hex()), name);
+            }
+        }
+    }
+
+    proptest! {
+        // Each stores something on a disk.
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 32, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_broken_archive_is_refused_and_the_store_lives(archives in proptest::collection::vec(
+            proptest::collection::vec((0..DOCUMENTS.len(), any::<usize>(), 0_usize..9, 0..WORDS.len(), any::<bool>()), 1..5), 4),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let config = crate::config::Config {
+                root: directory.path().join("root"),
+                state: directory.path().join("state"),
+                ..crate::config::Config::default()
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let app = { let _inside = runtime.enter(); App::open(config).unwrap() };
+            let context = Context::new(crate::context::Namespace::parse("test").unwrap());
+            let importer = Importer { app, context, runtime: runtime.handle().clone() };
+            let importer = std::sync::Arc::new(importer);
+            for archive in archives {
+                let mut builder = tar::Builder::new(Vec::new());
+                for (document, at, cut, word, whole) in archive {
+                    let (name, text) = DOCUMENTS[document];
+                    let mut text = text.replace('D', &format!("sha256:{}", "0".repeat(64))).into_bytes();
+                    if !whole {
+                        let at = at % (text.len() + 1);
+                        text.splice(at..(at + cut).min(text.len()), WORDS[word].bytes());
+                    }
+                    let mut header = tar::Header::new_gnu();
+                    header.set_size(text.len() as u64);
+                    header.set_mode(0o644);
+                    builder.append_data(&mut header, name, text.as_slice()).unwrap();
+                }
+                let bytes = builder.into_inner().unwrap();
+                let own = importer.clone();
+                let read = runtime.block_on(async { tokio::task::spawn_blocking(move || own.read(bytes.as_slice())).await.unwrap() });
+                if let Ok(contents) = read {
+                    let listed: Index = serde_json::from_slice(&contents.bytes).unwrap();
+                    prop_assert_eq!(listed, contents.index);
+                }
+            }
+            // It still takes what is whole.
+            let good = runtime.block_on(async {
+                let own = importer.clone();
+                tokio::task::spawn_blocking(move || own.blob("x", None, &mut &b"whole"[..]).map(|blob| blob.size)).await.unwrap()
+            });
+            prop_assert_eq!(good.unwrap(), 5);
+        }
     }
 }

@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::filter::Filters;
 use crate::store::images::Images;
 use crate::store::record::Descriptor;
+use proptest::prelude::*;
 
 struct Bench {
     _directory: tempfile::TempDir,
@@ -146,4 +147,26 @@ fn reference_labels_name_their_kind() {
         .into_iter()
         .collect::<Vec<_>>()
     );
+}
+
+proptest! {
+    #[test]
+    fn a_reference_names_what_its_label_says(
+        name in "containerd\\.io/gc\\.ref\\.(content|image|snapshot)?[./a-z]{0,8}|[a-z./]{0,12}", value in "\\PC{0,6}",
+    ) {
+        let nodes = references(&Labels::from([(name.clone(), value.clone())]));
+        prop_assert!(nodes.len() <= 1);
+        for node in nodes {
+            prop_assert!(name.starts_with("containerd.io/gc.ref."));
+            match node {
+                Node::Content(it) | Node::Image(it) => prop_assert_eq!(it, value.clone()),
+                Node::Snapshot(by, it) => {
+                    let said = format!(".snapshot.{by}");
+                    prop_assert!(!by.contains('/') && name.contains(&said));
+                    prop_assert_eq!(it, value.clone());
+                }
+            }
+        }
+        std::hint::black_box(expired(&Labels::from([(lease::EXPIRE.to_owned(), value)]), Timestamp::now()));
+    }
 }
