@@ -335,6 +335,7 @@ pub(crate) const COMMIT: &str = "rs";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn config(args: &[&str], file: &str) -> anyhow::Result<Config> {
         let all = std::iter::once("dockerd-rs").chain(args.iter().copied());
@@ -371,5 +372,47 @@ mod tests {
         assert_eq!(parse_size("64M").unwrap(), 64 << 20);
         assert_eq!(parse_size("1gb").unwrap(), 1 << 30);
         assert!(parse_size("x").is_err());
+    }
+
+    const FILE: &str = r#"{"exec-root":"/e","mtu":1400,"dns":["1.1.1.1"],"hosts":["unix:///x"],"icc":false,
+"log-opts":{"max-size":"1m"},"runtimes":{"r":{"path":"/r"}},"default-ulimits":{"nofile":{"Soft":1,"Hard":2}},
+"default-address-pools":[{"base":"10.0.0.0/8","size":24}],"default-shm-size":"64M","bip":"10.1.1.1/24",
+"exec-opts":["native.cgroupdriver=systemd"],"log-level":"info","live-restore":true,"labels":["a=b"]}"#;
+    const WORDS: &[&str] = &[
+        "null",
+        "[]",
+        "{}",
+        "\"\"",
+        "-1",
+        "300",
+        "true",
+        ",",
+        "\"",
+        "é",
+        "=",
+        "99999999999999999999",
+    ];
+
+    proptest! {
+        #[test]
+        fn broken_files_are_errors_or_configurations(
+            edits in proptest::collection::vec((0..FILE.len(), 0_usize..10, 0..WORDS.len()), 1..4),
+        ) {
+            let mut text = FILE.as_bytes().to_vec();
+            for (at, cut, word) in edits {
+                let at = at.min(text.len());
+                text.splice(at..(at + cut).min(text.len()), WORDS[word].bytes());
+            }
+            // Most of them are no JSON, which is quickly told.
+            drop(config(&[], &String::from_utf8(text).unwrap()));
+        }
+
+        #[test]
+        fn a_size_is_its_number_of_units(number in 0_i64..1 << 50, unit in "[kKmMgGtT]?(i?[bB])?", broken in "[0-9a-z +-]{0,24}") {
+            let shift = " kmgt".find(unit.to_lowercase().chars().next().unwrap_or(' ')).unwrap_or(0) * 10;
+            let wanted = number.checked_mul(1 << shift);
+            prop_assert_eq!(parse_size(&format!("{number}{unit}")).ok(), wanted);
+            prop_assert!(parse_size(&broken).is_ok_and(|size| size >= 0) || parse_size(&broken).is_err());
+        }
     }
 }

@@ -24,6 +24,10 @@ pub(crate) enum StoreError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("record {path}: {source}")]
     Format { path: PathBuf, source: serde_json::Error },
+    #[error("record {path}: it is of the container {id:?}")]
+    Foreign { path: PathBuf, id: String },
+    #[error("record {path}: it has version {version}, newer than this engine knows")]
+    Newer { path: PathBuf, version: u32 },
 }
 
 /// Replaces the record at `path`.

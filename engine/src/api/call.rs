@@ -267,6 +267,7 @@ fn decode(text: &str) -> String {
         let decoded = (bytes[at] == b'%')
             .then(|| text.get(at + 1..at + 3))
             .flatten()
+            .filter(|digits| !digits.starts_with('+'))
             .and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match decoded {
             Some(byte) => {
@@ -285,6 +286,7 @@ fn decode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn query_truth_is_dockerds() {
@@ -320,5 +322,54 @@ mod tests {
             assert_eq!(version(other), None, "{other}");
         }
         assert_eq!(decode("100%"), "100%");
+    }
+
+    proptest! {
+        #[test]
+        fn a_query_survives_its_encoding(pairs in proptest::collection::vec(("\\PC{1,5}", "\\PC{0,6}"), 0..6)) {
+            let plain = |text: &str| !text.contains(['+', '&', '=', ';']);
+            prop_assume!(pairs.iter().all(|(key, value)| plain(key) && plain(value)));
+            let text = pairs.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value)));
+            let query = Query::parse(&text.collect::<Vec<_>>().join("&"));
+            for (key, _) in &pairs {
+                let given: Vec<String> =
+                    pairs.iter().filter(|(other, _)| other == key).map(|(_, value)| value.clone()).collect();
+                prop_assert_eq!(query.get(key), given[0].as_str());
+                prop_assert_eq!(query.all(key), given);
+            }
+        }
+
+        #[test]
+        fn broken_escapes_stay_as_they_are(text in "[a%+0-9F/é]{0,16}") {
+            let read = decode(&text);
+            prop_assert!(read.chars().count() <= text.chars().count());
+            prop_assert_eq!(decode(&encode(&text)), text.clone());
+            if !text.contains('%') {
+                prop_assert_eq!(read, text);
+            } else if !escapes_are_whole(&text) {
+                // One that is broken is still there.
+                prop_assert!(read.contains('%'));
+            }
+        }
+
+        #[test]
+        fn where_a_path_leads_it_stays(path in "/[a./%20F]{0,16}") {
+            if let Some(clean) = cleaned(&path) {
+                prop_assert!(clean.starts_with('/') && !clean.contains("//"));
+                let dotted = clean.split('/').any(|part| part == ".." || part == ".");
+                prop_assert!(!dotted, "{}", clean);
+                prop_assert_eq!(cleaned(&clean), None);
+            }
+        }
+
+        #[test]
+        fn any_version_is_compared(text in "v?[0-9.]{0,12}") {
+            if let Some(asked) = version_prefix(&text) {
+                prop_assert_eq!(format!("v{}", asked.text), text.clone());
+                if let Ok(version) = asked.text.parse::<ApiVersion>() {
+                    prop_assert_eq!(asked.version, version);
+                }
+            }
+        }
     }
 }

@@ -198,7 +198,10 @@ where
 
 /// Compat: both alphabets, with or without padding; what cannot be read is ignored.
 fn registry_auth(call: &Call) -> Option<AuthConfig> {
-    let text = call.headers().get("x-registry-auth")?.as_bytes();
+    decode_auth(call.headers().get("x-registry-auth")?.as_bytes())
+}
+
+fn decode_auth(text: &[u8]) -> Option<AuthConfig> {
     let config =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let bytes = GeneralPurpose::new(&URL_SAFE, config)
@@ -214,4 +217,33 @@ fn meta_headers(call: &Call) -> HashMap<String, String> {
         .filter(|(name, _)| name.as_str().starts_with("x-meta-"))
         .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn credentials_survive_either_alphabet(name in "\\PC{0,8}", password in "\\PC{0,8}", standard: bool, pad: bool) {
+            use base64::engine::general_purpose as bases;
+            let auth = AuthConfig { username: name, password, ..AuthConfig::default() };
+            let text = serde_json::to_vec(&auth).unwrap();
+            let base = match (standard, pad) {
+                (true, true) => bases::STANDARD,
+                (true, false) => bases::STANDARD_NO_PAD,
+                (false, true) => bases::URL_SAFE,
+                (false, false) => bases::URL_SAFE_NO_PAD,
+            };
+            let read = decode_auth(base.encode(text).as_bytes());
+            prop_assert!(read == Some(auth));
+        }
+
+        #[test]
+        fn what_is_no_credential_is_ignored(bytes in proptest::collection::vec(any::<u8>(), 0..40), text in "[{}\":a,]{0,20}") {
+            drop(decode_auth(&bytes));
+            drop(decode_auth(base64::engine::general_purpose::URL_SAFE.encode(text).as_bytes()));
+        }
+    }
 }

@@ -275,6 +275,7 @@ pub(crate) fn detach_keys(text: &str) -> Result<Vec<u8>, ContainerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_sequence_detaches_and_its_start_is_not_lost() {
@@ -289,5 +290,35 @@ mod tests {
         assert_eq!(detach_keys("").unwrap(), [16, 17]);
         assert_eq!(detach_keys("ctrl-a,b").unwrap(), [1, b'b']);
         assert!(detach_keys("ctrl-A").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_typed_is_passed_on_or_held_back(
+            keys in proptest::collection::vec(0_u8..3, 0..4),
+            typed in proptest::collection::vec(proptest::collection::vec(0_u8..4, 0..6), 0..6),
+        ) {
+            let mut filter = DetachKeys::new(&keys);
+            let (mut passed, mut whole) = (Vec::new(), Vec::new());
+            for piece in typed {
+                whole.extend_from_slice(&piece);
+                let (bytes, detach) = filter.filter(&piece);
+                passed.extend_from_slice(&bytes);
+                if detach {
+                    passed.extend_from_slice(&keys);
+                    prop_assert!(whole.starts_with(&passed));
+                    return Ok(());
+                }
+            }
+            passed.extend_from_slice(&keys[..filter.matched]);
+            prop_assert_eq!(passed, whole);
+        }
+
+        #[test]
+        fn broken_detach_keys_are_refused(text in "(ctrl-)?[a-zA-Z@^_\\[,é-]{0,8}") {
+            if let Ok(keys) = detach_keys(&text) {
+                prop_assert_eq!(keys.len(), if text.is_empty() { 2 } else { text.split(',').count() });
+            }
+        }
     }
 }

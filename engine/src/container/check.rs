@@ -257,13 +257,13 @@ fn processors(all: &mut Resources, warnings: &mut Vec<String>, machine: &Machine
         (&all.cpuset_cpus, &machine.cpus, "cpus", "CPUs"),
         (&all.cpuset_mems, &machine.mems, "mems", "memory nodes"),
     ] {
-        let Some(wanted_set) = numbers(wanted) else {
+        let Some(wanted_ranges) = ranges(wanted) else {
             return invalid(format!(
                 "Invalid value {wanted} for cpuset {kind}: invalid format: {wanted}"
             ));
         };
-        let have_set = numbers(have).unwrap_or_default();
-        if !have_set.is_empty() && !wanted_set.iter().all(|number| have_set.contains(number)) {
+        let have_ranges = ranges(have).unwrap_or_default();
+        if !have_ranges.is_empty() && !covers(&have_ranges, &wanted_ranges) {
             return invalid(format!(
                 "Requested {noun} are not available - requested {wanted}, available: {have}"
             ));
@@ -316,8 +316,8 @@ fn block(all: &mut Resources, warnings: &mut Vec<String>, machine: &Machine) -> 
     Ok(())
 }
 
-/// `0-2,7` as numbers; `None` when it is not such a list.
-fn numbers(text: &str) -> Option<Vec<u32>> {
+/// `0-2,7` as ranges, in order and apart; `None` when it is not such a list.
+fn ranges(text: &str) -> Option<Vec<(u32, u32)>> {
     let mut all = Vec::new();
     for part in text.split(',').filter(|part| !part.is_empty()) {
         let (low, high) = part.split_once('-').unwrap_or((part, part));
@@ -326,9 +326,21 @@ fn numbers(text: &str) -> Option<Vec<u32>> {
         if low > high || high > 1 << 16 {
             return None;
         }
-        all.extend(low..=high);
+        all.push((low, high));
     }
+    all.sort_unstable();
+    all.dedup_by(|next, last| {
+        let joined = next.0 <= last.1 + 1;
+        if joined {
+            last.1 = last.1.max(next.1);
+        }
+        joined
+    });
     Some(all)
+}
+
+fn covers(have: &[(u32, u32)], wanted: &[(u32, u32)]) -> bool {
+    wanted.iter().all(|(low, high)| have.iter().any(|own| own.0 <= *low && *high <= own.1))
 }
 
 fn modes(config: &Config, host: &HostConfig, warnings: &mut Vec<String>) -> Checked {

@@ -329,6 +329,7 @@ pub(crate) fn clean(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn binds_and_volumes_are_told_apart() {
@@ -419,5 +420,33 @@ mod tests {
         };
         let error = collect(&Config::default(), &host, vec![]).unwrap_err();
         assert_eq!(error.to_string(), "Duplicate mount point: /x");
+    }
+
+    proptest! {
+        #[test]
+        fn a_bind_is_refused_or_clean(text in "[a./]{0,8}(:[a./]{0,8}(:(ro|rw|z|nocopy|shared|cached|,|x){0,4})?)?") {
+            let Ok(mount) = parse_bind(&text) else { return Ok(()) };
+            prop_assert_eq!(clean(&mount.destination), mount.destination.clone());
+            prop_assert!(mount.destination.len() > 1);
+            match mount.kind.as_str() {
+                "bind" => prop_assert_eq!(clean(&mount.source), mount.source),
+                kind => prop_assert!(kind == "volume" && mount.anonymous == mount.name.is_empty()),
+            }
+        }
+
+        #[test]
+        fn a_clean_path_is_what_the_kernel_would_make_of_it(text in "[a./]{0,14}") {
+            let path = clean(&text);
+            prop_assert_eq!(clean(&path), path.clone());
+            let mut walked = std::path::PathBuf::from("/");
+            for part in std::path::Path::new(&text).components() {
+                match part {
+                    std::path::Component::Normal(name) => walked.push(name),
+                    std::path::Component::ParentDir => drop(walked.pop()),
+                    _ => {}
+                }
+            }
+            prop_assert_eq!(std::path::Path::new(&path), walked);
+        }
     }
 }

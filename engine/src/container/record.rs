@@ -168,8 +168,8 @@ impl AttachedRecord {
 impl Record {
     /// The newest that can be read; `None` when none was promised.
     pub(crate) fn read(paths: &Paths) -> Result<Option<Self>, StoreError> {
-        let synced = store::read::<Self>(&paths.synced())?;
-        let unsynced = store::read::<Self>(&paths.unsynced()).unwrap_or_else(|error| {
+        let synced = Self::read_one(paths.synced(), paths)?;
+        let unsynced = Self::read_one(paths.unsynced(), paths).unwrap_or_else(|error| {
             tracing::info!("{error}; as after a power cut");
             None
         });
@@ -177,6 +177,19 @@ impl Record {
             (Some(synced), Some(unsynced)) if unsynced.serial <= synced.serial => Some(synced),
             (synced, unsynced) => unsynced.or(synced),
         })
+    }
+
+    /// Paths are made of the id: what is not of this container must not name another's.
+    fn read_one(path: PathBuf, paths: &Paths) -> Result<Option<Self>, StoreError> {
+        match store::read::<Self>(&path)? {
+            Some(record) if paths.dir.file_name() != Some(record.id.as_ref()) => {
+                Err(StoreError::Foreign { path, id: record.id })
+            }
+            Some(Self { version, .. }) if version > VERSION => {
+                Err(StoreError::Newer { path, version })
+            }
+            record => Ok(record),
+        }
     }
 
     pub(crate) fn write(&self, paths: &Paths, durability: Durability) -> Result<(), StoreError> {
@@ -242,9 +255,10 @@ impl Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn named(name: &str, serial: u64) -> Record {
-        Record { name: name.to_owned(), serial, ..Record::default() }
+        Record { id: "id".to_owned(), name: name.to_owned(), serial, ..Record::default() }
     }
 
     #[test]
@@ -268,5 +282,54 @@ mod tests {
         assert!(Record::read(&paths).is_err());
         Record::remove(&paths);
         assert_eq!(read(), None);
+    }
+
+    const WORDS: &[&str] =
+        &["null", "[]", "{}", "\"\"", "-1", ",", "\"id\":\"../x\",", "\"version\":9,", "\0"];
+
+    #[test]
+    fn a_record_of_another_container_or_a_later_engine_is_not_taken() {
+        let top = tempfile::tempdir().unwrap();
+        let paths = Paths::new(top.path(), top.path(), "id");
+        std::fs::create_dir_all(&paths.dir).unwrap();
+        for text in ["{}", r#"{"id":""}"#, r#"{"id":"../../x"}"#, r#"{"id":"id","version":2}"#] {
+            std::fs::write(paths.synced(), text).unwrap();
+            let error = Record::read(&paths).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("record {}: ", paths.synced().display())),
+                "{error}"
+            );
+        }
+    }
+
+    proptest! {
+        // Each writes files.
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 16, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_damaged_record_is_told_or_is_of_its_container(
+            edits in proptest::collection::vec((any::<usize>(), 0_usize..9, 0..WORDS.len()), 1..4),
+            torn in proptest::option::of(0_usize..40),
+        ) {
+            let top = tempfile::tempdir().unwrap();
+            let paths = Paths::new(top.path(), top.path(), "id");
+            std::fs::create_dir_all(&paths.dir).unwrap();
+            let mut text = serde_json::to_vec(&named("n", 1)).unwrap();
+            for (at, cut, word) in edits {
+                let at = at % (text.len() + 1);
+                text.splice(at..(at + cut).min(text.len()), WORDS[word].bytes());
+            }
+            std::fs::write(paths.synced(), &text).unwrap();
+            let read = || Record::read(&paths);
+            if let Ok(record) = read() {
+                prop_assert_eq!(record.unwrap().id, "id");
+            }
+            // The younger file need not be whole.
+            if let Some(torn) = torn {
+                std::fs::write(paths.synced(), serde_json::to_vec(&named("n", 1)).unwrap()).unwrap();
+                std::fs::write(paths.unsynced(), &text[..torn.min(text.len())]).unwrap();
+                prop_assert_eq!(read().unwrap().unwrap().name, "n");
+            }
+        }
     }
 }

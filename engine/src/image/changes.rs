@@ -100,6 +100,7 @@ fn words(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn changes_read_as_a_dockerfile() {
@@ -124,5 +125,26 @@ mod tests {
         assert_eq!((config.user.as_str(), config.working_dir.as_str()), ("nobody", "/w"));
         let error = apply(&mut Config::default(), &["RUN x".to_owned()]).unwrap_err();
         assert!(error.to_string().contains("RUN is not a valid change command"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn broken_instructions_are_refused_or_small(
+            lines in proptest::collection::vec("(CMD|entrypoint|ENV|LABEL|EXPOSE|VOLUME|USER|ONBUILD|x)[ \t]?[a=\"' \\\\\\[\\],/é]{0,16}", 0..5),
+        ) {
+            let mut config = Config::default();
+            if apply(&mut config, &lines).is_ok() {
+                let said: usize = lines.iter().map(String::len).sum();
+                let empty = serde_json::to_vec(&Config::default()).unwrap().len();
+                prop_assert!(serde_json::to_vec(&config).unwrap().len() <= empty + 8 * said + 64 * lines.len());
+            }
+        }
+
+        #[test]
+        fn quoted_words_survive(given in proptest::collection::vec("\\PC{0,8}", 0..5)) {
+            let quote = |word: &String| format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""));
+            let text = given.iter().map(quote).collect::<Vec<_>>().join(" ");
+            prop_assert_eq!(words(&text), given);
+        }
     }
 }

@@ -1,83 +1,105 @@
 //! Go's `path.Match`, for the `reference` filter: `*` and `?` stop at a slash, `[a-z]`, `\` escapes.
 
+/// One thing that a pattern wants of a text.
+#[derive(Debug)]
+enum Want {
+    /// A star.
+    Any,
+    One,
+    Letter(char),
+    Class {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
+}
+
+/// Takes time in proportion to both lengths: when something does not match, only the last star takes
+/// more. Those before it need not, as no star passes a slash.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), text.chars().collect());
-    walk(&pattern, &text)
+    let Some(wants) = read(pattern) else { return false };
+    let text: Vec<char> = text.chars().collect();
+    let (mut want, mut at) = (0, 0);
+    let mut star = None;
+    loop {
+        match (wants.get(want), text.get(at)) {
+            (None, None) => return true,
+            (Some(Want::Any), _) => {
+                want += 1;
+                star = Some((want, at));
+                continue;
+            }
+            (Some(wanted), Some(letter)) if wanted.takes(*letter) => {
+                (want, at) = (want + 1, at + 1);
+                continue;
+            }
+            _ => {}
+        }
+        match star {
+            Some((after, taken)) if text.get(taken).is_some_and(|letter| *letter != '/') => {
+                star = Some((after, taken + 1));
+                (want, at) = (after, taken + 1);
+            }
+            _ => return false,
+        }
+    }
 }
 
 /// Whether every class ends and every `\` has something to escape.
 pub(crate) fn is_pattern(pattern: &str) -> bool {
-    let mut letters = pattern.chars();
-    let mut in_class = None;
+    read(pattern).is_some()
+}
+
+impl Want {
+    fn takes(&self, letter: char) -> bool {
+        match self {
+            Self::Any | Self::One => letter != '/',
+            Self::Letter(wanted) => *wanted == letter,
+            Self::Class { negated, ranges } => {
+                let found = ranges.iter().any(|(low, high)| (*low..=*high).contains(&letter));
+                found != *negated && letter != '/'
+            }
+        }
+    }
+}
+
+fn read(pattern: &str) -> Option<Vec<Want>> {
+    let mut letters = pattern.chars().peekable();
+    let mut wants = Vec::new();
     while let Some(letter) = letters.next() {
-        match (letter, in_class) {
-            ('\\', _) => {
-                if letters.next().is_none() {
-                    return false;
+        wants.push(match letter {
+            '*' => Want::Any,
+            '?' => Want::One,
+            '\\' => Want::Letter(letters.next()?),
+            '[' => {
+                let negated = letters.next_if_eq(&'^').is_some();
+                let mut ranges = Vec::new();
+                // A class has something in it.
+                while ranges.is_empty() || letters.next_if_eq(&']').is_none() {
+                    let low = of_class(&mut letters)?;
+                    let is_range = letters.next_if_eq(&'-').is_some();
+                    ranges.push((low, if is_range { of_class(&mut letters)? } else { low }));
                 }
-                in_class = in_class.map(|count| count + 1);
+                Want::Class { negated, ranges }
             }
-            ('[', None) => in_class = Some(0),
-            // A class has something in it.
-            (']', Some(1..)) => in_class = None,
-            ('^', Some(0)) => {}
-            (_, Some(count)) => in_class = Some(count + 1),
-            _ => {}
-        }
+            letter => Want::Letter(letter),
+        });
     }
-    in_class.is_none()
+    Some(wants)
 }
 
-fn walk(pattern: &[char], text: &[char]) -> bool {
-    let Some((first, rest)) = pattern.split_first() else { return text.is_empty() };
-    match first {
-        '*' => {
-            let limit = text.iter().position(|c| *c == '/').unwrap_or(text.len());
-            (0..=limit).any(|skip| text.get(skip..).is_some_and(|text| walk(rest, text)))
-        }
-        '?' => text.split_first().is_some_and(|(c, text)| *c != '/' && walk(rest, text)),
-        '[' => {
-            let Some(end) = rest.iter().skip(1).position(|c| *c == ']').map(|at| at + 1) else {
-                return false;
-            };
-            let (class, rest) = rest.split_at(end);
-            text.split_first()
-                .is_some_and(|(c, text)| in_class(class, *c) && walk(&rest[1..], text))
-        }
-        '\\' => match (rest.split_first(), text.split_first()) {
-            (Some((wanted, rest)), Some((c, text))) => wanted == c && walk(rest, text),
-            _ => false,
-        },
-        wanted => text.split_first().is_some_and(|(c, text)| c == wanted && walk(rest, text)),
+/// A letter of a class; those that mean something there are escaped.
+fn of_class(letters: &mut impl Iterator<Item = char>) -> Option<char> {
+    match letters.next()? {
+        '\\' => letters.next(),
+        ']' | '-' => None,
+        letter => Some(letter),
     }
-}
-
-fn in_class(class: &[char], c: char) -> bool {
-    let (negated, class) = match class.split_first() {
-        Some(('^', rest)) => (true, rest),
-        _ => (false, class),
-    };
-    let mut found = false;
-    let mut at = 0;
-    while let Some(low) = class.get(at) {
-        match (class.get(at + 1), class.get(at + 2)) {
-            (Some('-'), Some(high)) => {
-                found |= (*low..=*high).contains(&c);
-                at += 3;
-            }
-            _ => {
-                found |= *low == c;
-                at += 1;
-            }
-        }
-    }
-    found != negated && c != '/'
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{is_pattern, matches};
+    use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn stars_stop_at_slashes() {
@@ -90,6 +112,7 @@ mod tests {
             ("[a-c]x", "bx", true),
             ("[^a-c]x", "bx", false),
             ("a\\*", "a*", true),
+            ("[\\]a]b", "]b", true),
             ("a", "ab", false),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
@@ -103,6 +126,35 @@ mod tests {
         }
         for bad in ["[", "[]", "[^]", "[a", "a\\", "[\\]"] {
             assert!(!is_pattern(bad), "{bad}");
+        }
+    }
+
+    /// Tries every length of every star.
+    fn tried(wants: &[Want], text: &[char]) -> bool {
+        let Some((first, rest)) = wants.split_first() else { return text.is_empty() };
+        let reach = text.iter().position(|c| *c == '/').unwrap_or(text.len());
+        match first {
+            Want::Any => (0..=reach).any(|skip| tried(rest, &text[skip..])),
+            one => text.split_first().is_some_and(|(c, text)| one.takes(*c) && tried(rest, text)),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_matches_is_what_every_way_to_read_it_says(
+            pattern in "[ab/*?\\[\\]^\\\\-]{0,8}", text in "[ab/\\]-]{0,8}",
+        ) {
+            let wanted = read(&pattern).is_some_and(|wants| tried(&wants, &text.chars().collect::<Vec<_>>()));
+            prop_assert_eq!(matches(&pattern, &text), wanted);
+        }
+
+        #[test]
+        fn a_pattern_of_stars_takes_no_time(stars in 20_usize..2000) {
+            let (pattern, text) = ("*a".repeat(20), "a".repeat(stars));
+            prop_assert!(!matches(&"*a".repeat(stars + 1), &text));
+            let last = |text: &str, letter: char| text.to_owned() + &letter.to_string();
+            prop_assert!(matches(&last(&pattern, 'b'), &last(&text, 'b')));
+            prop_assert!(!matches(&last(&pattern, 'c'), &last(&text, 'b')));
         }
     }
 }

@@ -198,6 +198,7 @@ fn header(name: &str, size: u64) -> [u8; 512] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_tar_is_told_from_noise() {
@@ -233,5 +234,21 @@ mod tests {
         assert_eq!(names[4], format!("blobs/sha256/{}", layout.layer.hex()));
         let text = String::from_utf8_lossy(&layout.head);
         assert!(text.contains("docker.io/library/x:latest") && text.contains("Imported from -"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_no_tar_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..600), at in 0_usize..512, byte: u8) {
+            let noise = check_tar(&mut bytes.as_slice());
+            prop_assert!(noise.is_err());
+            let mut whole = header("a", 5);
+            prop_assert!(check_tar(&mut whole.as_slice()).is_ok());
+            let changed = whole[at] != byte;
+            whole[at] = byte;
+            // The sum tells of any single byte, but for how the sum itself is spelled.
+            if changed && !(148..156).contains(&at) {
+                prop_assert!(check_tar(&mut whole.as_slice()).is_err());
+            }
+        }
     }
 }

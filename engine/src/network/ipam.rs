@@ -128,7 +128,7 @@ pub(crate) fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0u8; 6];
     let mut parts = text.split([':', '-']);
     for byte in &mut mac {
-        let part = parts.next().filter(|p| p.len() == 2)?;
+        let part = parts.next().filter(|p| p.len() == 2 && !p.starts_with('+'))?;
         *byte = u8::from_str_radix(part, 16).ok()?;
     }
     parts.next().is_none().then_some(mac)
@@ -137,6 +137,7 @@ pub(crate) fn parse_mac(text: &str) -> Option<[u8; 6]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn net(text: &str) -> Ipv4Net {
         text.parse().unwrap()
@@ -195,5 +196,20 @@ mod tests {
         assert_eq!(parse_mac("02:42:AC:11:00:02"), Some(mac));
         assert_eq!(parse_mac("02:42:AC:11:00"), None);
         assert_eq!(parse_mac("zz:42:AC:11:00:02"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_mac_survives_its_text(mac: [u8; 6]) {
+            prop_assert_eq!(parse_mac(&format_mac(mac)), Some(mac));
+            prop_assert_eq!(parse_mac(&format_mac(mac).to_uppercase().replace(':', "-")), Some(mac));
+        }
+
+        #[test]
+        fn what_reads_as_a_mac_is_one(text in "[0-9a-fA-F+]{2}(:[0-9a-f+]{1,2}){5,6}") {
+            if let Some(mac) = parse_mac(&text) {
+                prop_assert_eq!(format_mac(mac), text.to_lowercase());
+            }
+        }
     }
 }

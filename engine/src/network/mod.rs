@@ -13,7 +13,7 @@ mod state;
 mod switchboard;
 mod view;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -221,23 +221,32 @@ fn attached(
 }
 
 fn wanted_ports(request: &ContainerNet) -> Result<(Vec<ContainerPort>, Vec<Wanted>), NetworkError> {
-    let mut exposed = Vec::new();
+    let mut room = PORTS_MAX;
+    let mut take = |count: usize| {
+        room = room.checked_sub(count).ok_or(ports::PortError::TooMany)?;
+        Ok::<_, NetworkError>(())
+    };
+    let mut exposed = BTreeSet::new();
     for text in &request.exposed {
-        exposed.extend(ports::parse_container_ports(text)?);
+        let ports = ports::parse_container_ports(text)?;
+        take(ports.len())?;
+        exposed.extend(ports);
     }
     let mut publish = Vec::new();
     for (text, bindings) in &request.port_bindings {
         for port in ports::parse_container_ports(text)? {
+            take(1 + bindings.as_ref().map_or(0, Vec::len))?;
             for binding in bindings.iter().flatten() {
                 publish.push(ports::parse_binding(port, &binding.host_ip, &binding.host_port)?);
             }
-            if !exposed.contains(&port) {
-                exposed.push(port);
-            }
+            exposed.insert(port);
         }
     }
-    Ok((exposed, publish))
+    Ok((exposed.into_iter().collect(), publish))
 }
+
+/// Ports and bindings of one request: room for all there are, on two addresses each.
+const PORTS_MAX: usize = 1 << 19;
 
 /// The engine's flags as the switchboard wants them.
 fn board_config(config: &Config) -> Result<NetworkConfig, NetworkError> {

@@ -79,6 +79,8 @@ pub(crate) enum PortError {
     // … and this when another program has it.
     #[error("listen {protocol}4 {ip}:{port}: bind: {reason}")]
     Listen { protocol: Protocol, ip: Ipv4Addr, port: u16, reason: String },
+    #[error("invalid port specification: too many ports")]
+    TooMany,
     #[error("all ports are allocated")]
     Exhausted,
 }
@@ -122,7 +124,8 @@ pub(crate) fn parse_binding(
 
 fn parse_range(text: &str) -> Option<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    let number = |text: &str| text.parse().ok().filter(|_| !text.starts_with('+'));
+    let (first, last) = (number(first)?, number(last)?);
     (first <= last).then_some((first, last))
 }
 
@@ -289,6 +292,7 @@ fn ephemeral_range() -> (u16, u16) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn tcp(port: u16) -> ContainerPort {
         ContainerPort { port, protocol: Protocol::Tcp }
@@ -366,5 +370,36 @@ mod tests {
         let clash = Wanted { container: tcp(82), host_ip: None, host_ports: (base, base) };
         assert!(ports.reserve("c", &[fresh, clash], LOCAL).is_err());
         assert!(ports.held.iter().all(|held| held.endpoint != "c"));
+    }
+
+    proptest! {
+        #[test]
+        fn ports_are_numbers_and_ranges_of_them(text in "[0-9+-]{0,12}(/(tcp|udp|TCP|sctp|x|))?") {
+            let (range, protocol) = text.split_once('/').unwrap_or((&text, "tcp"));
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let number = |text: &str| -> Option<u16> {
+                text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+            };
+            let wanted = number(first).zip(number(last)).filter(|(first, last)| *first > 0 && first <= last);
+            match parse_container_ports(&text) {
+                Ok(ports) => {
+                    let read: Vec<u16> = ports.iter().map(|port| port.port).collect();
+                    prop_assert_eq!(read, wanted.map_or(vec![], |(first, last)| (first..=last).collect()));
+                    for port in ports.iter().take(3) {
+                        prop_assert_eq!(parse_container_ports(&port.to_string()).unwrap(), [*port]);
+                    }
+                }
+                Err(_) => prop_assert!(wanted.is_none() || ["sctp", "x"].contains(&protocol)),
+            }
+        }
+
+        #[test]
+        fn bindings_name_an_address_and_ports(ip in "[0-9a-f:.\\[\\]]{0,12}", ports in "[0-9+-]{0,11}") {
+            if let Ok(wanted) = parse_binding(tcp(80), &ip, &ports) {
+                prop_assert_eq!(wanted.host_ip.is_none(), ip.is_empty());
+                prop_assert!(wanted.host_ports.0 <= wanted.host_ports.1);
+                prop_assert!(!ports.contains('+'));
+            }
+        }
     }
 }

@@ -162,6 +162,7 @@ pub(crate) fn read_all<T: serde::de::DeserializeOwned>(directory: &Path) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_record_reads_back_and_a_newer_one_is_refused() {
@@ -177,5 +178,37 @@ mod tests {
         assert!(matches!(read::<NetworksRecord>(&path), Err(StateError::Newer { .. })));
         remove(&path).unwrap();
         remove(&path).unwrap();
+    }
+
+    const ATTACHMENT: &str = r#"{"version":1,"container":"c","container_name":"n","sandbox_id":"s",
+"sandbox":"/n","network":"bridge","network_id":"i","endpoint_id":"e","link":{"host_link":"v","address":"172.17.0.2",
+"prefix_len":16,"gateway":"172.17.0.1","mac":"02:42:ac:11:00:02"},"exposed":[{"port":80,"protocol":"tcp"}],
+"published":[{"container":{"port":80,"protocol":"tcp"},"host_ip":"0.0.0.0","host_port":8080}]}"#;
+    const WORDS: &[&str] = &["null", "[]", "-1", "65536", "\"", ",", "1.2.3.4.5", "\0"];
+
+    proptest! {
+        // Each writes files.
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 16, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_damaged_record_is_told_or_whole(
+            edits in proptest::collection::vec((any::<usize>(), 0_usize..9, 0..WORDS.len()), 0..4), cut in 0_usize..900,
+        ) {
+            let attachment = serde_json::from_str::<Attachment>(ATTACHMENT).unwrap();
+            let mut text = serde_json::to_vec(&attachment).unwrap();
+            for (at, cut, word) in edits {
+                let at = at % (text.len() + 1);
+                text.splice(at..(at + cut).min(text.len()), WORDS[word].bytes());
+            }
+            text.truncate(cut);
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("a.json"), &text).unwrap();
+            let read = read::<Attachment>(&dir.path().join("a.json"));
+            let all = read_all::<Attachment>(dir.path());
+            prop_assert_eq!(all.len(), usize::from(read.is_ok()));
+            if let Ok(Some(read)) = read {
+                prop_assert!(read.version <= VERSION);
+            }
+        }
     }
 }

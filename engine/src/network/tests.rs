@@ -240,3 +240,20 @@ fn a_second_engine_takes_another_bridge_and_another_pool() {
         second.shutdown().unwrap();
     });
 }
+
+#[test]
+fn ports_that_nobody_can_bind_take_no_memory() {
+    use docker_api::network::PortBinding;
+    let ranges = |count: u32| (0..count).map(|last| format!("1-{}", 65_535 - last)).collect();
+    let wanted = |request: ContainerNet| wanted_ports(&request).map(|(exposed, _)| exposed.len());
+    let twice = ContainerNet { exposed: ranges(2), ..ContainerNet::default() };
+    assert_eq!(wanted(twice).unwrap(), 65_535);
+    let many = ContainerNet { exposed: ranges(50), ..ContainerNet::default() };
+    assert_eq!(wanted(many).unwrap_err().to_string(), "invalid port specification: too many ports");
+    let bindings = vec![PortBinding::default(); 50];
+    let bound = ContainerNet {
+        port_bindings: BTreeMap::from([("1-65535/tcp".to_owned(), Some(bindings))]),
+        ..ContainerNet::default()
+    };
+    assert!(wanted(bound).is_err());
+}

@@ -9,7 +9,10 @@ pub(crate) fn parse(text: &str) -> Option<i32> {
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let offset = |rest: &str, sign: char| rest.strip_prefix(sign)?.parse::<i32>().ok();
+    let offset = |rest: &str, sign: char| {
+        let digits = rest.strip_prefix(sign)?;
+        digits.parse::<u8>().ok().filter(|_| !digits.starts_with('+')).map(i32::from)
+    };
     if let Some(rest) = name.strip_prefix("RTMIN") {
         return match rest {
             "" => Some(34),
@@ -34,6 +37,7 @@ pub(crate) fn parse(text: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn names_and_numbers_are_understood() {
@@ -42,5 +46,27 @@ mod tests {
             assert_eq!(parse(text), Some(number), "{text}");
         }
         assert_eq!((parse("0"), parse("NOPE"), parse("65")), (None, None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_typed_it_is_a_signal_or_nothing(
+            text in "(SIG|sig)?(RTMIN|RTMAX|rtmin|[A-Z]{1,5}|[-+]?[0-9]{1,5})([-+]{0,2}[0-9]{1,11})?",
+        ) {
+            prop_assert!(parse(&text).is_none_or(|number| (1..=64).contains(&number)), "{text}");
+        }
+
+        #[test]
+        fn a_signal_has_a_number_and_a_name(number in 1_i32..=64) {
+            prop_assert_eq!(parse(&number.to_string()), Some(number));
+            match Signal::try_from(number) {
+                Ok(signal) => prop_assert_eq!(parse(&signal.to_string().to_lowercase()), Some(number)),
+                Err(_) if number >= 34 => {
+                    prop_assert_eq!(parse(&format!("RTMIN+{}", number - 34)), Some(number));
+                    prop_assert_eq!(parse(&format!("RTMAX-{}", 64 - number)), Some(number));
+                }
+                Err(_) => {}
+            }
+        }
     }
 }

@@ -143,3 +143,26 @@ pub(crate) fn is_mounted(path: &Path) -> bool {
 pub(crate) fn unmount(path: &Path) -> std::io::Result<()> {
     Ok(nix::mount::umount2(path, MntFlags::MNT_DETACH)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn options_are_flags_or_data(words in proptest::collection::vec("(ro|rw|bind|rbind|noexec|size=1|addr=x|,|[a-z=]{0,4})", 0..6)) {
+            let options = |o: &str| {
+                let all = [("type", "t"), ("device", "d"), ("o", o)];
+                StringMap::from(all.map(|(key, value)| (key.to_owned(), value.to_owned())))
+            };
+            let given = words.join(",");
+            let parsed = MountOptions::parse(&options(&given)).unwrap();
+            let mut rest: Vec<&str> = given.split(',').filter(|word| !word.is_empty()).collect();
+            rest.retain(|word| flag(word).is_none());
+            prop_assert_eq!(&parsed.data, &rest.join(","));
+            let again = MountOptions::parse(&options(&parsed.data)).unwrap();
+            prop_assert_eq!((again.flags, again.data), (MsFlags::empty(), parsed.data));
+        }
+    }
+}

@@ -194,3 +194,41 @@ fn a_volume_is_replaced_by_its_copy_only_under_one_container() {
         assert_eq!(cut_short.exists(), users == 2);
     }
 }
+
+fn few() -> proptest::prelude::ProptestConfig {
+    let usual = proptest::prelude::ProptestConfig::default();
+    proptest::prelude::ProptestConfig { cases: usual.cases / 16, ..usual }
+}
+
+proptest::proptest! {
+    // Each writes files.
+    #![proptest_config(few())]
+
+    #[test]
+    fn a_damaged_record_costs_its_volume_only(at: usize, cut in 0_usize..9, word in 0..WORDS.len(), torn: bool) {
+        let dir = tempfile::tempdir().unwrap();
+        let volumes = dir.path().join("volumes");
+        let record = |name: &str| volumes.join(name).join("volume.json");
+        for name in ["good", "other"] {
+            std::fs::create_dir_all(volumes.join(name).join("_data")).unwrap();
+            std::fs::write(record(name), RECORD).unwrap();
+        }
+        let mut text = RECORD.as_bytes().to_vec();
+        let at = at % (text.len() + 1);
+        text.splice(at..(at + cut).min(text.len()), WORDS[word].bytes());
+        if torn {
+            text.truncate(at);
+        }
+        std::fs::write(record("other"), text).unwrap();
+        let local = Local::open(dir.path()).unwrap();
+        proptest::prop_assert_eq!(&local.get("good").unwrap().name, "good");
+        if let Ok(volume) = local.get("other") {
+            proptest::prop_assert_eq!(volume.name, "other");
+        }
+        // What cannot be read may still be somebody's.
+        proptest::prop_assert!(volumes.join("other/_data").exists());
+    }
+}
+
+const RECORD: &str = r#"{"version":1,"created":"2024-01-01T00:00:00Z","labels":{"a":"b"},"options":{"type":"tmpfs","device":"t"}}"#;
+const WORDS: &[&str] = &["null", "[]", "{}", "2", "-1", ",", "\"", "\0", "../x"];

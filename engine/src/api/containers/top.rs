@@ -56,6 +56,7 @@ fn parse_ps(text: &str, pids: &[String]) -> Option<TopResponse> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn ps_rows_keep_the_command_in_one_column() {
@@ -63,5 +64,18 @@ mod tests {
         let answer = parse_ps(text, &["7".to_owned()]).unwrap();
         assert_eq!(answer.processes, [["root", "7", "sleep 10"]]);
         assert!(parse_ps("A B\n", &[]).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_row_is_wider_than_its_titles(text in "([A-Z ]{0,6}PID[A-Z \t]{0,6}|[A-Z ]{0,9})\n([a-z0-9 \t]{0,12}\n){0,5}", pid in "[0-9]") {
+            if let Some(answer) = parse_ps(&text, std::slice::from_ref(&pid)) {
+                let at = answer.titles.iter().position(|title| title == "PID").unwrap();
+                for row in answer.processes {
+                    prop_assert!(row.len() <= answer.titles.len());
+                    prop_assert!(row[at].starts_with(&pid));
+                }
+            }
+        }
     }
 }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 /// What is said, and what is wrong.
@@ -82,10 +84,10 @@ fn what_is_discarded_is_told() {
 
 #[test]
 fn lists_of_processors_are_read() {
-    assert_eq!(numbers("0-2,7"), Some(vec![0, 1, 2, 7]));
-    assert_eq!(numbers(""), Some(vec![]));
-    assert_eq!(numbers("2-1"), None);
-    assert_eq!(numbers("a"), None);
+    assert_eq!(ranges("7,1-2,0"), Some(vec![(0, 2), (7, 7)]));
+    assert_eq!(ranges(""), Some(vec![]));
+    assert_eq!(ranges("2-1"), None);
+    assert_eq!(ranges("a"), None);
 }
 
 #[test]
@@ -125,4 +127,32 @@ fn options_of_the_log_are_checked() {
     assert!(options(&[("mode", "wat")]).unwrap_err().ends_with("not supported: wat"));
     assert!(options(&[("max-buffer-size", "1m")]).is_err());
     assert!(options(&[("tag", "{{.Wat}}")]).unwrap_err().contains("not supported yet"));
+}
+
+proptest! {
+    #[test]
+    fn a_list_of_ranges_is_its_numbers(
+        have in proptest::collection::vec((0_u32..12, 0_u32..4), 0..5), wanted in proptest::collection::vec((0_u32..12, 0_u32..4), 0..5),
+        broken in "[0-9,+ -]{0,12}",
+    ) {
+        let text = |list: &[(u32, u32)]| {
+            let parts = list.iter().map(|(low, more)| if *more == 0 { low.to_string() } else { format!("{low}-{}", low + more) });
+            parts.collect::<Vec<_>>().join(",")
+        };
+        let numbers = |list: &[(u32, u32)]| -> std::collections::BTreeSet<u32> {
+            list.iter().flat_map(|(low, more)| *low..=low + more).collect()
+        };
+        let (own, asked) = (ranges(&text(&have)).unwrap(), ranges(&text(&wanted)).unwrap());
+        prop_assert_eq!(covers(&own, &asked), numbers(&wanted).is_subset(&numbers(&have)));
+        prop_assert!(own.len() <= have.len() && own.is_sorted());
+        if let Some(read) = ranges(&broken) {
+            prop_assert!(read.iter().all(|(low, high)| low <= high && *high <= 1 << 16));
+        }
+    }
+}
+
+#[test]
+fn a_list_costs_no_more_than_its_text() {
+    let text = "0-65536,".repeat(100_000);
+    assert_eq!(ranges(&text), Some(vec![(0, 65_536)]));
 }

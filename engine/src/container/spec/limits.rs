@@ -298,6 +298,7 @@ fn device_rule(text: &str) -> Result<Value, ContainerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn cpus_become_a_quota() {
@@ -315,5 +316,15 @@ mod tests {
         let rule = device_rule("c 1:* rw").unwrap();
         assert_eq!(rule, json!({"allow": true, "type": "c", "access": "rw", "major": 1}));
         assert!(device_rule("c 1 rw").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn broken_device_rules_are_refused(text in "[abc]?[ ]{0,2}[0-9*-]{0,4}:?[0-9*-]{0,20}[ ]{0,2}[rwmx]{0,4}") {
+            if let Ok(rule) = device_rule(&text) {
+                prop_assert!(["major", "minor"].iter().all(|key| rule[key].is_null() || rule[key].is_i64()));
+                prop_assert_eq!(&rule["allow"], true);
+            }
+        }
     }
 }

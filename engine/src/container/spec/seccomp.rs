@@ -198,6 +198,7 @@ pub(crate) fn custom_profile(text: &str, capabilities: &[String]) -> Result<Valu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn capabilities_open_their_calls() {
@@ -217,5 +218,32 @@ mod tests {
         let without = custom_profile(text, &[]).unwrap();
         assert_eq!(without["syscalls"][0]["names"][0], "b");
         assert!(custom_profile("x", &[]).is_err());
+    }
+
+    const PROFILE: &str = r#"{"defaultAction":"SCMP_ACT_ERRNO","archMap":[{"architecture":"SCMP_ARCH_X86_64",
+"subArchitectures":["SCMP_ARCH_X86"]}],"syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":1}],
+"includes":{"caps":["CAP_SYS_ADMIN"],"arches":["amd64"]},"excludes":{"minKernel":"4.8"}},{"name":"write","action":"SCMP_ACT_LOG"}]}"#;
+    const WORDS: &[&str] = &["null", "[]", "{}", "1", "-1", ",", "\"", "\"caps\":[],", "1e99"];
+
+    proptest! {
+        #[test]
+        fn a_broken_profile_is_refused_or_has_rules_of_the_runtime(
+            edits in proptest::collection::vec((0..PROFILE.len(), 0_usize..9, 0..WORDS.len()), 0..5), admin: bool,
+        ) {
+            let mut text = PROFILE.as_bytes().to_vec();
+            for (at, cut, word) in edits {
+                let at = at.min(text.len());
+                text.splice(at..(at + cut).min(text.len()), WORDS[word].bytes());
+            }
+            let text = String::from_utf8(text).unwrap();
+            let capabilities: &[String] = if admin { &["CAP_SYS_ADMIN".to_owned()] } else { &[] };
+            if let Ok(profile) = custom_profile(&text, capabilities) {
+                prop_assert!(profile.is_object() && profile.get("archMap").is_none());
+                for rule in profile["syscalls"].as_array().into_iter().flatten() {
+                    prop_assert!(rule.get("includes").is_none() && rule.get("excludes").is_none());
+                }
+                prop_assert!(profile.to_string().len() <= 2 * text.len() + 200);
+            }
+        }
     }
 }

@@ -107,6 +107,7 @@ fn fields(text: &str, least: usize) -> impl Iterator<Item = Vec<&str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nbob:x:1000:100::/:/bin/sh\n";
     const GROUP: &str = "root:x:0:\nusers:x:100:\nwheel:x:10:bob,root\n";
@@ -140,5 +141,28 @@ mod tests {
         let error = lookup(PASSWD, GROUP, "eve", &[]).unwrap_err().to_string();
         assert_eq!(error, "unable to find user eve: no matching entries in passwd file");
         assert!(lookup(PASSWD, GROUP, "", &["nope".to_owned()]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_makes_an_id_wrap_round(
+            passwd in "((root|bob|a|)(:[a-z0-9-]{0,3}){0,5}\n|bob:x:[0-9-]{1,22}:[0-9-]{1,22}::/:/\n){0,4}",
+            group in "((root|g)(:[a-z0-9,-]{0,12}){0,4}\n){0,4}",
+            user in "(bob|root|[0-9-]{0,12})(:(g|[0-9-]{0,12}))?",
+            extra in proptest::option::of("(g|[0-9-]{0,12})"),
+        ) {
+            if let Ok(found) = lookup(&passwd, &group, &user, extra.as_slice()) {
+                prop_assert!(found.uid.max(found.gid) <= 0x7fff_ffff);
+                prop_assert!(found.groups.contains(&found.gid));
+                // Who is root was called so: by name, by number, or by nobody.
+                let name = user.split(':').next().unwrap_or_default();
+                let zero = |text: &str| text.parse::<i64>() == Ok(0);
+                let said = name.is_empty() || zero(name) || passwd.lines().any(|line| {
+                    let mut parts = line.trim().split(':');
+                    parts.next() == Some(name) && parts.nth(1).is_some_and(zero)
+                });
+                prop_assert!(found.uid != 0 || said);
+            }
+        }
     }
 }
