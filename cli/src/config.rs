@@ -68,3 +68,35 @@ impl Config {
         Some(base64::engine::general_purpose::URL_SAFE.encode(value.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn credentials_are_passed_on_or_left_out(user in "[a-z:]{0,5}", password in proptest::option::of("\\PC{0,6}"), broken in "[a-zA-Z0-9+/=:]{0,9}") {
+            let plain = password.as_ref().map_or(user.clone(), |password| format!("{user}:{password}"));
+            let config = serde_json::json!({"auths": {
+                "good": {"auth": STANDARD.encode(&plain)}, "bad": {"auth": broken},
+            }});
+            let config: Config = serde_json::from_value(config).unwrap();
+            let read = config.registry_auth("good").map(|value| {
+                serde_json::from_slice::<serde_json::Value>(&URL_SAFE.decode(value).unwrap()).unwrap()
+            });
+            match plain.split_once(':') {
+                Some((name, secret)) => {
+                    let read = read.unwrap();
+                    prop_assert_eq!(read["username"].as_str(), Some(name));
+                    prop_assert_eq!(read["password"].as_str(), Some(secret));
+                }
+                None => prop_assert_eq!(read, None),
+            }
+            drop(config.registry_auth("bad"));
+            prop_assert_eq!(config.registry_auth("docker.io"), None);
+        }
+    }
+}

@@ -107,6 +107,7 @@ impl DetachKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_default_sequence_detaches_also_when_it_comes_in_pieces() {
@@ -126,5 +127,35 @@ mod tests {
     fn other_keys_can_be_chosen() {
         assert_eq!(DetachKeys::parse("a,ctrl-]").unwrap().sequence, vec![b'a', 29]);
         assert!(DetachKeys::parse("ctrl-ä").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_typed_is_passed_on_or_held_back(
+            sequence in proptest::collection::vec(0_u8..3, 1..4),
+            typed in proptest::collection::vec(proptest::collection::vec(0_u8..4, 0..6), 0..6),
+        ) {
+            let mut keys = DetachKeys { sequence: sequence.clone(), matched: 0 };
+            let (mut passed, mut whole) = (Vec::new(), Vec::new());
+            for piece in typed {
+                whole.extend_from_slice(&piece);
+                let (bytes, detached) = keys.filter(&piece);
+                passed.extend_from_slice(&bytes);
+                if detached {
+                    passed.extend_from_slice(&sequence);
+                    prop_assert!(whole.starts_with(&passed));
+                    return Ok(());
+                }
+            }
+            passed.extend_from_slice(&sequence[..keys.matched]);
+            prop_assert_eq!(passed, whole);
+        }
+
+        #[test]
+        fn broken_keys_are_refused(text in "(ctrl-)?[a-zA-Z@^_\\[,é-]{0,8}") {
+            if let Ok(keys) = DetachKeys::parse(&text) {
+                prop_assert_eq!(keys.sequence.len(), if text.is_empty() { 2 } else { text.split(',').count() });
+            }
+        }
     }
 }

@@ -2,13 +2,14 @@
 //! answers and hijacked streams would hold up others.
 
 mod hijack;
+mod lines;
 mod trace;
 
 use bytes::Bytes;
 use futures_util::stream::Stream;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::{TcpStream, UnixStream};
 
 pub(crate) use hijack::{Ended, Session, demultiplex};
+pub(crate) use lines::Lines;
 pub(crate) use trace::Trace;
 
 use crate::error::CliError;
@@ -251,8 +253,28 @@ async fn check(answer: Response<Incoming>) -> Result<Response<Incoming>, CliErro
 }
 
 async fn read(answer: Response<Incoming>) -> Result<Bytes, CliError> {
-    Ok(answer.into_body().collect().await.map_err(CliError::Http)?.to_bytes())
+    read_up_to(answer.into_body(), ANSWER_MAX).await
 }
+
+async fn read_up_to(
+    body: impl hyper::body::Body<Data = Bytes, Error = impl Into<Problem>>,
+    limit: usize,
+) -> Result<Bytes, CliError> {
+    match Limited::new(body, limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(problem) if problem.is::<LengthLimitError>() => {
+            Err(CliError::Usage(format!("the daemon's answer is longer than {limit} bytes")))
+        }
+        Err(problem) => Err(match problem.downcast::<hyper::Error>() {
+            Ok(problem) => CliError::Http(*problem),
+            Err(problem) => CliError::io("read the answer", std::io::Error::other(problem)),
+        }),
+    }
+}
+
+type Problem = Box<dyn std::error::Error + Send + Sync>;
+/// A list of a hundred thousand containers has room in it.
+const ANSWER_MAX: usize = 256 << 20;
 
 /// No body.
 pub(crate) fn empty() -> Body {
@@ -329,7 +351,9 @@ pub(crate) fn query(pairs: &[(&str, &str)]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::lines::LINE_MAX;
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn versions_are_compared_as_numbers() {
@@ -342,5 +366,74 @@ mod tests {
     fn a_query_leaves_out_what_is_empty() {
         assert_eq!(query(&[("a", "1 2"), ("b", ""), ("c", "x/y")]), "?a=1%202&c=x%2Fy");
         assert_eq!(query(&[("a", "")]), "");
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_refused() {
+        let pieces = futures_util::stream::iter(
+            (0..9).map(|_| Ok(Frame::data(Bytes::from(vec![b'x'; 1000])))),
+        );
+        let error = read_up_to(streamed(pieces), 5000).await.unwrap_err();
+        assert_eq!(error.to_string(), "the daemon's answer is longer than 5000 bytes");
+        let pieces = futures_util::stream::iter(
+            (0..5).map(|_| Ok(Frame::data(Bytes::from(vec![b'x'; 1000])))),
+        );
+        assert_eq!(read_up_to(streamed(pieces), 5000).await.unwrap().len(), 5000);
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused() {
+        let mut lines = Lines::default();
+        let piece = vec![b'x'; 1 << 20];
+        let refused = (0..LINE_MAX / piece.len() + 1).find_map(|_| lines.push(&piece).err());
+        assert_eq!(
+            refused.unwrap().to_string(),
+            "the daemon sent a line of more than 16777216 bytes"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_is_a_path_or_an_address(text in "((unix|tcp|http|ssh|npipe|x)://)?[a-z0-9./:\\[\\]-]{0,14}") {
+            match parse_host(&text) {
+                Ok(Endpoint::Unix(path)) => prop_assert!(!path.is_empty()),
+                Ok(Endpoint::Tcp(address)) => {
+                    let port = address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+                    prop_assert!(matches!(port, Some(Ok(_))), "{}", address);
+                }
+                Err(_) => prop_assert!(text.contains("://")),
+            }
+        }
+
+        #[test]
+        fn what_is_escaped_is_one_name_of_a_path(text in "\\PC{0,12}") {
+            let uri: http::Uri = format!("http://h/{}?{}", escape(&text), escape(&text)).parse().unwrap();
+            prop_assert!(!uri.path()[1..].contains('/'));
+            let mut bytes = Vec::new();
+            let mut rest = uri.query().unwrap_or_default().split('%');
+            bytes.extend(rest.next().unwrap().bytes());
+            for part in rest {
+                bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+                bytes.extend(part[2..].bytes());
+            }
+            prop_assert_eq!(bytes, text.as_bytes());
+        }
+
+        #[test]
+        fn lines_survive_any_cut(lines in proptest::collection::vec("[a-z\\r]{0,8}", 0..8), last in "[a-z]{0,3}", cut in 1_usize..20) {
+            let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>() + &last;
+            let mut seen = Vec::new();
+            let mut cutter = Lines::default();
+            for piece in text.as_bytes().chunks(cut) {
+                cutter.push(piece).unwrap();
+                while let Some(line) = cutter.next_line() {
+                    seen.push(String::from_utf8(line.to_vec()).unwrap());
+                }
+            }
+            let wanted: Vec<String> = lines.iter().map(|line| format!("{line}\n")).collect();
+            prop_assert_eq!(seen, wanted);
+            let rest = cutter.rest();
+            prop_assert_eq!(&rest[..], last.as_bytes());
+        }
     }
 }

@@ -72,7 +72,7 @@ fn port(specification: &str, ports: &mut Ports) -> Result<(), CliError> {
             Some((low, high)) if first == last && low != high => format!("{low}-{high}"),
             Some((low, _)) => (low + (number - first)).to_string(),
         };
-        if !ports.exposed.contains(&key) {
+        if !ports.bindings.contains_key(&key) {
             ports.exposed.push(key.clone());
         }
         ports.bindings.entry(key).or_default().push((address.to_owned(), host_port));
@@ -98,7 +98,8 @@ pub(super) fn exposed(text: &str) -> Result<Vec<String>, CliError> {
 
 fn range(text: &str) -> Option<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    let number = |text: &str| text.parse().ok().filter(|_| !text.starts_with('+'));
+    let (first, last) = (number(first)?, number(last)?);
     (first <= last).then_some((first, last))
 }
 
@@ -123,7 +124,7 @@ impl Ports {
 pub(super) fn environment(given: &[String], files: &[String]) -> Result<Vec<String>, CliError> {
     let mut out = Vec::new();
     for file in files {
-        for line in lines_of(file)? {
+        for line in lines_of(file, &text_of(file)?)? {
             if line.contains('=') {
                 out.push(line);
             } else if let Ok(value) = std::env::var(&line) {
@@ -139,17 +140,19 @@ pub(super) fn environment(given: &[String], files: &[String]) -> Result<Vec<Stri
 pub(super) fn labels(given: &[String], files: &[String]) -> Result<StringMap, CliError> {
     let mut all = Vec::new();
     for file in files {
-        all.extend(lines_of(file)?);
+        all.extend(lines_of(file, &text_of(file)?)?);
     }
     all.extend(given.iter().cloned());
     Ok(pairs(&all))
 }
 
+fn text_of(file: &str) -> Result<String, CliError> {
+    std::fs::read_to_string(file).map_err(|source| CliError::io(format!("open {file}"), source))
+}
+
 /// The lines of a file that name something. Compat: "env file" is what it is called, whatever it
 /// is of.
-fn lines_of(file: &str) -> Result<Vec<String>, CliError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|source| CliError::io(format!("open {file}"), source))?;
+fn lines_of(file: &str, text: &str) -> Result<Vec<String>, CliError> {
     let lines = text.lines().map(str::trim_start);
     lines
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -263,6 +266,9 @@ pub(super) fn cpus(text: &str) -> Result<i64, String> {
         return Err("value is too precise".to_owned());
     }
     let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| wrong())? };
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
     let fraction: i64 = format!("{fraction:0<9}").parse().map_err(|_| wrong())?;
     whole.checked_mul(1_000_000_000).and_then(|whole| whole.checked_add(fraction)).ok_or_else(wrong)
 }
@@ -488,6 +494,7 @@ pub(super) fn ulimit(text: &str) -> Result<Ulimit, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn ports_are_read_in_all_their_forms() {
@@ -538,5 +545,59 @@ mod tests {
         assert_eq!(read("/dev/x:r"), owned("/dev/x", "/dev/x", "r"));
         assert_eq!(read("/dev/x:/dev/y:rw"), owned("/dev/x", "/dev/y", "rw"));
         assert_eq!(device("/dev/x:/dev/y:q").unwrap_err().to_string(), "bad mode specified: q");
+    }
+
+    proptest! {
+        #[test]
+        fn published_ports_are_as_many_as_their_range(
+            address in "(|127.0.0.1:|\\[::1\\]:|x:)", host in "(|[0-9+-]{0,7}:)", container in "[0-9+-]{0,7}", protocol in "(|/tcp|/udp|/x)",
+        ) {
+            let Ok(read) = ports(&[format!("{address}{host}{container}{protocol}")]) else { return Ok(()) };
+            let (first, last) = container.split_once('-').unwrap_or((&container, &container));
+            let count = last.parse::<usize>().unwrap() - first.parse::<usize>().unwrap() + 1;
+            prop_assert_eq!(read.exposed.len(), count);
+            prop_assert_eq!(read.bindings.len(), count);
+            prop_assert!(!container.contains('+') && !host.contains('+'));
+        }
+
+        #[test]
+        fn a_fraction_of_a_cpu_is_digits(whole in 0_i64..9_000_000_000, fraction in "[0-9]{0,9}", broken in "[0-9.+-]{0,12}") {
+            let billionths: i64 = format!("{fraction:0<9}").parse().unwrap();
+            prop_assert_eq!(cpus(&format!("{whole}.{fraction}")), Ok(whole * 1_000_000_000 + billionths));
+            if cpus(&broken).is_ok() {
+                let fraction = broken.split_once('.').map_or("", |(_, fraction)| fraction);
+                prop_assert!(fraction.bytes().all(|byte| byte.is_ascii_digit()), "{}", broken);
+            }
+        }
+
+        #[test]
+        fn what_is_typed_is_taken_whole_or_refused(text in "[a-z0-9/:=.,+ \\[\\]-]{0,14}|(nofile|core)=[-0-9:]{0,9}|/dev/a:[0-9a-z+]{0,8}|[abc] [0-9*]{0,3}:[0-9*]{0,3} [rwmx]{0,4}") {
+            for check in [label, extra_host, filter, sysctl, link, device_rule] {
+                if let Ok(taken) = check(&text) {
+                    prop_assert!(taken.len() <= text.len() + 1);
+                }
+            }
+            if let Ok(limit) = ulimit(&text) {
+                prop_assert!(limit.hard == -1 || (limit.soft != -1 && limit.soft <= limit.hard));
+            }
+            if let Ok(device) = device(&text) {
+                prop_assert!(text.starts_with(&device.path_on_host));
+                prop_assert!(device.cgroup_permissions.chars().all(|letter| "rwm".contains(letter)));
+            }
+            prop_assert!(volume(&text).is_err() || (1..=3).contains(&text.split(':').count()));
+            prop_assert!(memory(&text).is_err() || swap(&text).is_ok());
+            prop_assert!(duration(&text).is_ok() || duration(&text).is_err_and(|why| why.starts_with("time: ")));
+            std::hint::black_box((device_weight(&text).is_ok(), device_bytes(&text).is_ok(), device_operations(&text).is_ok(), restart_policy(&text).is_ok(), exposed(&text).is_ok(), address(&text).is_ok()));
+        }
+
+        #[test]
+        fn a_file_of_variables_has_names(text in "([#=a-zA-Z_ \t\u{e9}]{0,8}[\n\r]{0,2}){0,6}") {
+            let Ok(lines) = lines_of("f", &text) else { return Ok(()) };
+            prop_assert!(lines.len() <= text.lines().count());
+            for line in lines {
+                let name = line.split('=').next().unwrap();
+                prop_assert!(!name.is_empty() && !name.contains(char::is_whitespace) && !name.starts_with('#'));
+            }
+        }
     }
 }

@@ -250,7 +250,7 @@ fn ports(ports: &[Port]) -> String {
         let key = (port.ip.as_str(), port.kind.as_str());
         match groups.iter_mut().find(|(known, ..)| *known == key) {
             None => groups.push((key, private, private)),
-            Some((_, _, last)) if *last + 1 == private => *last = private,
+            Some((_, _, last)) if last.checked_add(1) == Some(private) => *last = private,
             Some((key, first, last)) => {
                 out.push(shown(*key, *first, *last));
                 (*first, *last) = (private, private);
@@ -424,6 +424,7 @@ impl Images {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn neighbouring_ports_are_shown_as_a_range() {
@@ -447,6 +448,33 @@ mod tests {
             (vec![port("", 1, 0), port("", 2, 0), port("", 9, 0)], "1-2/tcp, 9/tcp"),
         ] {
             assert_eq!(ports(&given), shown);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_port_is_shown(given in proptest::collection::vec(("(|0.0.0.0|::|127.0.0.1)", prop_oneof![Just(65535_u16), Just(0), any::<u16>(), 80_u16..84], prop_oneof![any::<u16>(), 80_u16..84], any::<bool>(), any::<bool>()), 0..8)) {
+            let given: Vec<Port> = given
+                .into_iter()
+                .map(|(ip, private, public, same, udp)| Port {
+                    public_port: if ip.is_empty() { 0 } else if same { private } else { public },
+                    ip,
+                    private_port: private,
+                    kind: if udp { "udp" } else { "tcp" }.to_owned(),
+                })
+                .collect();
+            let text = ports(&given);
+            prop_assert_eq!(text.is_empty(), given.is_empty());
+            for port in &given {
+                prop_assert!(text.contains(&port.kind) && text.contains(&port.ip));
+                let covered = text.split(", ").any(|part| {
+                    let range = part.rsplit("->").next().and_then(|part| part.split('/').next()).unwrap_or_default();
+                    let (first, last) = range.split_once('-').unwrap_or((range, range));
+                    let bounds = (first.parse::<u16>().unwrap(), last.parse::<u16>().unwrap());
+                    (bounds.0..=bounds.1).contains(&port.private_port)
+                });
+                prop_assert!(covered, "{} in {}", port.private_port, text);
+            }
         }
     }
 }

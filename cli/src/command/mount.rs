@@ -210,6 +210,7 @@ fn quoted(inner: &str, column: usize) -> Result<(String, &str), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn what_is_asked_for_comes_into_its_place() {
@@ -265,6 +266,26 @@ mod tests {
             ),
         ] {
             assert_eq!(mount(text).err().as_deref(), Some(said), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_survives_its_quotes(fields in proptest::collection::vec("[a-z=,\" é]{0,6}", 1..5), bare: bool) {
+            prop_assume!(fields != [""]);
+            let write = |field: &String| {
+                let plain = !field.contains([',', '"']);
+                if plain && bare { field.clone() } else { format!("\"{}\"", field.replace('"', "\"\"")) }
+            };
+            let line = fields.iter().map(write).collect::<Vec<_>>().join(",");
+            prop_assert_eq!(record(&line).unwrap(), fields);
+        }
+
+        #[test]
+        fn broken_mounts_are_refused(text in "(type=(bind|tmpfs|volume|x)?|,|target=/|src=[./a]|ro(=x)?|tmpfs-(size|mode)=[0-9kz]{0,9}|volume-opt=a=b|\"|[a-z=-]){0,8}") {
+            if let Ok(mount) = mount(&text) {
+                prop_assert!(!mount.target.is_empty() && !mount.kind.is_empty());
+            }
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::io::Write;
 
-use bytes::BytesMut;
 use docker_api::progress::Message;
 use http_body_util::BodyExt;
 
 use super::Context;
+use crate::client::Lines;
 use crate::error::CliError;
 use crate::format::units;
 use crate::terminal;
@@ -21,35 +21,33 @@ pub(super) async fn show(
     let in_place = if to_stderr { context.ui.err_terminal } else { context.ui.terminal };
     let width = terminal::size().map_or(200, |(_, columns)| columns);
     let mut display = Display { in_place, width, lines: Vec::new() };
-    let mut buffer = BytesMut::new();
-    loop {
-        let frame = body.frame().await.transpose().map_err(CliError::Http)?;
-        let ended = frame.is_none();
-        if let Some(piece) = frame.and_then(|frame| frame.into_data().ok()) {
-            buffer.extend_from_slice(&piece);
-        }
-        while let Some(end) = buffer
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .or_else(|| (ended && !buffer.is_empty()).then(|| buffer.len() - 1))
-        {
-            let line = buffer.split_to(end + 1);
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            let message: Message = docker_api::from_json(&line).map_err(CliError::Answer)?;
-            if let Some(error) = message.error {
-                return Err(CliError::Usage(error));
-            }
-            let out = if to_stderr { &mut context.ui.err } else { &mut context.ui.out };
-            if !quiet {
-                display.show(&message, out)?;
-            }
-        }
-        if ended {
-            return Ok(());
+    let mut lines = Lines::default();
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(CliError::Http)?.into_data() else { continue };
+        lines.push(&piece)?;
+        while let Some(line) = lines.next_line() {
+            tell(&line, &mut display, quiet, to_stderr, context)?;
         }
     }
+    tell(&lines.rest(), &mut display, quiet, to_stderr, context)
+}
+
+fn tell(
+    line: &[u8],
+    display: &mut Display,
+    quiet: bool,
+    to_stderr: bool,
+    context: &mut Context<'_>,
+) -> Result<(), CliError> {
+    if line.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    let message: Message = docker_api::from_json(line).map_err(CliError::Answer)?;
+    if let Some(error) = message.error {
+        return Err(CliError::Usage(error));
+    }
+    let out = if to_stderr { &mut context.ui.err } else { &mut context.ui.out };
+    if quiet { Ok(()) } else { display.show(&message, out) }
 }
 
 struct Display {
@@ -111,7 +109,8 @@ impl Display {
         }
         let mut text = String::new();
         if self.width > 110 {
-            let filled = usize::try_from(current.min(total) * 50 / total).unwrap_or(0);
+            let filled = i128::from(current.min(total)) * 50 / i128::from(total);
+            let filled = usize::try_from(filled).unwrap_or(0);
             text = format!("[{}>{}] ", "=".repeat(filled), " ".repeat(50 - filled.min(50)));
         }
         text.push_str(&format!("{done:>8}"));
@@ -125,6 +124,7 @@ impl Display {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn run(in_place: bool, width: u16) -> String {
         let messages = [
@@ -156,5 +156,17 @@ mod tests {
              \x1b[1A\x1b[2K\rabc: Pull complete \r\x1b[1BDone\n"
         );
         assert!(run(true, 100).contains("\rabc: Downloading  36.45kB/3.001MB\r"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_progress_is_a_line(current: i64, total: i64, width: u16, in_place: bool) {
+            let mut display = Display { in_place, width, lines: Vec::new() };
+            prop_assert!(display.bar(current, total).len() < 120);
+            let message = Message::layer("id", "text", current, total);
+            let mut out = Vec::new();
+            display.show(&message, &mut out).unwrap();
+            prop_assert!(out.len() < 200);
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! `events`, `version`, `info`.
 
-use bytes::BytesMut;
 use clap::Args;
 use docker_api::event::Event;
 use docker_api::system;
@@ -8,7 +7,7 @@ use http::Method;
 use http_body_util::BodyExt;
 
 use super::{Context, flags, list, logs};
-use crate::client::{empty, query};
+use crate::client::{Lines, empty, query};
 use crate::error::CliError;
 use crate::format::template::{Format, Value, Words};
 use crate::ui::Ui;
@@ -42,12 +41,11 @@ impl Events {
         ]);
         let answer = context.client.send(Method::GET, &format!("/events{query}"), empty()).await?;
         let mut body = answer.into_body();
-        let mut buffer = BytesMut::new();
+        let mut lines = Lines::default();
         while let Some(frame) = body.frame().await {
             let Ok(piece) = frame.map_err(CliError::Http)?.into_data() else { continue };
-            buffer.extend_from_slice(&piece);
-            while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                let line = buffer.split_to(end + 1);
+            lines.push(&piece)?;
+            while let Some(line) = lines.next_line() {
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
@@ -325,6 +323,7 @@ fn binary_size(bytes: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_build_time_of_the_engine_is_told_in_words() {
@@ -339,5 +338,18 @@ mod tests {
             r#"{"BuildTime":"Thu May  7 21:09:36 2026"} {"BuildTime":"2026-05-07T21:09:36Z"} {}"#
         );
         assert_eq!(in_words("unknown"), "unknown");
+    }
+
+    proptest! {
+        #[test]
+        fn any_event_is_a_line(time: i64, time_nano: i64, words in proptest::collection::vec("\\PC{0,6}", 4)) {
+            let mut event = Event { time, time_nano, kind: words[0].clone(), ..Event::default() };
+            event.actor.id.clone_from(&words[1]);
+            event.actor.attributes.insert(words[2].clone(), words[3].clone());
+            let text = sentence(&event);
+            let attributes = format!("({}={})", words[2], words[3]);
+            prop_assert!(text.ends_with(&attributes));
+            drop(in_words(&words[0]));
+        }
     }
 }

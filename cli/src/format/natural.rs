@@ -40,11 +40,25 @@ fn digits<'a>(text: &mut &'a [u8]) -> (&'a [u8], usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn numbers_in_names_count_by_value() {
         let mut names = ["v10", "v2", "b", "v02", "a1b2", "a1b", "", "v1-x", "v1"];
         names.sort_by(|one, other| order(one, other));
         assert_eq!(names, ["", "a1b", "a1b2", "b", "v1", "v1-x", "v2", "v02", "v10"]);
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_an_order(names in proptest::collection::vec("(v|a|0|1|9|-){0,6}", 3), numbers in any::<(u32, u32)>()) {
+            let [a, b, c] = &names[..] else { return Ok(()) };
+            prop_assert_eq!(order(a, b), order(b, a).reverse());
+            prop_assert_eq!(order(a, b).is_eq(), a == b);
+            if order(a, b).is_le() && order(b, c).is_le() {
+                prop_assert!(order(a, c).is_le(), "{} {} {}", a, b, c);
+            }
+            prop_assert_eq!(order(&format!("v{}-x", numbers.0), &format!("v{}-x", numbers.1)), numbers.0.cmp(&numbers.1));
+        }
     }
 }

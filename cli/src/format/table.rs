@@ -32,6 +32,7 @@ pub(crate) fn align(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell_and_three_blanks() {
@@ -39,5 +40,24 @@ mod tests {
             align("A\tLONGHEADING\tC\nx\ty\tz\n"),
             "A         LONGHEADING   C\nx         y             z\n"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn cells_stay_whole_and_in_columns(rows in proptest::collection::vec(proptest::collection::vec("[a-zé ]{0,14}", 1..5), 0..6)) {
+            let text = rows.iter().map(|row| row.join("\t") + "\n").collect::<String>();
+            let out = align(&text);
+            let lines: Vec<&str> = out.split_terminator('\n').collect();
+            prop_assert_eq!(lines.len(), rows.len());
+            for (line, row) in lines.iter().zip(&rows) {
+                let mut from = 0;
+                for (column, cell) in row.iter().enumerate() {
+                    let shown: String = line.chars().skip(from).take(cell.chars().count()).collect();
+                    prop_assert_eq!(&shown, cell);
+                    let others = rows.iter().filter(|other| column + 1 < other.len());
+                    from += others.map(|other| (other[column].chars().count() + PADDING).max(MINIMUM)).max().unwrap_or(0);
+                }
+            }
+        }
     }
 }

@@ -35,7 +35,7 @@ fn trim(digits: &str) -> String {
 
 /// A span of seconds.
 pub(crate) fn duration(seconds: i64) -> String {
-    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
+    let (minutes, hours) = (seconds / 60, seconds.saturating_add(1800) / 3600);
     match seconds {
         ..1 => "Less than a second".to_owned(),
         1 => "1 second".to_owned(),
@@ -59,7 +59,7 @@ pub(crate) fn ago(unix: i64) -> String {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX));
-    format!("{} ago", duration(now - unix))
+    format!("{} ago", duration(now.saturating_sub(unix)))
 }
 
 /// Go's time of nothing, the first second of the year 1.
@@ -91,6 +91,7 @@ pub(crate) fn parse_bytes(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn sizes_have_three_digits() {
@@ -132,5 +133,28 @@ mod tests {
         assert_eq!(parse_bytes("12"), Some(12));
         assert_eq!(parse_bytes("-1"), None);
         assert_eq!(parse_bytes("1x"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_number_has_a_text(number: i64, digits in 0_usize..6) {
+            prop_assert!(size_of(number, digits).len() < 20);
+            prop_assert!(!duration(number).is_empty());
+            prop_assert!(ago(number) == "N/A" || ago(number).ends_with(" ago"));
+        }
+
+        #[test]
+        fn bytes_are_their_number_of_units(number in 0_i64..1 << 20, unit in 0_usize..6, spelled in 0_usize..3, blank: bool) {
+            let name = ["", "k", "m", "g", "t", "p"][unit];
+            let suffix = ["", "b", "ib"][if name.is_empty() { 0 } else { spelled }];
+            let text = format!("{number}{}{}", if blank { " " } else { "" }, format!("{name}{suffix}").to_uppercase());
+            let wanted = number.checked_mul(1 << (10 * unit)).filter(|bytes| *bytes < 9_000_000_000_000_000_000);
+            prop_assert_eq!(parse_bytes(&text), wanted);
+        }
+
+        #[test]
+        fn broken_numbers_of_bytes_are_refused(text in "[-+0-9.einfa]{0,8}[kmgbix ]{0,4}") {
+            prop_assert!(parse_bytes(&text).is_none_or(|bytes| bytes >= 0));
+        }
     }
 }

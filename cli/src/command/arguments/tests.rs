@@ -1,6 +1,7 @@
 //! What is typed, what it comes to, and what is said of mistakes.
 
 use super::*;
+use proptest::prelude::*;
 
 fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
@@ -118,4 +119,23 @@ fn a_long_dash_is_named() {
         assert!(mistake(typed).0.contains("begins with a long dash"), "{typed}");
     }
     assert!(matches!(reading("docker run busybox echo –x"), Reading::Command { .. }));
+}
+
+proptest! {
+    // The grammar of all commands is large.
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_read_reads_the_same_again(typed in proptest::collection::vec(
+        "(run|ps|image|container|exec|rm|help|x|busybox)|-(it|p|p=80|p80|h|v|H|-rm|-rm=x|-name|-name=a|-no-such|-help|)|--|-{0,3}[a-z=é]{0,3}", 0..7),
+    ) {
+        let root = crate::command::grammar();
+        let words: Vec<String> = std::iter::once("docker".to_owned()).chain(typed).collect();
+        if let Reading::Command { canonical, .. } = read(&words, &root) {
+            match read(&canonical, &root) {
+                Reading::Command { canonical: again, .. } => prop_assert_eq!(again, canonical),
+                other => prop_assert!(false, "{:?}: {:?}", canonical, other),
+            }
+        }
+    }
 }

@@ -89,7 +89,11 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         "upper" => Value::Text(text(0)?.to_uppercase()),
         "pad" if text(0)?.is_empty() => Value::text(""),
         "pad" => {
-            Value::Text(format!("{}{}{}", " ".repeat(number(1)?), text(0)?, " ".repeat(number(2)?)))
+            let (before, after) = (number(1)?, number(2)?);
+            if before.max(after) > WIDTH {
+                return Err("out of range".to_owned());
+            }
+            Value::Text(format!("{}{}{}", " ".repeat(before), text(0)?, " ".repeat(after)))
         }
         "truncate" => Value::Text(text(0)?.chars().take(number(1)?).collect()),
         _ => return Err("not supported in --format".to_owned()),
@@ -208,7 +212,8 @@ fn printf(format: &str, arguments: &[Value]) -> String {
         while let Some(next) = letters.next_if(|c| "+-# 0123456789.".contains(*c)) {
             specification.push(next);
         }
-        let Some(verb) = letters.next() else {
+        let verb = letters.next().filter(|_| !is_beyond_measure(&specification));
+        let Some(verb) = verb else {
             out.push_str("%!(NOVERB)");
             break;
         };
@@ -230,6 +235,15 @@ fn printf(format: &str, arguments: &[Value]) -> String {
     out
 }
 
+/// Compat: Go reads no further in a width or precision whose digits so far are more than a million.
+fn is_beyond_measure(specification: &str) -> bool {
+    specification.split(|letter: char| !letter.is_ascii_digit()).any(|digits| {
+        !digits.is_empty() && digits.parse::<usize>().map_or(true, |number| number > WIDTH)
+    })
+}
+
+const WIDTH: usize = 10_000_009;
+
 fn verbatim(verb: char, specification: &str, value: &Value) -> String {
     let precision = specification.split_once('.').and_then(|(_, digits)| digits.parse().ok());
     match (verb, value) {
@@ -246,7 +260,11 @@ fn verbatim(verb: char, specification: &str, value: &Value) -> String {
         }
         ('x', Value::Text(text)) => text.bytes().map(|byte| format!("{byte:02x}")).collect(),
         ('f', Value::Number(number)) => {
-            format!("{:.*}", precision.unwrap_or(6), number.as_f64().unwrap_or_default())
+            let wanted: usize = precision.unwrap_or(6);
+            // No number has more digits.
+            let digits = wanted.min(1100);
+            let text = format!("{:.*}", digits, number.as_f64().unwrap_or_default());
+            text + &"0".repeat(wanted - digits)
         }
         ('t', Value::Bool(value)) => value.to_string(),
         (verb, other) => format!("%!{verb}({}={other})", type_of(other)),

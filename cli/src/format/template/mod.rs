@@ -99,6 +99,7 @@ pub(crate) fn row<'a>(members: impl IntoIterator<Item = (&'a str, Value)>, label
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const WORDS: Words = Words {
         name: "",
@@ -219,4 +220,137 @@ mod tests {
         let row = row([("Tag", Value::text("<none>"))], Value::Null);
         assert_eq!(format.one(&row).unwrap(), "{\"Tag\":\"\\u003cnone\\u003e\"} \"<none>\"");
     }
+
+    fn shown(text: &str) -> Result<String, String> {
+        let words = Words { name: "t", parsing: "", executing: "", code: 1, type_name: "" };
+        let value = Value::from_json(DOCUMENT.as_bytes()).unwrap();
+        let format = Format::parse(text, words).map_err(|problem| problem.to_string())?;
+        format.one(&value).map_err(|problem| problem.to_string())
+    }
+
+    const DOCUMENT: &str = r#"{"Name":"n é","Labels":{"a":"b"},"List":[1,2.5,null,"x",{"Y":[]}],"Big":9223372036854775807,"Null":null,"On":true}"#;
+
+    #[test]
+    fn numbers_without_measure_are_refused() {
+        // Compat: what Go's printf takes for a width, and what it says of more.
+        assert_eq!(shown(r#"{{printf "%9999999d" 1}}"#).unwrap().len(), 9_999_999);
+        assert_eq!(shown(r#"{{printf "%.70000f" 1.5}}"#).unwrap().len(), 70_002);
+        assert_eq!(
+            shown(r#"{{printf "%-99999999s|" "a"}}"#).unwrap(),
+            "%!(NOVERB)%!(EXTRA string=a)"
+        );
+        assert!(shown(r#"{{pad "x" 9223372036854775807 0}}"#).is_err());
+        assert!(shown(r#"{{pad "x" 0 1000000000000}}"#).is_err());
+        assert_eq!(shown("{{range .Big}}{{break}}{{end}}y").unwrap(), "y");
+    }
+
+    #[test]
+    fn what_is_nested_without_end_is_refused() {
+        let deep = |open: &str, close: &str, count: usize| {
+            format!("{}1{}", open.repeat(count), close.repeat(count))
+        };
+        assert_eq!(shown(&format!("{{{{{}}}}}", deep("(", ")", 100))).unwrap(), "1");
+        assert_eq!(shown(&deep("{{if 1}}", "{{end}}", 100)).unwrap(), "1");
+        for text in [
+            format!("{{{{{}}}}}", deep("(", ")", 50_000)),
+            deep("{{if 1}}", "{{end}}", 10_000),
+            "{{if 0}}{{else if 0}}".repeat(10_000),
+            format!("{{{{if 0}}}}{}{{{{end}}}}", "{{else if 0}}".repeat(10_000)),
+        ] {
+            let problem = shown(&text).unwrap_err();
+            assert!(problem.ends_with("nested too deeply"), "{problem}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_template_is_refused_or_run(pieces in proptest::collection::vec((0..TOKENS.len(), any::<bool>(), any::<bool>()), 0..14), text in "\\PC{0,4}") {
+            let mut template = text;
+            let mut open = false;
+            for (token, blank, turn) in pieces {
+                if turn || !open {
+                    template.push_str(if open { "}}" } else { "{{" });
+                    open = !open;
+                }
+                template.push_str(TOKENS[token]);
+                template.push_str(if blank { " " } else { "" });
+            }
+            template.push_str(if open { "}}" } else { "" });
+            if let Ok(out) = shown(&template) {
+                prop_assert!(out.len() < 100_000);
+            }
+        }
+
+        #[test]
+        fn printf_says_what_is_wrong(format in "[%+# 0-9.vsqdxftz*-]{0,10}", value in 0_usize..6) {
+            let value = [".Name", ".List", ".Big", "1.5", ".Null", "true"][value];
+            let quoted = format.replace('"', "");
+            let out = shown(&format!("{{{{printf \"{quoted}\" {value}}}}}")).unwrap();
+            prop_assert!(out.len() <= 20_000_000);
+        }
+    }
+
+    const TOKENS: &[&str] = &[
+        "if",
+        "else",
+        "end",
+        "range",
+        "with",
+        "break",
+        "continue",
+        "define",
+        ".",
+        ".Name",
+        ".List",
+        ".Labels",
+        ".Labels.a",
+        ".Big",
+        ".Null",
+        ".X.Y",
+        "$",
+        "$x",
+        ":=",
+        "=",
+        ",",
+        "|",
+        "(",
+        ")",
+        "\"s\"",
+        "\"\\u00\"",
+        "`r`",
+        "'c'",
+        "'",
+        "3",
+        "-1",
+        "0x1f",
+        "1e9",
+        "1.",
+        "true",
+        "nil",
+        "and",
+        "or",
+        "not",
+        "len",
+        "index",
+        "slice",
+        "print",
+        "printf",
+        "\"%5.2v%\"",
+        "json",
+        "join",
+        "split",
+        "title",
+        "pad",
+        "truncate",
+        "eq",
+        "lt",
+        "html",
+        "urlquery",
+        "call",
+        "/*",
+        "*/",
+        "-",
+        "é",
+        "\\",
+    ];
 }

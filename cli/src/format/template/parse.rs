@@ -92,7 +92,12 @@ struct Parser<'a> {
     variables: Vec<String>,
     known: &'a dyn Fn(&str) -> bool,
     loops: usize,
+    /// Blocks and parentheses that are open.
+    depth: usize,
 }
+
+/// Each takes a part of the stack, here and when it is run.
+const DEPTH: usize = 200;
 
 /// Parses `text`; `known` tells which functions there are.
 pub(super) fn parse(text: &str, known: &dyn Fn(&str) -> bool) -> Result<Vec<Node>, Mistake> {
@@ -103,6 +108,7 @@ pub(super) fn parse(text: &str, known: &dyn Fn(&str) -> bool) -> Result<Vec<Node
         variables: vec!["$".to_owned()],
         known,
         loops: 0,
+        depth: 0,
     };
     match parser.block()? {
         (nodes, Stop::Over) => Ok(nodes),
@@ -250,6 +256,19 @@ impl Parser<'_> {
         Mistake { line: self.line, text: text.into() }
     }
 
+    fn deeper<T>(
+        &mut self,
+        inner: impl FnOnce(&mut Self) -> Result<T, Mistake>,
+    ) -> Result<T, Mistake> {
+        if self.depth == DEPTH {
+            return Err(self.wrong("nested too deeply"));
+        }
+        self.depth += 1;
+        let result = inner(self);
+        self.depth -= 1;
+        result
+    }
+
     fn block(&mut self) -> Result<(Vec<Node>, Stop), Mistake> {
         let mut nodes = Vec::new();
         let scope = self.variables.len();
@@ -276,7 +295,7 @@ impl Parser<'_> {
                     return Ok((nodes, Stop::Else(rest.to_vec(), line)));
                 }
                 Some(word @ ("if" | "with" | "range")) => {
-                    let node = self.control(word, rest)?;
+                    let node = self.deeper(|own| own.control(word, rest))?;
                     nodes.push(node);
                 }
                 Some(word @ ("break" | "continue")) if self.loops == 0 => {
@@ -312,7 +331,7 @@ impl Parser<'_> {
                     if matches!(first.text.as_str(), "if" | "with") && word == first.text =>
                 {
                     self.line = line;
-                    vec![self.control(word, rest)?]
+                    vec![self.deeper(|own| own.control(word, rest))?]
                 }
                 Some((first, _)) => {
                     return Err(self.wrong(format!("unexpected <{}> in else", first.text)));
@@ -411,7 +430,7 @@ impl Parser<'_> {
                 }
             }
             Lexeme::Open => {
-                let pipe = self.pipe(tokens, "parenthesized pipeline")?;
+                let pipe = self.deeper(|own| own.pipe(tokens, "parenthesized pipeline"))?;
                 *tokens = tokens.get(1..).unwrap_or_default();
                 base = Some(Kind::Pipe(Box::new(pipe), Vec::new()));
             }

@@ -108,27 +108,27 @@ impl<'a> Run<'a> {
     ) -> Result<Flow, Failure> {
         let scope = self.variables.len();
         let value = self.commands(pipe, dot)?.value;
-        let items: Vec<(Value, Value)> = match value {
-            Value::List(items) => items
-                .into_iter()
-                .enumerate()
-                .map(|(at, item)| (Value::Number(at.into()), item))
-                .collect(),
+        let items: Box<dyn Iterator<Item = (Value, Value)>> = match value {
+            Value::List(items) => Box::new(
+                items.into_iter().enumerate().map(|(at, item)| (Value::Number(at.into()), item)),
+            ),
             Value::Map(mut members) => {
                 members.sort_by(|one, other| one.0.cmp(&other.0));
                 members.retain(|(key, _)| key != HIDDEN);
-                members.into_iter().map(|(key, item)| (Value::Text(key), item)).collect()
+                Box::new(members.into_iter().map(|(key, item)| (Value::Text(key), item)))
             }
-            Value::Number(number) => (0..number.as_i64().unwrap_or(0))
-                .map(|at| (Value::Number(at.into()), Value::Number(at.into())))
-                .collect(),
-            Value::Missing | Value::Null => Vec::new(),
+            Value::Number(number) => Box::new(
+                (0..number.as_i64().unwrap_or(0))
+                    .map(|at| (Value::Number(at.into()), Value::Number(at.into()))),
+            ),
+            Value::Missing | Value::Null => Box::new(std::iter::empty()),
             other => {
                 let place = pipe.commands.first().and_then(|command| command.first());
                 return Err(self.failed(place, &format!("range can't iterate over {other}")));
             }
         };
-        if items.is_empty() {
+        let mut items = items.peekable();
+        if items.peek().is_none() {
             return self.block(otherwise, dot);
         }
         for (key, item) in items {
