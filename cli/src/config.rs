@@ -78,7 +78,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn credentials_are_passed_on_or_left_out(user in "[a-z:]{0,5}", password in proptest::option::of("\\PC{0,6}"), broken in "[a-zA-Z0-9+/=:]{0,9}") {
+        fn credentials_are_passed_on_or_left_out(
+            user in "[a-z:]{0,5}",
+            password in proptest::option::of("\\PC{0,6}"),
+            broken in "[a-zA-Z0-9+/=:]{0,9}",
+        ) {
             let plain = password.as_ref().map_or(user.clone(), |password| format!("{user}:{password}"));
             let config = serde_json::json!({"auths": {
                 "good": {"auth": STANDARD.encode(&plain)}, "bad": {"auth": broken},

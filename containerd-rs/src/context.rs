@@ -55,7 +55,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_identifier_is_what_upstreams_pattern_matches(name in "[a-zA-Z0-9._/é-]{0,8}|[a-z]{70,80}") {
+        fn an_identifier_is_what_upstreams_pattern_matches(
+            name in "[a-zA-Z0-9._/é-]{0,8}|[a-z]{70,80}",
+        ) {
             let pattern = regex::Regex::new("^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$").unwrap();
             let wanted = name.len() <= 76 && pattern.is_match(&name);
             prop_assert_eq!(check_identifier(&name).is_ok(), wanted);

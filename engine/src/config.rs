@@ -408,7 +408,11 @@ mod tests {
         }
 
         #[test]
-        fn a_size_is_its_number_of_units(number in 0_i64..1 << 50, unit in "[kKmMgGtT]?(i?[bB])?", broken in "[0-9a-z +-]{0,24}") {
+        fn a_size_is_its_number_of_units(
+            number in 0_i64..1 << 50,
+            unit in "[kKmMgGtT]?(i?[bB])?",
+            broken in "[0-9a-z +-]{0,24}",
+        ) {
             let shift = " kmgt".find(unit.to_lowercase().chars().next().unwrap_or(' ')).unwrap_or(0) * 10;
             let wanted = number.checked_mul(1 << shift);
             prop_assert_eq!(parse_size(&format!("{number}{unit}")).ok(), wanted);

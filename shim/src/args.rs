@@ -157,7 +157,9 @@ mod tests {
     proptest! {
         #[test]
         fn flags_are_read_however_they_are_spelled(
-            values in proptest::collection::vec("[a-z/=-]{1,6}", 4), spelling in proptest::collection::vec(0_usize..3, 4), debug: bool,
+            values in proptest::collection::vec("[a-z/=-]{1,6}", 4),
+            spelling in proptest::collection::vec(0_usize..3, 4),
+            debug: bool,
         ) {
             let names = ["namespace", "id", "address", "bundle"];
             let mut words = vec!["/bin/shim".to_owned()];
@@ -176,7 +178,13 @@ mod tests {
         }
 
         #[test]
-        fn what_is_no_command_line_is_refused(words in proptest::collection::vec("(-{0,2}(id|namespace|debug|v|info|x)?=?[a-z]{0,2}|start|delete)", 0..8), torn: bool) {
+        fn what_is_no_command_line_is_refused(
+            words in proptest::collection::vec(
+                "(-{0,2}(id|namespace|debug|v|info|x)?=?[a-z]{0,2}|start|delete)",
+                0..8,
+            ),
+            torn: bool,
+        ) {
             use std::os::unix::ffi::OsStringExt as _;
             let mut all: Vec<OsString> = words.iter().map(OsString::from).collect();
             all.extend(torn.then(|| OsString::from_vec(vec![b'-', 0xff])));

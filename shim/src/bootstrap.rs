@@ -257,7 +257,10 @@ mod tests {
         }
 
         #[test]
-        fn a_socket_has_a_path_the_kernel_takes(address in "/?([a-z.]{0,40}/){0,5}[a-z]{0,9}", directory in proptest::option::of("/[a-z/]{0,130}")) {
+        fn a_socket_has_a_path_the_kernel_takes(
+            address in "/?([a-z.]{0,40}/){0,5}[a-z]{0,9}",
+            directory in proptest::option::of("/[a-z/]{0,130}"),
+        ) {
             let params = BootstrapParams { socket_dir: directory, ..Default::default() };
             for caller in [Caller::Legacy(None), Caller::Params(Box::new(params))] {
                 let path = socket_path(&args(&address), &caller, "group");

@@ -221,7 +221,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_damaged_bundle_is_told_or_read(
-            edits in proptest::collection::vec((any::<usize>(), 0_usize..9, 0..WORDS.len()), 0..4), pid in "[-+0-9 \n]{0,12}",
+            edits in proptest::collection::vec((any::<usize>(), 0_usize..9, 0..WORDS.len()), 0..4),
+            pid in "[-+0-9 \n]{0,12}",
         ) {
             let dir = tempfile::tempdir().unwrap();
             for (name, text) in [("config.json", SPEC), ("options.json", OPTIONS)] {

@@ -122,7 +122,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cgroup_lies_below_its_root(text in "([0-9]{0,2}:(cpu|cpu,cpuacct|name=systemd|memory|){0,2}:[/a.]{0,8}\n?|[:a/.\n]{0,8}){0,5}", unified: bool) {
+        fn a_cgroup_lies_below_its_root(
+            text in "([0-9]{0,2}:(cpu|cpu,cpuacct|name=systemd|memory|){0,2}:[/a.]{0,8}\n?|[:a/.\n]{0,8}){0,5}",
+            unified: bool,
+        ) {
             let root = Path::new("/cg");
             let up = |path: &Path| path.components().any(|part| part == std::path::Component::ParentDir);
             match parse(&text, root, unified) {

@@ -206,7 +206,8 @@ mod tests {
         #[test]
         fn the_last_whole_error_is_found_in_any_log(
             noise in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..6),
-            message in proptest::option::of("[a-z \"\\\\é]{1,20}"), torn in "(|\\{\"level\":\"error\",\"msg\":\"tor)",
+            message in proptest::option::of("[a-z \"\\\\é]{1,20}"),
+            torn in "(|\\{\"level\":\"error\",\"msg\":\"tor)",
         ) {
             let dir = tempfile::tempdir().unwrap();
             let log = dir.path().join("log.json");

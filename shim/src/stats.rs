@@ -291,7 +291,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn broken_files_are_nothing(text in "((anon|usage_usec|oom|8:0|253:1|max|[a-z:]{0,3})[ =]{0,2}(rbytes=)?[-0-9a-z]{0,22}[ \n]){0,5}") {
+        fn broken_files_are_nothing(
+            text in "((anon|usage_usec|oom|8:0|253:1|max|[a-z:]{0,3})[ =]{0,2}(rbytes=)?[-0-9a-z]{0,22}[ \n]){0,5}",
+        ) {
             let dir = tempfile::tempdir().unwrap();
             for name in ["cpu.stat", "memory.stat", "memory.events", "io.stat", "pids.max", "memory.current", "cpuacct.usage_percpu", "blkio.throttle.io_serviced_recursive"] {
                 fs::write(dir.path().join(name), &text).unwrap();

@@ -394,7 +394,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_host_is_a_path_or_an_address(text in "((unix|tcp|http|ssh|npipe|x)://)?[a-z0-9./:\\[\\]-]{0,14}") {
+        fn a_host_is_a_path_or_an_address(
+            text in "((unix|tcp|http|ssh|npipe|x)://)?[a-z0-9./:\\[\\]-]{0,14}",
+        ) {
             match parse_host(&text) {
                 Ok(Endpoint::Unix(path)) => prop_assert!(!path.is_empty()),
                 Ok(Endpoint::Tcp(address)) => {
@@ -420,7 +422,11 @@ mod tests {
         }
 
         #[test]
-        fn lines_survive_any_cut(lines in proptest::collection::vec("[a-z\\r]{0,8}", 0..8), last in "[a-z]{0,3}", cut in 1_usize..20) {
+        fn lines_survive_any_cut(
+            lines in proptest::collection::vec("[a-z\\r]{0,8}", 0..8),
+            last in "[a-z]{0,3}",
+            cut in 1_usize..20,
+        ) {
             let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>() + &last;
             let mut seen = Vec::new();
             let mut cutter = Lines::default();

@@ -453,7 +453,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_port_is_shown(given in proptest::collection::vec(("(|0.0.0.0|::|127.0.0.1)", prop_oneof![Just(65535_u16), Just(0), any::<u16>(), 80_u16..84], prop_oneof![any::<u16>(), 80_u16..84], any::<bool>(), any::<bool>()), 0..8)) {
+        fn every_port_is_shown(
+            given in proptest::collection::vec(
+                ("(|0.0.0.0|::|127.0.0.1)", prop_oneof![Just(65535_u16), Just(0), any::<u16>(), 80_u16..84], prop_oneof![any::<u16>(), 80_u16..84], any::<bool>(), any::<bool>()),
+                0..8,
+            ),
+        ) {
             let given: Vec<Port> = given
                 .into_iter()
                 .map(|(ip, private, public, same, udp)| Port {

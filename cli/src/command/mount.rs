@@ -271,7 +271,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_record_survives_its_quotes(fields in proptest::collection::vec("[a-z=,\" é]{0,6}", 1..5), bare: bool) {
+        fn a_record_survives_its_quotes(
+            fields in proptest::collection::vec("[a-z=,\" é]{0,6}", 1..5),
+            bare: bool,
+        ) {
             prop_assume!(fields != [""]);
             let write = |field: &String| {
                 let plain = !field.contains([',', '"']);
@@ -282,7 +285,9 @@ mod tests {
         }
 
         #[test]
-        fn broken_mounts_are_refused(text in "(type=(bind|tmpfs|volume|x)?|,|target=/|src=[./a]|ro(=x)?|tmpfs-(size|mode)=[0-9kz]{0,9}|volume-opt=a=b|\"|[a-z=-]){0,8}") {
+        fn broken_mounts_are_refused(
+            text in "(type=(bind|tmpfs|volume|x)?|,|target=/|src=[./a]|ro(=x)?|tmpfs-(size|mode)=[0-9kz]{0,9}|volume-opt=a=b|\"|[a-z=-]){0,8}",
+        ) {
             if let Ok(mount) = mount(&text) {
                 prop_assert!(!mount.target.is_empty() && !mount.kind.is_empty());
             }

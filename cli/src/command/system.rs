@@ -342,7 +342,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_event_is_a_line(time: i64, time_nano: i64, words in proptest::collection::vec("\\PC{0,6}", 4)) {
+        fn any_event_is_a_line(
+            time: i64,
+            time_nano: i64,
+            words in proptest::collection::vec("\\PC{0,6}", 4),
+        ) {
             let mut event = Event { time, time_nano, kind: words[0].clone(), ..Event::default() };
             event.actor.id.clone_from(&words[1]);
             event.actor.attributes.insert(words[2].clone(), words[3].clone());

@@ -51,7 +51,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_an_order(names in proptest::collection::vec("(v|a|0|1|9|-){0,6}", 3), numbers in any::<(u32, u32)>()) {
+        fn it_is_an_order(
+            names in proptest::collection::vec("(v|a|0|1|9|-){0,6}", 3),
+            numbers in any::<(u32, u32)>(),
+        ) {
             let [a, b, c] = &names[..] else { return Ok(()) };
             prop_assert_eq!(order(a, b), order(b, a).reverse());
             prop_assert_eq!(order(a, b).is_eq(), a == b);

@@ -44,7 +44,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cells_stay_whole_and_in_columns(rows in proptest::collection::vec(proptest::collection::vec("[a-zé ]{0,14}", 1..5), 0..6)) {
+        fn cells_stay_whole_and_in_columns(
+            rows in proptest::collection::vec(
+                proptest::collection::vec("[a-zé ]{0,14}", 1..5),
+                0..6,
+            ),
+        ) {
             let text = rows.iter().map(|row| row.join("\t") + "\n").collect::<String>();
             let out = align(&text);
             let lines: Vec<&str> = out.split_terminator('\n').collect();

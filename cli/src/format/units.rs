@@ -144,7 +144,12 @@ mod tests {
         }
 
         #[test]
-        fn bytes_are_their_number_of_units(number in 0_i64..1 << 20, unit in 0_usize..6, spelled in 0_usize..3, blank: bool) {
+        fn bytes_are_their_number_of_units(
+            number in 0_i64..1 << 20,
+            unit in 0_usize..6,
+            spelled in 0_usize..3,
+            blank: bool,
+        ) {
             let name = ["", "k", "m", "g", "t", "p"][unit];
             let suffix = ["", "b", "ib"][if name.is_empty() { 0 } else { spelled }];
             let text = format!("{number}{}{}", if blank { " " } else { "" }, format!("{name}{suffix}").to_uppercase());

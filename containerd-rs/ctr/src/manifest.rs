@@ -214,7 +214,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_manifest_that_boasts_has_a_size(sizes in proptest::collection::vec(any::<i64>(), 0..4), own: i64, kind in 0_usize..3) {
+        fn a_manifest_that_boasts_has_a_size(
+            sizes in proptest::collection::vec(any::<i64>(), 0..4),
+            own: i64,
+            kind in 0_usize..3,
+        ) {
             let layers: Vec<Descriptor> = sizes
                 .iter()
                 .map(|size| descriptor(&json!({"mediaType": "m", "digest": "d", "size": size})))
@@ -230,7 +234,10 @@ mod tests {
         }
 
         #[test]
-        fn a_broken_config_has_no_layers_of_its_own(ids in proptest::collection::vec("(sha256:)?[0-9a-f]{0,64}", 0..4), odd in 0_usize..4) {
+        fn a_broken_config_has_no_layers_of_its_own(
+            ids in proptest::collection::vec("(sha256:)?[0-9a-f]{0,64}", 0..4),
+            odd in 0_usize..4,
+        ) {
             let odd = [json!(null), json!([]), json!({"diff_ids": 1}), json!({"diff_ids": ids})][odd].clone();
             let resolved = Resolved { config: json!({"rootfs": odd}), layers: Vec::new(), size: 0 };
             if let Ok(read) = resolved.diff_ids() {

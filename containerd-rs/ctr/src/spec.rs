@@ -263,14 +263,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn mounts_survive_their_text(source in "[a-z/.]{0,8}", target in "[a-z/=]{0,8}", options in proptest::collection::vec("[a-z=0-9]{0,5}", 1..4)) {
+        fn mounts_survive_their_text(
+            source in "[a-z/.]{0,8}",
+            target in "[a-z/=]{0,8}",
+            options in proptest::collection::vec("[a-z=0-9]{0,5}", 1..4),
+        ) {
             let text = format!("type=bind,src={source},dst={target},options={}", options.join(":"));
             let wanted = json!({"type": "bind", "source": source, "destination": target, "options": options});
             prop_assert_eq!(parse_mount(&text).unwrap(), wanted);
         }
 
         #[test]
-        fn broken_mounts_and_users_are_refused(mount in "[a-z=,:/]{0,20}", name in "[a-z0-9:+-]{0,14}") {
+        fn broken_mounts_and_users_are_refused(
+            mount in "[a-z=,:/]{0,20}",
+            name in "[a-z0-9:+-]{0,14}",
+        ) {
             drop(parse_mount(&mount));
             if let Ok((uid, gid)) = user(&name) {
                 let plain = |text: &str| if text.is_empty() || text == "root" { 0 } else { text.parse().unwrap() };

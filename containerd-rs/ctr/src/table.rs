@@ -246,7 +246,9 @@ mod tests {
         }
 
         #[test]
-        fn labels_survive_their_arguments(given in proptest::collection::hash_map("[a-z.]{0,4}", "\\PC{0,6}", 0..5)) {
+        fn labels_survive_their_arguments(
+            given in proptest::collection::hash_map("[a-z.]{0,4}", "\\PC{0,6}", 0..5),
+        ) {
             let arguments: Vec<String> = given.iter().map(|(key, value)| format!("{key}={value}")).collect();
             prop_assert_eq!(parse_labels(&arguments), given);
         }

@@ -102,8 +102,13 @@ async fn what_a_power_cut_left_of_an_ingest_goes_at_the_next_start() {
 proptest::proptest! {
     #[test]
     fn a_damaged_ingest_is_none_or_has_a_status(
-        scoped in "(test|other|)/?[a-z/\\n]{0,6}", total in "[-+0-9a \\n]{0,22}", started in "(2024-01-01T00:00:00Z|[0-9TZ:-]{0,8})",
-        expected in proptest::option::of("[a-z0-9:]{0,9}"), data in proptest::option::of(proptest::collection::vec(proptest::prelude::any::<u8>(), 0..9)),
+        scoped in "(test|other|)/?[a-z/\\n]{0,6}",
+        total in "[-+0-9a \\n]{0,22}",
+        started in "(2024-01-01T00:00:00Z|[0-9TZ:-]{0,8})",
+        expected in proptest::option::of("[a-z0-9:]{0,9}"),
+        data in proptest::option::of(
+            proptest::collection::vec(proptest::prelude::any::<u8>(), 0..9),
+        ),
     ) {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &[u8]| std::fs::write(directory.path().join(name), text).unwrap();

@@ -139,7 +139,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_broken_answer_is_refused_and_a_whole_one_kept(
-            version in 0_u32..6, path in "/[a-z\\n\0/]{0,6}|[a-z/]{0,6}", scheme in "(unix://|tcp://|)",
+            version in 0_u32..6,
+            path in "/[a-z\\n\0/]{0,6}|[a-z/]{0,6}",
+            scheme in "(unix://|tcp://|)",
             protocol in "(ttrpc|grpc|)", form in 0_usize..3,
             edits in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..3),
         ) {

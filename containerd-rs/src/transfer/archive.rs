@@ -372,7 +372,8 @@ mod tests {
     proptest! {
         #[test]
         fn links_lead_to_a_member_or_nowhere(
-            links in proptest::collection::vec(("[a-c./]{0,4}", "[a-c./]{0,4}"), 0..8), wanted in "[a-c./]{0,4}",
+            links in proptest::collection::vec(("[a-c./]{0,4}", "[a-c./]{0,4}"), 0..8),
+            wanted in "[a-c./]{0,4}",
         ) {
             let mut members = Members::default();
             let blob = Blob { digest: Digest::of(b"x"), size: 1, compression: Compression::None };
@@ -386,7 +387,9 @@ mod tests {
         }
 
         #[test]
-        fn only_a_digest_names_a_blob(name in "blobs/(sha256|sha512|x)?/?[0-9a-f./]{0,66}|blobs/sha256/[0-9a-f]{64}") {
+        fn only_a_digest_names_a_blob(
+            name in "blobs/(sha256|sha512|x)?/?[0-9a-f./]{0,66}|blobs/sha256/[0-9a-f]{64}",
+        ) {
             if let Some(digest) = blob_digest(&name) {
                 prop_assert_eq!(format!("blobs/sha256/{}", digest.hex()), name);
             }

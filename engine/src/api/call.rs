@@ -326,7 +326,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_query_survives_its_encoding(pairs in proptest::collection::vec(("\\PC{1,5}", "\\PC{0,6}"), 0..6)) {
+        fn a_query_survives_its_encoding(
+            pairs in proptest::collection::vec(("\\PC{1,5}", "\\PC{0,6}"), 0..6),
+        ) {
             let plain = |text: &str| !text.contains(['+', '&', '=', ';']);
             prop_assume!(pairs.iter().all(|(key, value)| plain(key) && plain(value)));
             let text = pairs.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value)));

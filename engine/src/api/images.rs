@@ -226,7 +226,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn credentials_survive_either_alphabet(name in "\\PC{0,8}", password in "\\PC{0,8}", standard: bool, pad: bool) {
+        fn credentials_survive_either_alphabet(
+            name in "\\PC{0,8}",
+            password in "\\PC{0,8}",
+            standard: bool,
+            pad: bool,
+        ) {
             use base64::engine::general_purpose as bases;
             let auth = AuthConfig { username: name, password, ..AuthConfig::default() };
             let text = serde_json::to_vec(&auth).unwrap();
@@ -241,7 +246,10 @@ mod tests {
         }
 
         #[test]
-        fn what_is_no_credential_is_ignored(bytes in proptest::collection::vec(any::<u8>(), 0..40), text in "[{}\":a,]{0,20}") {
+        fn what_is_no_credential_is_ignored(
+            bytes in proptest::collection::vec(any::<u8>(), 0..40),
+            text in "[{}\":a,]{0,20}",
+        ) {
             drop(decode_auth(&bytes));
             drop(decode_auth(base64::engine::general_purpose::URL_SAFE.encode(text).as_bytes()));
         }

@@ -424,7 +424,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_bind_is_refused_or_clean(text in "[a./]{0,8}(:[a./]{0,8}(:(ro|rw|z|nocopy|shared|cached|,|x){0,4})?)?") {
+        fn a_bind_is_refused_or_clean(
+            text in "[a./]{0,8}(:[a./]{0,8}(:(ro|rw|z|nocopy|shared|cached|,|x){0,4})?)?",
+        ) {
             let Ok(mount) = parse_bind(&text) else { return Ok(()) };
             prop_assert_eq!(clean(&mount.destination), mount.destination.clone());
             prop_assert!(mount.destination.len() > 1);

@@ -130,7 +130,10 @@ mod tests {
     proptest! {
         #[test]
         fn broken_instructions_are_refused_or_small(
-            lines in proptest::collection::vec("(CMD|entrypoint|ENV|LABEL|EXPOSE|VOLUME|USER|ONBUILD|x)[ \t]?[a=\"' \\\\\\[\\],/é]{0,16}", 0..5),
+            lines in proptest::collection::vec(
+                "(CMD|entrypoint|ENV|LABEL|EXPOSE|VOLUME|USER|ONBUILD|x)[ \t]?[a=\"' \\\\\\[\\],/é]{0,16}",
+                0..5,
+            ),
         ) {
             let mut config = Config::default();
             if apply(&mut config, &lines).is_ok() {

@@ -238,7 +238,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_no_tar_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..600), at in 0_usize..512, byte: u8) {
+        fn what_is_no_tar_is_refused(
+            bytes in proptest::collection::vec(any::<u8>(), 0..600),
+            at in 0_usize..512,
+            byte: u8,
+        ) {
             let noise = check_tar(&mut bytes.as_slice());
             prop_assert!(noise.is_err());
             let mut whole = header("a", 5);

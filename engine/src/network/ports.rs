@@ -394,7 +394,10 @@ mod tests {
         }
 
         #[test]
-        fn bindings_name_an_address_and_ports(ip in "[0-9a-f:.\\[\\]]{0,12}", ports in "[0-9+-]{0,11}") {
+        fn bindings_name_an_address_and_ports(
+            ip in "[0-9a-f:.\\[\\]]{0,12}",
+            ports in "[0-9+-]{0,11}",
+        ) {
             if let Ok(wanted) = parse_binding(tcp(80), &ip, &ports) {
                 prop_assert_eq!(wanted.host_ip.is_none(), ip.is_empty());
                 prop_assert!(wanted.host_ports.0 <= wanted.host_ports.1);

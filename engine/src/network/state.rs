@@ -192,7 +192,8 @@ mod tests {
 
         #[test]
         fn a_damaged_record_is_told_or_whole(
-            edits in proptest::collection::vec((any::<usize>(), 0_usize..9, 0..WORDS.len()), 0..4), cut in 0_usize..900,
+            edits in proptest::collection::vec((any::<usize>(), 0_usize..9, 0..WORDS.len()), 0..4),
+            cut in 0_usize..900,
         ) {
             let attachment = serde_json::from_str::<Attachment>(ATTACHMENT).unwrap();
             let mut text = serde_json::to_vec(&attachment).unwrap();

@@ -151,7 +151,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn options_are_flags_or_data(words in proptest::collection::vec("(ro|rw|bind|rbind|noexec|size=1|addr=x|,|[a-z=]{0,4})", 0..6)) {
+        fn options_are_flags_or_data(
+            words in proptest::collection::vec(
+                "(ro|rw|bind|rbind|noexec|size=1|addr=x|,|[a-z=]{0,4})",
+                0..6,
+            ),
+        ) {
             let options = |o: &str| {
                 let all = [("type", "t"), ("device", "d"), ("o", o)];
                 StringMap::from(all.map(|(key, value)| (key.to_owned(), value.to_owned())))

@@ -205,7 +205,12 @@ proptest::proptest! {
     #![proptest_config(few())]
 
     #[test]
-    fn a_damaged_record_costs_its_volume_only(at: usize, cut in 0_usize..9, word in 0..WORDS.len(), torn: bool) {
+    fn a_damaged_record_costs_its_volume_only(
+        at: usize,
+        cut in 0_usize..9,
+        word in 0..WORDS.len(),
+        torn: bool,
+    ) {
         let dir = tempfile::tempdir().unwrap();
         let volumes = dir.path().join("volumes");
         let record = |name: &str| volumes.join(name).join("volume.json");

@@ -63,7 +63,9 @@ proptest! {
     }
 
     #[test]
-    fn names_of_any_case_are_one_name(mask in proptest::collection::vec(any::<bool>(), BODY.len())) {
+    fn names_of_any_case_are_one_name(
+        mask in proptest::collection::vec(any::<bool>(), BODY.len()),
+    ) {
         let swap = |(letter, on): (char, bool)| {
             if on { letter.to_ascii_uppercase() } else { letter }
         };
@@ -117,7 +119,10 @@ proptest! {
     }
 
     #[test]
-    fn times_survive_their_text(seconds in 0_i64..253_402_300_800, nanoseconds in 0_i32..1_000_000_000) {
+    fn times_survive_their_text(
+        seconds in 0_i64..253_402_300_800,
+        nanoseconds in 0_i32..1_000_000_000,
+    ) {
         for text in [time::rfc3339_nano(seconds, nanoseconds), time::rfc3339_nano_fixed(seconds, nanoseconds)] {
             prop_assert_eq!(time::parse_rfc3339(&text), Some((seconds, nanoseconds)));
         }

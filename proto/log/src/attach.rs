@@ -70,7 +70,10 @@ mod tests {
         }
 
         #[test]
-        fn foreign_bytes_announce_no_more_than_a_reader_keeps(bytes: [u8; HEADER_LEN], stream in 0_u8..4) {
+        fn foreign_bytes_announce_no_more_than_a_reader_keeps(
+            bytes: [u8; HEADER_LEN],
+            stream in 0_u8..4,
+        ) {
             let mut bytes = bytes;
             bytes[0] = stream;
             if let Some(header) = Header::from_bytes(bytes) {

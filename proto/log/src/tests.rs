@@ -225,8 +225,14 @@ proptest::proptest! {
 
     #[test]
     fn a_damaged_log_is_read_to_its_end(
-        pieces in proptest::collection::vec(proptest::prelude::prop_oneof!["\\PC{0,20}", proptest::prelude::Just("\0\0\0".to_owned()), proptest::prelude::Just("\n".to_owned())], 0..12),
-        offset in proptest::prelude::prop_oneof![proptest::prelude::any::<u64>(), proptest::prelude::Just(u64::MAX - 7)],
+        pieces in proptest::collection::vec(
+            proptest::prelude::prop_oneof!["\\PC{0,20}", proptest::prelude::Just("\0\0\0".to_owned()), proptest::prelude::Just("\n".to_owned())],
+            0..12,
+        ),
+        offset in proptest::prelude::prop_oneof![
+            proptest::prelude::any::<u64>(),
+            proptest::prelude::Just(u64::MAX - 7),
+        ],
         rest in "[0-9 \n]{0,20}",
         count in 0_usize..5,
     ) {

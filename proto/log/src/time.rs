@@ -174,7 +174,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_time_survives_its_text(seconds in -2_000_000_000_i64..60_000_000_000, nanos in 0_u32..1_000_000_000) {
+        fn a_time_survives_its_text(
+            seconds in -2_000_000_000_i64..60_000_000_000,
+            nanos in 0_u32..1_000_000_000,
+        ) {
             let time = Timestamp::new(seconds, nanos);
             prop_assert_eq!(Timestamp::parse(&time.to_string()).unwrap(), time);
         }
@@ -185,7 +188,9 @@ mod tests {
         }
 
         #[test]
-        fn what_reads_as_a_time_is_one(text in "[0-9]{4}-[01][0-9]-[0-3][0-9][Tt ][0-2][0-9]:[0-6][0-9]:[0-6][0-9]([.,][0-9]{0,12})?([Zz]|[-+][0-9]{2}:[0-9]{2})?") {
+        fn what_reads_as_a_time_is_one(
+            text in "[0-9]{4}-[01][0-9]-[0-3][0-9][Tt ][0-2][0-9]:[0-6][0-9]:[0-6][0-9]([.,][0-9]{0,12})?([Zz]|[-+][0-9]{2}:[0-9]{2})?",
+        ) {
             if let Ok(time) = Timestamp::parse(&text) {
                 let shown = time.to_string();
                 // An offset may lead out of the four digits of a year.

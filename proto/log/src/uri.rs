@@ -175,7 +175,9 @@ mod tests {
         fn any_uri_survives_its_text(
             path in "/\\PC{0,12}",
             attach in proptest::option::of("/\\PC{0,12}"),
-            attrs in proptest::option::of(proptest::collection::btree_map("\\PC{0,5}", "\\PC{0,5}", 0..3)),
+            attrs in proptest::option::of(
+                proptest::collection::btree_map("\\PC{0,5}", "\\PC{0,5}", 0..3),
+            ),
             (max_size, max_files, compress, discard) in any::<(Option<u64>, u32, bool, bool)>(),
         ) {
             let uri = LogUri {
@@ -189,7 +191,9 @@ mod tests {
         }
 
         #[test]
-        fn broken_uris_are_refused_or_absolute(tail in "[/a%2fF?&=+{}\"#é-]{0,20}(attach=|attrs=|max-size=|max-file=)?[/%0-9a{}]{0,8}") {
+        fn broken_uris_are_refused_or_absolute(
+            tail in "[/a%2fF?&=+{}\"#é-]{0,20}(attach=|attrs=|max-size=|max-file=)?[/%0-9a{}]{0,8}",
+        ) {
             if let Ok(uri) = LogUri::parse(&format!("json-file://{tail}")) {
                 prop_assert!(uri.path.is_absolute());
                 prop_assert!(uri.attach.is_none_or(|path| path.is_absolute()));

@@ -75,7 +75,9 @@ proptest! {
     }
 
     #[test]
-    fn a_digest_is_what_it_was_read_from(text in "(sha256|sha384|sha512|md5|SHA256|)[:.]{0,2}[0-9a-fA-F/]{0,140}") {
+    fn a_digest_is_what_it_was_read_from(
+        text in "(sha256|sha384|sha512|md5|SHA256|)[:.]{0,2}[0-9a-fA-F/]{0,140}",
+    ) {
         if let Ok(digest) = Digest::parse(&text) {
             prop_assert_eq!(digest.as_str(), &text);
             prop_assert_eq!(format!("{}:{}", digest.algorithm(), digest.hex()), text);
@@ -95,7 +97,9 @@ proptest! {
     }
 
     #[test]
-    fn platforms_have_one_normal_form(text in "(linux|windows|Linux|macos|[a-z0-9._-]{1,5})(/(amd64|x86_64|arm|armhf|aarch64|[a-zA-Z0-9]{1,5})(/(v?[0-9]{1,10}|[a-z.0-9]{1,3}))?)?(/x)?") {
+    fn platforms_have_one_normal_form(
+        text in "(linux|windows|Linux|macos|[a-z0-9._-]{1,5})(/(amd64|x86_64|arm|armhf|aarch64|[a-zA-Z0-9]{1,5})(/(v?[0-9]{1,10}|[a-z.0-9]{1,3}))?)?(/x)?",
+    ) {
         let Ok(platform) = Platform::parse(&text) else { return Ok(()) };
         prop_assert_eq!(platform.normalised(), platform.clone());
         prop_assert_eq!(Platform::parse(&platform.to_string()).unwrap(), platform.clone());
@@ -108,7 +112,9 @@ proptest! {
     }
 
     #[test]
-    fn a_full_name_is_qualified(text in "([a-zA-Z0-9.-]{1,6}(:[0-9]{1,3})?/)?[a-z0-9._/-]{1,12}(:[a-zA-Z0-9_.-]{1,5})?") {
+    fn a_full_name_is_qualified(
+        text in "([a-zA-Z0-9.-]{1,6}(:[0-9]{1,3})?/)?[a-z0-9._/-]{1,12}(:[a-zA-Z0-9_.-]{1,5})?",
+    ) {
         if let Ok(reference) = Reference::parse(&text) {
             prop_assert_eq!(Reference::parse_qualified(&reference.to_string()).unwrap(), reference);
         }

@@ -147,7 +147,11 @@ mod unit {
 
     proptest! {
         #[test]
-        fn a_range_begins_where_it_says(start: u64, rest in "[0-9-/*]{0,8}", broken in "[bytes 0-9-/*]{0,12}") {
+        fn a_range_begins_where_it_says(
+            start: u64,
+            rest in "[0-9-/*]{0,8}",
+            broken in "[bytes 0-9-/*]{0,12}",
+        ) {
             let header = |text: &str| {
                 let value = http::HeaderValue::from_str(text).unwrap();
                 http::HeaderMap::from_iter([(http::header::CONTENT_RANGE, value)])

@@ -376,7 +376,9 @@ mod unit {
 
     proptest! {
         #[test]
-        fn a_redirect_leads_somewhere_or_is_refused(location in "(https?:|ftp:)?(//)?[a-z@:\\[\\]/?#%. é\\\\-]{0,20}") {
+        fn a_redirect_leads_somewhere_or_is_refused(
+            location in "(https?:|ftp:)?(//)?[a-z@:\\[\\]/?#%. é\\\\-]{0,20}",
+        ) {
             let base: Uri = "https://r.example:5000/v2/a/blobs/x?y=1".parse().unwrap();
             let Some(target) = join(&base, &location) else { return Ok(()) };
             if let Ok(endpoint) = Endpoint::of(&target) {

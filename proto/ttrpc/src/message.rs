@@ -216,7 +216,11 @@ mod tests {
         }
 
         #[test]
-        fn an_answer_is_what_was_answered(payload: Option<Vec<u8>>, code in 1_i32..40, text in "\\PC{0,8}") {
+        fn an_answer_is_what_was_answered(
+            payload: Option<Vec<u8>>,
+            code in 1_i32..40,
+            text in "\\PC{0,8}",
+        ) {
             let status = Status { code, message: text, details: Vec::new() };
             let result = payload.ok_or(status);
             let bytes = Response::from_result(result.clone()).encode_to_vec();

@@ -201,7 +201,10 @@ mod tests {
         }
 
         #[test]
-        fn a_client_outlives_any_answer(frames in frames(), tail in proptest::collection::vec(any::<u8>(), 0..20)) {
+        fn a_client_outlives_any_answer(
+            frames in frames(),
+            tail in proptest::collection::vec(any::<u8>(), 0..20),
+        ) {
             let mut wire = Vec::new();
             for (stream, kind, payload) in &frames {
                 let mut frame = encode(*stream % 4, FrameKind::Response, payload).unwrap();

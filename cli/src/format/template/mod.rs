@@ -264,7 +264,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_template_is_refused_or_run(pieces in proptest::collection::vec((0..TOKENS.len(), any::<bool>(), any::<bool>()), 0..14), text in "\\PC{0,4}") {
+        fn any_template_is_refused_or_run(
+            pieces in proptest::collection::vec(
+                (0..TOKENS.len(), any::<bool>(), any::<bool>()),
+                0..14,
+            ),
+            text in "\\PC{0,4}",
+        ) {
             let mut template = text;
             let mut open = false;
             for (token, blank, turn) in pieces {

@@ -152,7 +152,8 @@ fn reference_labels_name_their_kind() {
 proptest! {
     #[test]
     fn a_reference_names_what_its_label_says(
-        name in "containerd\\.io/gc\\.ref\\.(content|image|snapshot)?[./a-z]{0,8}|[a-z./]{0,12}", value in "\\PC{0,6}",
+        name in "containerd\\.io/gc\\.ref\\.(content|image|snapshot)?[./a-z]{0,8}|[a-z./]{0,12}",
+        value in "\\PC{0,6}",
     ) {
         let nodes = references(&Labels::from([(name.clone(), value.clone())]));
         prop_assert!(nodes.len() <= 1);

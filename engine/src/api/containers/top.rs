@@ -68,7 +68,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_row_is_wider_than_its_titles(text in "([A-Z ]{0,6}PID[A-Z \t]{0,6}|[A-Z ]{0,9})\n([a-z0-9 \t]{0,12}\n){0,5}", pid in "[0-9]") {
+        fn no_row_is_wider_than_its_titles(
+            text in "([A-Z ]{0,6}PID[A-Z \t]{0,6}|[A-Z ]{0,9})\n([a-z0-9 \t]{0,12}\n){0,5}",
+            pid in "[0-9]",
+        ) {
             if let Some(answer) = parse_ps(&text, std::slice::from_ref(&pid)) {
                 let at = answer.titles.iter().position(|title| title == "PID").unwrap();
                 for row in answer.processes {

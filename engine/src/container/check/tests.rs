@@ -132,7 +132,8 @@ fn options_of_the_log_are_checked() {
 proptest! {
     #[test]
     fn a_list_of_ranges_is_its_numbers(
-        have in proptest::collection::vec((0_u32..12, 0_u32..4), 0..5), wanted in proptest::collection::vec((0_u32..12, 0_u32..4), 0..5),
+        have in proptest::collection::vec((0_u32..12, 0_u32..4), 0..5),
+        wanted in proptest::collection::vec((0_u32..12, 0_u32..4), 0..5),
         broken in "[0-9,+ -]{0,12}",
     ) {
         let text = |list: &[(u32, u32)]| {

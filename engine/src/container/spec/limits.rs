@@ -320,7 +320,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn broken_device_rules_are_refused(text in "[abc]?[ ]{0,2}[0-9*-]{0,4}:?[0-9*-]{0,20}[ ]{0,2}[rwmx]{0,4}") {
+        fn broken_device_rules_are_refused(
+            text in "[abc]?[ ]{0,2}[0-9*-]{0,4}:?[0-9*-]{0,20}[ ]{0,2}[rwmx]{0,4}",
+        ) {
             if let Ok(rule) = device_rule(&text) {
                 prop_assert!(["major", "minor"].iter().all(|key| rule[key].is_null() || rule[key].is_i64()));
                 prop_assert_eq!(&rule["allow"], true);

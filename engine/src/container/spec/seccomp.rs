@@ -228,7 +228,11 @@ mod tests {
     proptest! {
         #[test]
         fn a_broken_profile_is_refused_or_has_rules_of_the_runtime(
-            edits in proptest::collection::vec((0..PROFILE.len(), 0_usize..9, 0..WORDS.len()), 0..5), admin: bool,
+            edits in proptest::collection::vec(
+                (0..PROFILE.len(), 0_usize..9, 0..WORDS.len()),
+                0..5,
+            ),
+            admin: bool,
         ) {
             let mut text = PROFILE.as_bytes().to_vec();
             for (at, cut, word) in edits {
