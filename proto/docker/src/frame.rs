@@ -139,7 +139,7 @@ mod tests {
                 wire.extend(std::iter::repeat_n(*code, *length as usize));
             }
             // The last one is cut off.
-            wire.extend_from_slice(&header(Stream::Stdin, last.max(WHOLE as u32)));
+            wire.extend_from_slice(&header(Stream::Stdin, last.max(64 << 10)));
             wire.extend(std::iter::repeat_n(9, WHOLE - 1));
             let mut decoder = Decoder::default();
             let mut seen = [0_usize; 3];
