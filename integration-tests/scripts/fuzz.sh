@@ -25,7 +25,9 @@ done
 [ ${#packages[@]} -gt 0 ] || { echo "fuzz: no property tests found" >&2; exit 1; }
 declare -A programs
 for package in "${packages[@]}"; do
-  listing=$(cargo test --locked --no-run --all-features -p "${package%%=*}" --lib --bins 2>&1) || { echo "$listing"; exit 1; }
+  targets=(--bins)
+  [ ! -e "${package#*=}/src/lib.rs" ] || targets=(--lib)
+  listing=$(cargo test --locked --no-run --all-features -p "${package%%=*}" "${targets[@]}" 2>&1) || { echo "$listing"; exit 1; }
   programs[$package]=$(sed -n 's/.*Executable .*(\(.*\))$/\1/p' <<<"$listing" | xargs realpath)
 done
 
