@@ -131,7 +131,11 @@ impl Drop for Terminal {
 }
 
 /// The two ends.
-fn pair() -> (File, File) {
+///
+/// # Panics
+/// When there are none.
+#[must_use]
+pub fn pair() -> (File, File) {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let master = openpt(flags).expect("a pseudo-terminal");
     grantpt(&master).expect("grantpt");

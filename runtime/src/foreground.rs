@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags};
-use rustix::termios::{OptionalActions, Termios};
+use rustix::termios::{OptionalActions, OutputModes, Termios};
 
 use crate::sys;
 
@@ -37,6 +37,8 @@ impl RawMode {
         let before = rustix::termios::tcgetattr(stdin)?;
         let mut raw = before.clone();
         raw.make_raw();
+        // Compat: what the container writes still starts its lines at the left.
+        raw.output_modes |= OutputModes::OPOST;
         rustix::termios::tcsetattr(stdin, OptionalActions::Now, &raw)?;
         Ok(Some(Self(before)))
     }
@@ -70,6 +72,10 @@ impl Foreground {
     pub(crate) fn take_terminal(&mut self) -> anyhow::Result<()> {
         let Some((socket, _)) = self.console.take() else { return Ok(()) };
         let master = sys::socket::receive_fd(socket.as_fd()).context("receive terminal")?;
+        // Compat: line ends are made by the caller's terminal, once.
+        let mut modes = rustix::termios::tcgetattr(&master).context("terminal")?;
+        modes.output_modes &= !OutputModes::ONLCR;
+        rustix::termios::tcsetattr(&master, OptionalActions::Now, &modes).context("terminal")?;
         let raw = RawMode::new().context("raw terminal")?;
         if raw.is_some() {
             resize(&master);

@@ -48,6 +48,10 @@ impl Log {
         self.write("warning", message);
     }
 
+    pub(crate) fn tells_debug(&self) -> bool {
+        self.debug
+    }
+
     pub(crate) fn debug(&self, message: &str) {
         if self.debug {
             self.write("debug", message);

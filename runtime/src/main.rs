@@ -127,10 +127,10 @@ fn globals(parsed: &Parsed, inherited: u32, started: u64) -> anyhow::Result<Glob
 const DEFAULT_ROOT: &str = "/run/runc-rs";
 
 fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::Result<u8> {
-    globals.log.debug(&format!("{command} {arguments:?}"));
     if matches!(command, "create" | "run" | "exec") {
         protect::ensure(&globals.log)?;
     }
+    globals.log.debug(&format!("{command} {arguments:?}"));
     match command {
         "create" => commands::create::run(globals, arguments),
         "delete" => commands::delete::run(globals, arguments),

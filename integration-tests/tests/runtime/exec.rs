@@ -118,6 +118,26 @@ fn exec_adds_capabilities_but_none_is_inheritable() {
 }
 
 #[test]
+fn an_added_capability_is_ambient_where_the_container_has_inheritable_ones() {
+    let mut bundle = Bundle::new("sleep 100");
+    let sets = &mut bundle.process()["capabilities"];
+    let all = json!(["CAP_CHOWN", "CAP_KILL"]);
+    for set in ["bounding", "permitted", "effective", "inheritable"] {
+        sets[set] = all.clone();
+    }
+    sets["ambient"] = json!(["CAP_CHOWN"]);
+    bundle.start();
+    let ambient = |flags: &[&str]| {
+        let mut arguments = vec!["exec"];
+        arguments.extend(flags);
+        arguments.extend([bundle.id.as_str(), "grep", "CapAmb", "/proc/self/status"]);
+        bundle.ok(&arguments).trim_start_matches("CapAmb:\t").trim().to_owned()
+    };
+    assert_eq!(ambient(&[]), "0000000000000001");
+    assert_eq!(ambient(&["--cap", "CAP_KILL"]), "0000000000000021");
+}
+
+#[test]
 fn exec_in_a_user_namespace_is_root_only_inside() {
     let mut bundle = Bundle::new("sleep 100");
     bundle.use_user_namespace();

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bundle;
+mod cgroup;
+mod events;
 mod exec;
 mod fields;
 mod lifecycle;

@@ -41,6 +41,18 @@ fn capabilities_limits_and_no_new_privs_are_as_configured() {
 }
 
 #[test]
+fn an_ambient_capability_that_is_not_inheritable_is_told_and_passed_over() {
+    let mut bundle = Bundle::new("grep CapAmb /proc/self/status");
+    let sets = &mut bundle.process()["capabilities"];
+    sets["inheritable"] = json!(["CAP_KILL"]);
+    sets["ambient"] = json!(["CAP_KILL", "CAP_CHOWN"]);
+    let output = bundle.run();
+    assert_eq!(output.stdout, b"CapAmb:\t0000000000000020\n");
+    let words = "can't raise ambient capability CAP_CHOWN: operation not permitted";
+    assert!(stderr(&output).contains(words), "{}", stderr(&output));
+}
+
+#[test]
 fn no_signal_is_blocked_or_ignored() {
     if !ours_only() {
         return; // what the C library of who spawns it has left ignored, stock hands on

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use integration_tests::terminal::{self, Terminal};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde_json::json;
 
@@ -73,6 +74,20 @@ fn the_master_is_sent_and_the_terminal_works() {
     for line in ["/dev/pts/0\n", "33 99\n", "got hello\n"] {
         assert!(text.contains(line), "{line:?} in {text:?}");
     }
+}
+
+#[test]
+fn in_the_foreground_lines_end_as_the_callers_terminal_ends_them() {
+    let mut bundle = Bundle::new("echo one; test -t 0 && echo two");
+    bundle.process()["terminal"] = json!(true);
+    let run = bundle.command(&["run", "--bundle", bundle.path().to_str().unwrap(), &bundle.id]);
+    let (text, code) = Terminal::of(&run, 24, 80).until_end();
+    assert_eq!((text.as_str(), code), ("one\r\ntwo\r\n", 0));
+    // Only the input is a terminal: nobody makes anything of the line ends.
+    let (_master, input) = terminal::pair();
+    let mut run = bundle.command(&["run", "--bundle", bundle.path().to_str().unwrap(), &bundle.id]);
+    let output = run.stdin(input).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "one\ntwo\n", "{}", stderr(&output));
 }
 
 #[test]

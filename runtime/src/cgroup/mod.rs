@@ -12,6 +12,7 @@
 mod devices;
 mod file;
 mod layout;
+mod oom;
 mod processes;
 mod stats;
 mod sys;
@@ -31,6 +32,7 @@ use devices::{DevicePolicy, DeviceRuleError};
 use layout::Layout;
 
 pub(crate) use CgroupError as Error;
+pub(crate) use oom::OomWatch;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CgroupError {
@@ -38,6 +40,11 @@ pub(crate) enum CgroupError {
     Systemd,
     #[error("no cgroup file system is mounted")]
     NotMounted,
+    // Compat: runc's sentences.
+    #[error("container's cgroup is not empty: {0} process(es) found")]
+    NotEmpty(usize),
+    #[error("container's cgroup unexpectedly frozen")]
+    Frozen,
     #[error("cgroupsPath {0:?} names no cgroup")]
     EmptyPath(String),
     #[error("read {}: {}", path.display(), errno_text(errno_of(cause)))]
@@ -182,6 +189,19 @@ impl Cgroup {
             }
         }
         Ok(Self { paths })
+    }
+
+    /// A place that exists already must be free: its processes would share the limits, and what is
+    /// frozen would never start.
+    pub(crate) fn check_unused(&self) -> Result<(), Error> {
+        let found = self.pids(true)?.len();
+        if found > 0 {
+            return Err(Error::NotEmpty(found));
+        }
+        if self.is_frozen().unwrap_or(false) {
+            return Err(Error::Frozen);
+        }
+        Ok(())
     }
 
     pub(crate) fn create(&self) -> Result<(), Error> {
@@ -358,6 +378,20 @@ impl Cgroup {
         let keys = ["", "freezer", "devices", "pids", "memory", "cpu"];
         let named = keys.iter().filter_map(|key| self.paths.get(*key));
         named.chain(self.paths.values()).find(|directory| directory.exists())
+    }
+}
+
+/// Whether cgroup2 is all there is.
+pub(crate) fn is_unified() -> bool {
+    Layout::read().is_ok_and(|layout| layout.is_v2())
+}
+
+/// Compat: no process at all is one, as systemd has it.
+fn pids_max(limit: i64) -> String {
+    match limit {
+        0 => "1".to_owned(),
+        1.. => limit.to_string(),
+        _ => "max".to_owned(),
     }
 }
 

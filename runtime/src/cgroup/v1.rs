@@ -61,9 +61,8 @@ pub(super) fn apply(
             }
         }
     }
-    if let Some(value) = resources.pids.as_ref().and_then(|pids| limit(pids.limit)) {
-        let value = if value > 0 { value.to_string() } else { "max".to_owned() };
-        controllers.set("pids", "pids.max", &value)?;
+    if let Some(value) = resources.pids.as_ref().and_then(|pids| pids.limit) {
+        controllers.set("pids", "pids.max", &super::pids_max(value))?;
     }
     if let Some(io) = &resources.block_io {
         apply_block_io(&controllers, io)?;

@@ -53,8 +53,8 @@ pub(super) fn apply(directory: &Path, resources: &LinuxResources) -> Result<(), 
     let set = |file: &str, value: &str| {
         write(directory, file, value).map_err(|error| explain(directory, file, error))
     };
-    if let Some(value) = resources.pids.as_ref().and_then(|pids| limit(pids.limit)) {
-        set("pids.max", &max_or(value))?;
+    if let Some(value) = resources.pids.as_ref().and_then(|pids| pids.limit) {
+        set("pids.max", &super::pids_max(value))?;
     }
     if let Some(memory) = &resources.memory {
         if let Some(limit) = limit(memory.limit).filter(|limit| *limit > 0)

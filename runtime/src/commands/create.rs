@@ -165,7 +165,14 @@ pub(crate) fn make(
         seccomp_notifies: plan.seccomp.as_ref().is_some_and(|program| program.needs_listener),
         ..Default::default()
     };
+    let cgroup = planned_cgroup(globals, bundle, id)?;
     let (mut container, lock) = Container::create(&globals.root, record)?;
+    // Not ours to remove when it is in use.
+    if let Err(error) = cgroup.check_unused() {
+        container.remove()?;
+        return Err(error.into());
+    }
+    container.record.cgroup_paths = cgroup.paths().clone();
     laps.lap("plan");
     let built = build(globals, &mut container, &plan, bundle, options, console, &mut laps);
     if let Err(error) = built {
@@ -187,13 +194,7 @@ fn build(
     let none = LinuxResources::default();
     let linux = bundle.spec.linux.as_ref();
     let resources = linux.map_or(&none, |linux| &linux.resources);
-    let cgroup = Cgroup::plan(
-        linux.and_then(|linux| linux.cgroups_path.as_deref()),
-        &container.record.id,
-        resources,
-        globals.systemd_cgroup,
-    )?;
-    container.record.cgroup_paths = cgroup.paths().clone();
+    let cgroup = container.cgroup();
     // Known before anything exists, so that `delete --force` finds what a kill leaves behind.
     container.save()?;
     if let Some(program) = &plan.seccomp {
@@ -214,8 +215,9 @@ fn build(
         console,
         cgroup_mount,
         hook_state: &|status, pid| record.hook_state(status, pid),
+        debug: globals.log.tells_debug(),
     };
-    let (pid, channel) = give_birth(plan, birth, RuntimeEnd(ours))?;
+    let (pid, channel) = give_birth(globals, plan, birth, RuntimeEnd(ours))?;
     container.record.pid = pid;
     container.record.start_time = process_stat(pid).map_or(0, |stat| stat.start_time);
     container.save()?;
@@ -229,9 +231,10 @@ fn build(
              cgroup config for procHooks process: {error}"
         )
     })?;
+    reset_affinity(globals, pid);
     laps.lap("limits");
     proceed(&channel)?;
-    expect(&channel, plan, bundle, &FromInit::Mounted)?;
+    expect(globals, &channel, plan, bundle, &FromInit::Mounted)?;
     laps.lap("rootfs");
     // Compat: runc tells prestart hooks `creating`; the specification wants `created`.
     let state = container.record.hook_state("created", pid);
@@ -239,7 +242,7 @@ fn build(
     hooks::run_all(&plan.hooks.create_runtime, "createRuntime", &state).map_err(init_error)?;
     apply_schedule(&plan.process, pid)?;
     proceed(&channel)?;
-    expect(&channel, plan, bundle, &FromInit::Ready)?;
+    expect(globals, &channel, plan, bundle, &FromInit::Ready)?;
     laps.lap("process");
 
     if let Some(path) = &options.pidfd_socket {
@@ -251,6 +254,14 @@ fn build(
         write_pid_file(path, pid)?;
     }
     Ok(())
+}
+
+fn planned_cgroup(globals: &Globals, bundle: &Bundle, id: &str) -> anyhow::Result<Cgroup> {
+    let none = LinuxResources::default();
+    let linux = bundle.spec.linux.as_ref();
+    let path = linux.and_then(|linux| linux.cgroups_path.as_deref());
+    let resources = linux.map_or(&none, |linux| &linux.resources);
+    Ok(Cgroup::plan(path, id, resources, globals.systemd_cgroup)?)
 }
 
 fn init_error(error: hooks::HookError) -> anyhow::Error {
@@ -272,6 +283,7 @@ fn make_fifo(path: &Path) -> anyhow::Result<OwnedFd> {
 
 /// Clones, through a stage where namespaces are to be entered first; init's pid.
 fn give_birth(
+    globals: &Globals,
     plan: &Plan,
     birth: Birth<'_>,
     channel: RuntimeEnd,
@@ -297,7 +309,11 @@ fn give_birth(
             if !staged {
                 return Ok((pid, channel));
             }
-            let told = channel.receive().context("handshake")?;
+            let mut told = channel.receive().context("handshake")?;
+            while let Some(FromInit::Note(text)) = told {
+                globals.log.debug(&text);
+                told = channel.receive().context("handshake")?;
+            }
             sys::clone::wait(pid, true).context("wait for the stage")?;
             match told {
                 Some(FromInit::Born(pid)) => Ok((pid, channel)),
@@ -342,6 +358,15 @@ pub(super) fn apply_limits(process: &ProcessPlan, pid: i32) -> anyhow::Result<()
     Ok(())
 }
 
+/// The runtime's own CPUs are nobody's wish: all that the cgroup allows. Compat: a failure is told
+/// and passed over.
+pub(super) fn reset_affinity(globals: &Globals, pid: i32) {
+    // 8192 CPUs are the most that kernels are built for.
+    if let Err(error) = sys::schedule::set_affinity(pid, &[u64::MAX; 128]) {
+        globals.log.warn(&format!("reset CPU affinity: {}", errno_text(errno_of(&error))));
+    }
+}
+
 /// From outside too: a user namespace may not raise its own priority.
 pub(super) fn apply_schedule(process: &ProcessPlan, pid: i32) -> anyhow::Result<()> {
     let failed = |what: &str, error: io::Error| {
@@ -374,6 +399,7 @@ fn proceed(channel: &RuntimeEnd) -> anyhow::Result<()> {
 }
 
 fn expect(
+    globals: &Globals,
     channel: &RuntimeEnd,
     plan: &Plan,
     bundle: &Bundle,
@@ -383,6 +409,7 @@ fn expect(
         let message = channel.receive().context("handshake")?;
         match message {
             Some(message) if message == *wanted => return Ok(()),
+            Some(FromInit::Note(text)) => globals.log.debug(&text),
             Some(FromInit::Listener) if plan.seccomp.is_some() => {
                 let listener = channel.receive_listener().context("seccomp listener")?;
                 hand_over_listener(bundle, &listener)?;
@@ -460,6 +487,13 @@ fn warn(globals: &Globals, bundle: &Bundle) {
 
 pub(super) fn warn_of_capabilities(globals: &Globals, process: &Process) {
     let Some(sets) = &process.capabilities else { return };
+    for name in &sets.ambient {
+        if !sets.inheritable.contains(name) || !sets.permitted.contains(name) {
+            // Compat: runc's sentence.
+            let cause = errno_text(libc::EPERM);
+            globals.log.warn(&format!("can't raise ambient capability {name}: {cause}"));
+        }
+    }
     if let Ok(held) = sys::identity::permitted() {
         let missing = unavailable(sets, held);
         if !missing.is_empty() {

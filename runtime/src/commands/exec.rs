@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 
 use super::create::{
-    Bundle, apply_limits, apply_schedule, connect_console, hand_over_listener, send_pidfd,
-    warn_of_capabilities,
+    Bundle, apply_limits, apply_schedule, connect_console, hand_over_listener, reset_affinity,
+    send_pidfd, warn_of_capabilities,
 };
 use super::{Globals, Usage, listen_fds, parse, program, write_pid_file};
 use crate::args::{Flag, Order, Parsed};
@@ -91,7 +91,7 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
         (None, None) => None,
     };
     let cgroup = container.cgroup().within(&parsed.all("cgroup"))?;
-    let pid = enter(&container, &cgroup, &plan, filter.as_ref(), console)?;
+    let pid = enter(globals, &container, &cgroup, &plan, filter.as_ref(), console)?;
     if let Some(path) = parsed.get("pidfd-socket") {
         send_pidfd(Path::new(path), pid, b"setns")?;
     }
@@ -148,6 +148,10 @@ fn process(container: &Container, parsed: &Parsed) -> anyhow::Result<Process> {
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
             set.push(name.clone());
         }
+        // Compat: where the container has inheritable ones, it is ambient too.
+        if !sets.inheritable.is_empty() {
+            sets.ambient.push(name.clone());
+        }
     }
     if let Some(profile) = parsed.get("apparmor") {
         process.apparmor_profile = profile.to_owned();
@@ -184,6 +188,7 @@ fn parse_id(text: &str) -> anyhow::Result<u32> {
 }
 
 fn enter(
+    globals: &Globals,
     container: &Container,
     cgroup: &Cgroup,
     plan: &ProcessPlan,
@@ -214,6 +219,7 @@ fn enter(
         pidfd,
         namespaces: namespaces & !libc::CLONE_NEWPID,
         keyring,
+        debug: globals.log.tells_debug(),
     };
     let pid = match sys::clone::clone(0, false).map_err(|error| {
         anyhow!("unable to start container process: clone: {}", errno_text(errno_of(&error)))
@@ -228,7 +234,8 @@ fn enter(
             pid
         }
     };
-    let admitted = admit(cgroup, plan, pid).and_then(|()| converse(container, &channel));
+    let admitted =
+        admit(globals, cgroup, plan, pid).and_then(|()| converse(globals, container, &channel));
     if admitted.is_err() {
         drop(sys::process::kill(pid, libc::SIGKILL));
         drop(sys::clone::wait(pid, true));
@@ -237,7 +244,7 @@ fn enter(
 }
 
 /// What only the runtime's own rights can do to the process.
-fn admit(cgroup: &Cgroup, plan: &ProcessPlan, pid: i32) -> anyhow::Result<()> {
+fn admit(globals: &Globals, cgroup: &Cgroup, plan: &ProcessPlan, pid: i32) -> anyhow::Result<()> {
     let pin = |mask: &[u64]| {
         if mask.is_empty() {
             return Ok(());
@@ -247,19 +254,27 @@ fn admit(cgroup: &Cgroup, plan: &ProcessPlan, pid: i32) -> anyhow::Result<()> {
     };
     let (before, after) = plan.affinity.as_ref().map_or((&[][..], &[][..]), |(a, b)| (a, b));
     pin(before)?;
+    if let [first, ..] = before {
+        // Compat: the text that runc's stage logs.
+        globals.log.debug(&format!("nsexec[{pid}]: affinity: {first:#x}"));
+    }
     cgroup.join(pid)?;
+    if plan.affinity.is_none() {
+        reset_affinity(globals, pid);
+    }
     pin(after)?;
     apply_limits(plan, pid)?;
     apply_schedule(plan, pid)
 }
 
 /// Through the handshake to the exec: the socket closes with it.
-fn converse(container: &Container, channel: &RuntimeEnd) -> anyhow::Result<()> {
+fn converse(globals: &Globals, container: &Container, channel: &RuntimeEnd) -> anyhow::Result<()> {
     channel.proceed().context("handshake")?;
     let mut ready = false;
     loop {
         match channel.receive().context("handshake")? {
             Some(FromInit::Ready) => ready = true,
+            Some(FromInit::Note(text)) => globals.log.debug(&text),
             Some(FromInit::Listener) => {
                 let listener = channel.receive_listener().context("seccomp listener")?;
                 hand_over_listener(&Bundle::load(&container.record.bundle)?, &listener)?;

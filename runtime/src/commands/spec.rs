@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: Vec<String>) -> anyhow::Result<u8> {
         // Compat: runc's sentence.
         bail!("File config.json exists. Remove it first");
     }
-    let mut config = default_config();
+    let mut config = default_config(crate::cgroup::is_unified());
     if parsed.is_set("rootless") {
         make_rootless(&mut config);
     }
@@ -34,9 +34,13 @@ pub(crate) fn run(arguments: Vec<String>) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn default_config() -> Value {
+/// Compat: a cgroup namespace only where cgroup2 is all there is.
+fn default_config(unified: bool) -> Value {
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
-    let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"];
+    let mut namespaces = vec!["pid", "network", "ipc", "uts", "mount"];
+    if unified {
+        namespaces.push("cgroup");
+    }
     json!({
         "ociVersion": OCI_VERSION,
         "process": {
@@ -84,7 +88,7 @@ fn default_config() -> Value {
         ],
         "linux": {
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
-            "namespaces": namespaces.map(|kind| json!({"type": kind})),
+            "namespaces": namespaces.iter().map(|kind| json!({"type": kind})).collect::<Vec<_>>(),
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
                 "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware",
@@ -142,14 +146,14 @@ mod tests {
 
     #[test]
     fn the_default_configuration_can_be_read_back() {
-        let spec: crate::spec::oci::Spec = serde_json::from_value(default_config()).unwrap();
+        let spec: crate::spec::oci::Spec = serde_json::from_value(default_config(true)).unwrap();
         assert_eq!(spec.mounts.len(), 7);
         assert_eq!(spec.process.unwrap().args, ["sh"]);
     }
 
     #[test]
     fn a_rootless_one_has_a_user_namespace_and_no_network() {
-        let mut config = default_config();
+        let mut config = default_config(true);
         make_rootless(&mut config);
         let text = config["linux"]["namespaces"].to_string();
         assert!(text.contains("user") && !text.contains("network"), "{text}");

@@ -183,8 +183,11 @@ fn is_set(value: Option<i64>) -> bool {
 /// What holds after an update: the new values, the old ones where it had none.
 fn merge(before: LinuxResources, wanted: LinuxResources) -> LinuxResources {
     let value = |resources: &LinuxResources| serde_json::to_value(resources).unwrap_or_default();
+    let pids = wanted.pids.clone().filter(|pids| pids.limit.is_some());
     let merged = merge_json(value(&before), value(&wanted));
-    serde_json::from_value(merged).unwrap_or(before)
+    let merged: LinuxResources = serde_json::from_value(merged).unwrap_or(before);
+    // Of processes none is a limit too.
+    LinuxResources { pids: pids.or(merged.pids), ..merged }
 }
 
 fn merge_json(old: serde_json::Value, new: serde_json::Value) -> serde_json::Value {

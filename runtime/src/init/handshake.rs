@@ -34,6 +34,8 @@ pub(crate) enum FromInit {
     /// The seccomp listener follows as a message of its own.
     Listener,
     Ready,
+    /// For the log, where the caller wants to know.
+    Note(String),
     Failed(Failure),
 }
 
@@ -169,6 +171,7 @@ impl FromInit {
             Self::Mounted => vec![b'M'],
             Self::Listener => vec![b'L'],
             Self::Ready => vec![b'R'],
+            Self::Note(text) => [b"N", text.as_bytes()].concat(),
             Self::Failed(failure) => {
                 let mut bytes = vec![b'F', failure.step as u8];
                 bytes.extend(failure.errno.to_ne_bytes());
@@ -185,6 +188,7 @@ impl FromInit {
             b'M' => Self::Mounted,
             b'L' => Self::Listener,
             b'R' => Self::Ready,
+            b'N' => Self::Note(String::from_utf8_lossy(rest).into_owned()),
             b'F' => {
                 let step = *STEPS.get(usize::from(*rest.first()?))?;
                 let errno = i32::from_ne_bytes(rest.get(1..5)?.try_into().ok()?);

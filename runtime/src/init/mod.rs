@@ -39,6 +39,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) cgroup_mount: Option<CgroupMount>,
     /// The state for the hooks that run in here.
     pub(crate) hook_state: HookState<'a>,
+    /// Whether the log is told of the steps.
+    pub(crate) debug: bool,
 }
 
 /// The first process of a container; never returns.
@@ -89,9 +91,12 @@ fn report(channel: Option<InitEnd>, failure: Failure) {
 }
 
 fn born(birth: Birth<'_>) -> Result<(), Failure> {
-    let Birth { plan, channel, exec_fifo, console, cgroup_mount, hook_state } = birth;
+    let Birth { plan, channel, exec_fifo, console, cgroup_mount, hook_state, debug } = birth;
     sys::identity::set_umask(0);
+    let note = |text: &str| note(&channel, debug, text);
+    note("nsexec container setup")?;
     channel.wait()?;
+    note("child process in init()")?;
     finish::label_keys(&plan.process)?;
 
     if !plan.needs_stage() {
@@ -147,6 +152,7 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     rootfs::readonly_paths(plan, &root)?;
     rootfs::mask(plan, &root)?;
     mounts::finish_read_only(plan, &root)?;
+    note("init: closing the pipe to signal completion")?;
     let home = finish::home(&root, &plan.process);
     let labels = finish::prepare_labels(&plan.process)?;
     rootfs::enter(plan, &root)?;
@@ -178,6 +184,11 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
         })
         .map_or_else(|failure| failure, |()| command.exec());
     give_up(None, failure)
+}
+
+/// Compat: tools that read runc's debug log know these texts.
+fn note(channel: &InitEnd, wanted: bool, text: &str) -> Result<(), Failure> {
+    if wanted { channel.send(&FromInit::Note(text.to_owned())) } else { Ok(()) }
 }
 
 fn give_up(channel: Option<InitEnd>, failure: Failure) -> ! {
@@ -224,6 +235,7 @@ pub(crate) struct Entry<'a> {
     /// `CLONE_NEW*` of the namespaces that differ from ours, the pid namespace excepted.
     pub(crate) namespaces: libc::c_int,
     pub(crate) keyring: Option<&'a str>,
+    pub(crate) debug: bool,
 }
 
 /// A process that enters a running container; never returns.
@@ -236,8 +248,9 @@ pub(crate) fn enter(entry: Entry<'_>) -> ! {
 }
 
 fn entered(entry: Entry<'_>) -> Result<(), Failure> {
-    let Entry { process, seccomp, channel, console, pidfd, namespaces, keyring: id } = entry;
+    let Entry { process, seccomp, channel, console, pidfd, namespaces, keyring: id, debug } = entry;
     channel.wait()?;
+    note(&channel, debug, "nsexec container setup")?;
     // Labels are written through a procfs that was opened out here.
     let labels = finish::prepare_labels(process)?;
     finish::label_keys(process)?;
