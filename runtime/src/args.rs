@@ -23,11 +23,11 @@ pub(crate) type Flag = (&'static str, &'static str, bool);
 /// Where the flags of a command end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// At the first word that is no flag (global flags).
+    /// At the first word that is no flag (global flags; `ps`, whose other flags are those of ps).
     First,
     /// Flags anywhere.
     Mixed,
-    /// Anywhere up to the second plain word, where a program of the user's begins (`exec`, `ps`).
+    /// Anywhere up to the second plain word, where a program of the user's begins (`exec`).
     UntilProgram,
 }
 

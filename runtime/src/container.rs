@@ -78,6 +78,8 @@ pub(crate) struct Record {
     pub(crate) start_time: u64,
     pub(crate) created: String,
     pub(crate) bundle: PathBuf,
+    /// "" in records of before there was a choice.
+    pub(crate) config: PathBuf,
     pub(crate) rootfs: PathBuf,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) hooks: Hooks,
@@ -312,6 +314,13 @@ impl Container {
 }
 
 impl Record {
+    pub(crate) fn config_path(&self) -> PathBuf {
+        match self.config.as_os_str().is_empty() {
+            true => self.bundle.join("config.json"),
+            false => self.config.clone(),
+        }
+    }
+
     /// The state that hooks read.
     pub(crate) fn hook_state(&self, status: &str, pid: i32) -> Vec<u8> {
         let mut state = serde_json::json!({

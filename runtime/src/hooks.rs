@@ -33,13 +33,30 @@ pub(crate) enum HookError {
 
 /// Runs them in order; the first failure ends it.
 pub(crate) fn run_all(hooks: &[Hook], kind: &str, state: &[u8]) -> Result<(), HookError> {
+    run_all_with(hooks, kind, state, &[])
+}
+
+/// `environment` is for those that name none of their own.
+pub(crate) fn run_all_with(
+    hooks: &[Hook],
+    kind: &str,
+    state: &[u8],
+    environment: &[String],
+) -> Result<(), HookError> {
     for (number, hook) in hooks.iter().enumerate() {
-        run(hook, kind, number, state)?;
+        let own = if hook.env.is_empty() { environment } else { &hook.env };
+        run(hook, kind, number, state, own)?;
     }
     Ok(())
 }
 
-fn run(hook: &Hook, kind: &str, number: usize, state: &[u8]) -> Result<(), HookError> {
+fn run(
+    hook: &Hook,
+    kind: &str,
+    number: usize,
+    state: &[u8],
+    environment: &[String],
+) -> Result<(), HookError> {
     let spawn_failed = |cause: io::Error| HookError::Spawn {
         kind: kind.to_owned(),
         number,
@@ -54,7 +71,7 @@ fn run(hook: &Hook, kind: &str, number: usize, state: &[u8]) -> Result<(), HookE
     let mut command = Command::new(&hook.path);
     command
         .env_clear()
-        .envs(hook.env.iter().filter_map(|pair| pair.split_once('=')))
+        .envs(environment.iter().filter_map(|pair| pair.split_once('=')))
         .stdin(share(&stdin)?)
         .stdout(share(&stdout)?)
         .stderr(share(&stderr)?);
@@ -102,9 +119,38 @@ fn describe(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal: {signal}"),
+        (None, Some(signal)) => {
+            let dumped = if status.core_dumped() { " (core dumped)" } else { "" };
+            format!("signal: {}{dumped}", signal_text(signal))
+        }
         (None, None) => status.to_string(),
     }
+}
+
+/// Compat: Go's texts.
+fn signal_text(signal: i32) -> String {
+    let known = match signal {
+        libc::SIGHUP => "hangup",
+        libc::SIGINT => "interrupt",
+        libc::SIGQUIT => "quit",
+        libc::SIGILL => "illegal instruction",
+        libc::SIGTRAP => "trace/breakpoint trap",
+        libc::SIGABRT => "aborted",
+        libc::SIGBUS => "bus error",
+        libc::SIGFPE => "floating point exception",
+        libc::SIGKILL => "killed",
+        libc::SIGUSR1 => "user defined signal 1",
+        libc::SIGSEGV => "segmentation fault",
+        libc::SIGUSR2 => "user defined signal 2",
+        libc::SIGPIPE => "broken pipe",
+        libc::SIGALRM => "alarm clock",
+        libc::SIGTERM => "terminated",
+        libc::SIGXCPU => "CPU time limit exceeded",
+        libc::SIGXFSZ => "file size limit exceeded",
+        libc::SIGSYS => "bad system call",
+        other => return format!("signal {other}"),
+    };
+    known.to_owned()
 }
 
 fn read_back(file: &mut File) -> String {
@@ -143,6 +189,12 @@ mod tests {
             "error running createRuntime hook #1: error running hook: exit status 3, \
              stdout: out\n, stderr: no\n"
         );
+    }
+
+    #[test]
+    fn a_signal_is_told_as_go_tells_it() {
+        let error = run_all(&[shell("kill -SYS $$", None)], "poststart", b"").unwrap_err();
+        assert!(error.to_string().contains("running hook: signal: bad system call"), "{error}");
     }
 
     #[test]

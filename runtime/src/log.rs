@@ -1,11 +1,12 @@
-//! The runtime's own log: to `--log` or standard error, in runc's two formats.
+//! The runtime's own log: to `--log` or standard error, in runc's two formats; or to the journal or
+//! the system's log, line by line.
 //!
 //! Callers read the file as their error channel: the last object with level `error` is what they
 //! report (`level`, `msg`, `time` in RFC 3339).
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::os::unix::net::UnixDatagram;
 
 use jiff::{Timestamp, Unit};
 use rustix::fs::{Mode, OFlags};
@@ -17,56 +18,134 @@ pub(crate) enum Format {
     Json,
 }
 
+/// The numbers are syslog's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Error = 3,
+    #[default]
+    Warning = 4,
+    Debug = 7,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+enum Target {
+    #[default]
+    Stderr,
+    File(File),
+    /// Datagrams of fields, under this identifier: systemd's native protocol.
+    Journal(UnixDatagram, String),
+    /// RFC 3164, as syslog(3) writes it.
+    Syslog(UnixDatagram, String),
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    file: Option<File>,
+    target: Target,
     format: Format,
-    debug: bool,
+    most: Level,
 }
 
 impl Log {
-    pub(crate) fn new(path: Option<&Path>, format: Format, debug: bool) -> io::Result<Self> {
-        let file = match path {
-            Some(path) => {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
-                Some(File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?))
-            }
-            None => None,
+    /// `target` is a path (`file:` may stand before it), `journald:NAME`, `syslog:NAME`, or "".
+    pub(crate) fn new(
+        target: &str,
+        format: Format,
+        most: Level,
+    ) -> Result<Self, (String, io::Error)> {
+        let socket = |path: &str| -> Result<UnixDatagram, (String, io::Error)> {
+            let connected =
+                UnixDatagram::unbound().and_then(|socket| socket.connect(path).map(|()| socket));
+            connected.map_err(|error| (path.to_owned(), error))
         };
-        Ok(Self { file, format, debug })
+        let target = if target.is_empty() {
+            Target::Stderr
+        } else if let Some(name) = target.strip_prefix("journald:") {
+            Target::Journal(socket("/run/systemd/journal/socket")?, name.to_owned())
+        } else if let Some(name) = target.strip_prefix("syslog:") {
+            Target::Syslog(socket("/dev/log")?, name.to_owned())
+        } else {
+            let path = target.strip_prefix("file:").unwrap_or(target);
+            // Commands change their directory.
+            let path = std::path::absolute(path).map_err(|error| (path.to_owned(), error))?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
+            let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o644))
+                .map_err(|error| (path.display().to_string(), error.into()))?;
+            Target::File(File::from(file))
+        };
+        Ok(Self { target, format, most })
     }
 
-    /// The error that ends the command. Compat: with a log file it goes to stderr too, bare.
+    /// The error that ends the command. Compat: with a log elsewhere it goes to stderr too, bare.
     pub(crate) fn fatal(&self, message: &str) {
-        self.write("error", message);
-        if self.file.is_some() {
+        self.write(Level::Error, message);
+        if !matches!(self.target, Target::Stderr) {
             drop(writeln!(io::stderr(), "{message}"));
         }
     }
 
     pub(crate) fn warn(&self, message: &str) {
-        self.write("warning", message);
+        self.write(Level::Warning, message);
     }
 
     pub(crate) fn tells_debug(&self) -> bool {
-        self.debug
+        self.most == Level::Debug
     }
 
     pub(crate) fn debug(&self, message: &str) {
-        if self.debug {
-            self.write("debug", message);
-        }
+        self.write(Level::Debug, message);
     }
 
-    fn write(&self, level: &str, message: &str) {
-        let now = Timestamp::now().round(Unit::Second).unwrap_or_default();
-        let line = render(self.format, level, message, &now.to_string());
+    fn write(&self, level: Level, message: &str) {
+        if level > self.most {
+            return;
+        }
+        let line = || {
+            let now = Timestamp::now().round(Unit::Second).unwrap_or_default();
+            render(self.format, level.name(), message, &now.to_string())
+        };
         // A log that cannot be written has nowhere to be complained about.
-        drop(match self.file.as_ref() {
-            Some(mut file) => file.write_all(line.as_bytes()),
-            None => io::stderr().write_all(line.as_bytes()),
+        drop(match &self.target {
+            Target::Stderr => io::stderr().write_all(line().as_bytes()),
+            Target::File(file) => {
+                let mut file = file;
+                file.write_all(line().as_bytes())
+            }
+            Target::Journal(socket, name) => {
+                socket.send(&journal_entry(level, name, message)).map(drop)
+            }
+            Target::Syslog(socket, name) => {
+                // Of the facility "user".
+                let priority = (1 << 3) | level as u8;
+                let text = format!("<{priority}>{name}[{}]: {message}", std::process::id());
+                socket.send(text.as_bytes()).map(drop)
+            }
         });
     }
+}
+
+/// A value of several lines carries its length.
+fn journal_entry(level: Level, name: &str, message: &str) -> Vec<u8> {
+    let mut entry = format!("PRIORITY={}\nSYSLOG_IDENTIFIER={name}\n", level as u8).into_bytes();
+    if message.contains('\n') {
+        entry.extend(b"MESSAGE\n");
+        entry.extend((message.len() as u64).to_le_bytes());
+        entry.extend(message.as_bytes());
+    } else {
+        entry.extend(b"MESSAGE=");
+        entry.extend(message.as_bytes());
+    }
+    entry.push(b'\n');
+    entry
 }
 
 fn render(format: Format, level: &str, message: &str, time: &str) -> String {
@@ -100,5 +179,14 @@ mod tests {
             "{\"level\":\"error\",\"msg\":\"say \\\"x\\\"\",\"time\":\"2026-01-02T03:04:05Z\"}\n"
         );
         assert!(render(Format::Text, "warning", "plain", time).ends_with("msg=plain\n"));
+    }
+
+    #[test]
+    fn a_journal_entry_of_several_lines_tells_its_length() {
+        let one = journal_entry(Level::Error, "web", "no");
+        assert_eq!(one, b"PRIORITY=3\nSYSLOG_IDENTIFIER=web\nMESSAGE=no\n");
+        let two = journal_entry(Level::Warning, "web", "a\nb");
+        let wanted = b"PRIORITY=4\nSYSLOG_IDENTIFIER=web\nMESSAGE\n\x03\0\0\0\0\0\0\0a\nb\n";
+        assert_eq!(two, wanted);
     }
 }

@@ -24,15 +24,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use args::{Flag, FlagError, Order, Parsed};
+use cgroup::Driver;
 use commands::{Globals, Usage, help};
-use log::{Format, Log};
+use log::{Format, Level, Log};
 
 const FLAGS: &[Flag] = &[
     ("debug", "", false),
     ("log", "", true),
     ("log-format", "", true),
+    ("log-level", "", true),
     ("root", "", true),
     ("systemd-cgroup", "", false),
+    ("cgroup-manager", "", true),
     ("rootless", "", true),
     ("criu", "", true),
     ("version", "v", false),
@@ -108,17 +111,30 @@ fn globals(parsed: &Parsed, inherited: u32, started: u64) -> anyhow::Result<Glob
         // Compat: runc's sentence.
         Some(other) => anyhow::bail!("invalid log-format: {other}"),
     };
-    let path = parsed.get("log").filter(|path| !path.is_empty()).map(std::path::absolute);
-    let path = path.transpose()?;
-    let log = Log::new(path.as_deref(), format, parsed.is_set("debug")).map_err(|error| {
-        let path = path.unwrap_or_default();
-        anyhow::anyhow!("open {}: {}", path.display(), sys::errno_text(sys::errno_of(&error)))
+    let level = match parsed.get("log-level") {
+        _ if parsed.is_set("debug") => Level::Debug,
+        Some("debug") => Level::Debug,
+        None | Some("warning") => Level::Warning,
+        Some("error") => Level::Error,
+        Some(other) => anyhow::bail!("invalid log-level: {other}"),
+    };
+    let target = parsed.get("log").unwrap_or_default();
+    let log = Log::new(target, format, level).map_err(|(path, error)| {
+        anyhow::anyhow!("open {path}: {}", sys::errno_text(sys::errno_of(&error)))
     })?;
+    let cgroup_driver = match parsed.get("cgroup-manager") {
+        None if parsed.is_set("systemd-cgroup") => Driver::Systemd,
+        None | Some("cgroupfs") => Driver::Cgroupfs,
+        Some("systemd") => Driver::Systemd,
+        Some("disabled") => Driver::Disabled,
+        Some(other) => anyhow::bail!("unknown cgroup manager specified: {other}"),
+    };
     Ok(Globals {
         root: std::path::absolute(parsed.get("root").unwrap_or(DEFAULT_ROOT))
             .unwrap_or_else(|_| PathBuf::from(DEFAULT_ROOT)),
+        root_given: parsed.get("root").is_some(),
         log,
-        systemd_cgroup: parsed.is_set("systemd-cgroup"),
+        cgroup_driver,
         inherited,
         started,
     })
@@ -136,6 +152,7 @@ fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::
         "delete" => commands::delete::run(globals, arguments),
         "events" => commands::events::run(globals, arguments),
         "exec" => commands::exec::run(globals, arguments),
+        "explain" => commands::explain::run(globals, arguments),
         "features" => commands::features::run(arguments),
         "kill" => commands::kill::run(globals, arguments),
         "list" => commands::list::run(globals, arguments),
@@ -160,7 +177,8 @@ fn shown(text: &str) -> u8 {
 /// Compat: engines read the `version`, `commit:` and `spec:` lines.
 fn version() -> String {
     let version = env!("CARGO_PKG_VERSION");
-    format!("runc-rs version {version}\ncommit: v{version}\nspec: {}\n", container::OCI_VERSION)
+    let name = help::name();
+    format!("{name} version {version}\ncommit: v{version}\nspec: {}\n", container::OCI_VERSION)
 }
 
 fn overview() -> String {
@@ -178,7 +196,7 @@ mod tests {
     #[test]
     fn the_version_has_the_lines_engines_read() {
         let text = version();
-        assert!(text.starts_with("runc-rs version "));
+        assert!(text.starts_with(&format!("{} version ", help::name())));
         assert!(text.contains("\ncommit: ") && text.ends_with("\nspec: 1.3.0\n"));
     }
 }

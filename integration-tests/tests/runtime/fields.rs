@@ -53,6 +53,22 @@ fn a_personality_holds_for_the_first_process_and_for_exec() {
 }
 
 #[test]
+fn memory_policies_that_cannot_be_are_refused_in_runcs_words() {
+    for (mode, nodes, words) in [
+        ("MPOL_DEFAULT", "0-7", "memory policy mode requires 0 nodes but got 8"),
+        ("MPOL_BIND", "", "memory policy mode requires at least one node but got 0"),
+        ("MPOL_BIND", "0-9876543210", "invalid memory policy node"),
+        ("MPOL_OTHER", "0", "invalid memory policy mode"),
+    ] {
+        let mut bundle = Bundle::new("true");
+        bundle.linux()["memoryPolicy"] = json!({"mode": mode, "nodes": nodes});
+        let output = bundle.run();
+        assert_eq!(output.status.code(), Some(1), "{mode}");
+        assert!(stderr(&output).contains(words), "{mode}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn exec_runs_on_the_cpus_it_is_given() {
     if !ours_only() {
         return;

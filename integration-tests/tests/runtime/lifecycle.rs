@@ -266,6 +266,97 @@ fn kill_all_reaches_every_process() {
 }
 
 #[test]
+fn a_signal_to_all_is_no_error_where_nobody_is_left() {
+    let bundle = Bundle::new("sleep 100");
+    bundle.start();
+    let pid = bundle.pid();
+    bundle.ok(&["kill", &bundle.id, "KILL"]);
+    bundle.wait_gone(pid);
+    for signal in ["0", "KILL"] {
+        let output = bundle.call(&["kill", &bundle.id, signal]);
+        assert!(stderr(&output).contains("container not running"), "{signal}: {}", stderr(&output));
+        bundle.ok(&["kill", "--all", &bundle.id, signal]);
+    }
+}
+
+#[test]
+fn a_created_container_ends_when_it_is_asked_to() {
+    for signal in ["TERM", "INT", "HUP"] {
+        let bundle = Bundle::new("true");
+        bundle.detached(&["create", "--bundle", bundle.path().to_str().unwrap(), &bundle.id]);
+        let pid = bundle.pid();
+        bundle.ok(&["kill", &bundle.id, signal]);
+        bundle.wait_gone(pid);
+        assert_eq!(bundle.status(), "stopped", "{signal}");
+    }
+}
+
+#[test]
+fn ps_hands_on_the_flags_behind_the_id() {
+    let bundle = Bundle::new("sleep 100");
+    bundle.start();
+    let pid = bundle.pid().to_string();
+    let text = bundle.ok(&["ps", &bundle.id, "-e", "-o", "pid,args"]);
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[1].starts_with(&pid) && lines[1].ends_with("sleep 100"), "{text}");
+    assert_eq!(bundle.ok(&["ps", "-f", "json", &bundle.id]).trim(), format!("[{pid}]"));
+}
+
+#[test]
+fn without_a_pivot_the_hosts_procfs_is_no_way_around_the_masks() {
+    let script = "busybox unshare -mrpf busybox mount -t proc none /proc 2>&1; echo $?";
+    let mut bundle = Bundle::new(script);
+    let all = json!(["CAP_SYS_ADMIN", "CAP_SETFCAP"]);
+    for set in ["bounding", "effective", "permitted"] {
+        bundle.process()["capabilities"][set] = all.clone();
+    }
+    let path = bundle.path().to_str().unwrap();
+    let output = bundle.ok(&["run", "--no-pivot", "--bundle", path, &bundle.id]);
+    assert!(output.contains("permission denied") || output.contains("not permitted"), "{output}");
+}
+
+#[test]
+fn those_that_outlived_the_first_process_can_be_killed() {
+    let mut bundle = Bundle::new("exec sleep 100");
+    bundle.linux()["namespaces"].as_array_mut().unwrap().retain(|kind| kind["type"] != "pid");
+    bundle.start();
+    let file = bundle.path().join("pid");
+    bundle.detached(&[
+        "exec",
+        "-d",
+        "--pid-file",
+        file.to_str().unwrap(),
+        &bundle.id,
+        "sleep",
+        "99",
+    ]);
+    let other: i32 = fs::read_to_string(&file).unwrap().parse().unwrap();
+    let first = bundle.pid();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::SIGKILL).unwrap();
+    bundle.wait_gone(first);
+    bundle.ok(&["kill", &bundle.id, "KILL"]);
+    bundle.wait_gone(other);
+    // To runc a SIGKILL without anyone left is a success here.
+    if ours_only() {
+        let again = bundle.call(&["kill", &bundle.id, "KILL"]);
+        assert!(stderr(&again).contains("container not running"), "{}", stderr(&again));
+    }
+}
+
+#[test]
+fn a_start_hook_without_an_environment_has_the_processs() {
+    let mut bundle = Bundle::new("cat /made");
+    bundle.process()["env"] = json!(["PATH=/bin", "ONE=two"]);
+    let hook = |script: &str| json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+    let mut own = hook("echo own $ONE $TWO >> /made");
+    own["env"] = json!(["TWO=three"]);
+    let inherits = hook("echo $ONE $HOME > /made");
+    bundle.config["hooks"] = json!({"startContainer": [inherits, own]});
+    assert_eq!(bundle.output(), "two /\nown three\n");
+}
+
+#[test]
 fn pause_and_resume_show_in_the_state() {
     let bundle = Bundle::new("sleep 100");
     bundle.start();

@@ -11,6 +11,7 @@ mod events;
 mod exec;
 mod fields;
 mod lifecycle;
+mod options;
 mod process;
 mod red_team;
 mod robustness;

@@ -105,6 +105,33 @@ fn namespaces_can_be_joined_by_path() {
 }
 
 #[test]
+fn a_user_namespace_and_a_time_namespace_of_another_can_be_joined() {
+    // Old releases know no time namespaces.
+    if !ours_only() {
+        return;
+    }
+    let mut first = Bundle::new("sleep 100");
+    first.use_user_namespace();
+    first.linux()["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+    first.linux()["timeOffsets"] = json!({"monotonic": {"secs": 5_000_000, "nanosecs": 0}});
+    first.start();
+    let mut second = Bundle::new("readlink /proc/self/ns/user; readlink /proc/self/ns/time");
+    second.use_user_namespace();
+    let linux = second.linux().as_object_mut().unwrap();
+    drop((linux.remove("uidMappings"), linux.remove("gidMappings")));
+    let path = |kind: &str| format!("/proc/{}/ns/{kind}", first.pid());
+    let joined = ["user", "time", "pid", "ipc", "uts"];
+    let spaces: Vec<_> = joined
+        .iter()
+        .map(|kind| json!({"type": kind, "path": path(kind)}))
+        .chain([json!({"type": "mount"}), json!({"type": "network", "path": path("net")})])
+        .collect();
+    second.linux()["namespaces"] = json!(spaces);
+    let link = |kind: &str| std::fs::read_link(path(kind)).unwrap().display().to_string();
+    assert_eq!(second.output(), format!("{}\n{}\n", link("user"), link("time")));
+}
+
+#[test]
 fn a_user_namespace_is_mapped_and_owned() {
     let mut bundle = Bundle::new("id -u; cat /proc/self/uid_map; touch /made; echo $?");
     bundle.use_user_namespace();

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::bundle::{Bundle, stderr};
+use crate::bundle::{Bundle, ours_only, stderr};
 
 /// The line of `/proc/self/mountinfo` for a mount point, without its numbers.
 fn mount_of<'a>(mountinfo: &'a str, point: &str) -> Vec<&'a str> {
@@ -129,4 +129,115 @@ fn the_cgroup_mount_shows_only_our_own() {
     for line in output.lines().filter(|line| line.contains(':')) {
         assert!(line.ends_with(":/"), "{output}");
     }
+}
+
+#[test]
+fn a_dangling_link_of_the_image_is_followed_inside_the_root() {
+    let script = "cat /etc/resolv.conf /run/resolve/stub.conf /linked/made/file";
+    let mut bundle = Bundle::new(script);
+    let etc = bundle.rootfs().join("etc");
+    fs::create_dir(&etc).unwrap();
+    std::os::unix::fs::symlink("../run/resolve/stub.conf", etc.join("resolv.conf")).unwrap();
+    std::os::unix::fs::symlink("/nowhere/yet", bundle.rootfs().join("linked")).unwrap();
+    let source = bundle.path().join("source");
+    fs::write(&source, "mounted\n").unwrap();
+    for destination in ["/etc/resolv.conf", "/linked/made/file"] {
+        bundle.add_mount(json!({
+            "destination": destination, "type": "bind", "source": source, "options": ["bind"],
+        }));
+    }
+    assert_eq!(bundle.output(), "mounted\n".repeat(3));
+    assert!(bundle.rootfs().join("run/resolve/stub.conf").is_file());
+    assert!(bundle.rootfs().join("nowhere/yet/made/file").is_file());
+    assert!(!std::path::Path::new("/nowhere").exists());
+}
+
+#[test]
+fn a_later_mount_may_take_what_an_earlier_one_brings() {
+    let mut bundle = Bundle::new("cat /first/below/file /second/file");
+    let source = bundle.path().join("source");
+    fs::create_dir_all(source.join("below")).unwrap();
+    fs::write(source.join("below/file"), "there\n").unwrap();
+    let inside = bundle.rootfs().join("first/below");
+    // The root's own place on the host may stand before a destination.
+    let second = bundle.rootfs().join("second");
+    for (from, to) in
+        [(source.as_path(), std::path::Path::new("/first")), (&inside, second.as_path())]
+    {
+        bundle.add_mount(json!({
+            "destination": to, "type": "bind", "source": from, "options": ["rbind"],
+        }));
+    }
+    assert_eq!(bundle.output(), "there\nthere\n");
+}
+
+#[test]
+fn a_path_named_twice_is_masked_once() {
+    let mut bundle = Bundle::new("grep -c ' /secret ' /proc/self/mountinfo");
+    fs::create_dir(bundle.rootfs().join("secret")).unwrap();
+    let masked = bundle.linux()["maskedPaths"].as_array_mut().unwrap();
+    masked.extend([json!("/secret"), json!("/secret"), json!("/secret/")]);
+    assert_eq!(bundle.output(), "1\n");
+}
+
+#[test]
+fn more_mounts_than_the_process_may_hold_files_are_no_problem() {
+    let mut bundle = Bundle::new("grep -c ' /m/' /proc/self/mountinfo; ulimit -n");
+    bundle.process()["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "hard": 64, "soft": 64}]);
+    let mapping = json!([{"containerID": 0, "hostID": 0, "size": 65_536}]);
+    let source = bundle.path().join("source");
+    fs::create_dir(&source).unwrap();
+    for number in 0..100 {
+        bundle.add_mount(json!({
+            "destination": format!("/m/{number}"), "type": "bind", "source": source,
+            "options": ["bind"], "uidMappings": mapping, "gidMappings": mapping,
+        }));
+    }
+    assert_eq!(bundle.output(), "100\n64\n");
+}
+
+#[test]
+fn proc_behind_a_link_is_refused_in_runcs_words() {
+    let bundle = Bundle::new("true");
+    fs::create_dir(bundle.rootfs().join("real")).unwrap();
+    drop(fs::remove_dir(bundle.rootfs().join("proc")));
+    std::os::unix::fs::symlink("/real", bundle.rootfs().join("proc")).unwrap();
+    let output = bundle.run();
+    assert_eq!(output.status.code(), Some(1));
+    let words = "must be mounted on ordinary directory";
+    assert!(stderr(&output).contains(words), "{}", stderr(&output));
+}
+
+#[test]
+fn in_a_user_namespace_a_bind_keeps_what_its_source_may_not() {
+    // Older releases make such binds otherwise.
+    if !ours_only() {
+        return;
+    }
+    let inside = |options: &[&str]| {
+        let mut bundle = Bundle::new("grep ' /mnt ' /proc/self/mountinfo");
+        bundle.use_user_namespace();
+        // The test's own mount: made and taken away in a namespace of the runtime's.
+        let source = bundle.path().join("source");
+        fs::create_dir(&source).unwrap();
+        bundle.add_mount(json!({
+            "destination": "/mnt", "type": "bind", "source": source, "options": options,
+        }));
+        let run = bundle.command(&["run", "-b", bundle.path().to_str().unwrap(), &bundle.id]);
+        let script = format!(
+            "mount -t tmpfs none {0} && mount --bind -o remount,ro,noexec,nosymfollow {0} && \
+             exec \"$@\"",
+            source.display()
+        );
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-m", "sh", "-c", &script, "sh"]).arg(run.get_program()).args(run.get_args());
+        command.output().unwrap()
+    };
+    let output = inside(&["bind", "nodev"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let flags = text.split(' ').nth(5).unwrap_or_else(|| panic!("{}", stderr(&output)));
+    assert_eq!(flags, "ro,nodev,noexec,relatime");
+    let output = inside(&["bind", "rw"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("operation not permitted"), "{}", stderr(&output));
 }

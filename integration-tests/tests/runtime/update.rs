@@ -107,6 +107,17 @@ fn a_memory_limit_cannot_pass_the_one_with_swap() {
 }
 
 #[test]
+fn a_memory_limit_can_be_taken_back_with_its_swap() {
+    let mut bundle = Bundle::new("sleep 100");
+    bundle.linux()["resources"]["memory"] = json!({"limit": 52_428_800, "swap": 62_914_560});
+    bundle.start();
+    bundle.ok(&["update", "--memory", "-1", &bundle.id]);
+    let limit = value(&bundle, "memory.limit_in_bytes", "memory.max");
+    // v1 shows the largest number of whole pages.
+    assert!(limit == "max" || limit == "9223372036854771712", "{limit}");
+}
+
+#[test]
 fn events_shows_the_limits_and_the_usage() {
     let bundle = limited();
     let text = bundle.ok(&["events", "--stats", &bundle.id]);

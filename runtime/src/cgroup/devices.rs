@@ -59,8 +59,12 @@ impl DevicePolicy {
                 'm' => MKNOD,
                 'r' => READ,
                 'w' => WRITE,
-                _ => return Err(DeviceRuleError::Access(rule.access.clone())),
+                // Compat: letters that mean nothing do nothing.
+                _ => 0,
             };
+        }
+        if access == 0 && !rule.access.is_empty() {
+            return Err(DeviceRuleError::Access(rule.access.clone()));
         }
         let access = if rule.access.is_empty() { MKNOD | READ | WRITE } else { access };
         let number = |number: Option<i64>| match number {
@@ -331,5 +335,6 @@ mod tests {
         let error = |rule| DevicePolicy::new(&[rule]).unwrap_err();
         assert_eq!(error(rule(true, "x", 1, 1, "r")), DeviceRuleError::Kind("x".into()));
         assert_eq!(error(rule(true, "c", 1, 1, "q")), DeviceRuleError::Access("q".into()));
+        assert!(DevicePolicy::new(&[rule(true, "c", 1, 1, "rq")]).is_ok());
     }
 }

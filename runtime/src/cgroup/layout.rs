@@ -84,6 +84,13 @@ impl Layout {
         Ok(paths)
     }
 
+    /// Where another process stands in the unified hierarchy.
+    pub(super) fn unified_of(&self, pid: i32) -> Option<PathBuf> {
+        let (mount_point, root) = self.unified.as_ref()?;
+        let places = parse_own(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?);
+        Some(mount_point.join(places.get("")?.strip_prefix(root).ok()?))
+    }
+
     fn add_v1(&mut self, root: PathBuf, mount_point: PathBuf, options: &str) {
         let controllers: Vec<String> = options
             .split(',')

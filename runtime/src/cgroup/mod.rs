@@ -32,12 +32,23 @@ use devices::{DevicePolicy, DeviceRuleError};
 use layout::Layout;
 
 pub(crate) use CgroupError as Error;
+
+/// Who makes the container's cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Driver {
+    Cgroupfs,
+    Systemd,
+    /// Nobody: it stays in the caller's.
+    Disabled,
+}
 pub(crate) use oom::OomWatch;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CgroupError {
     #[error("systemd cgroup driver: not supported by runc-rs yet, use cgroupfs")]
     Systemd,
+    #[error("the container has no cgroup of its own")]
+    Disabled,
     #[error("no cgroup file system is mounted")]
     NotMounted,
     // Compat: runc's sentences.
@@ -71,7 +82,7 @@ pub(crate) enum CgroupError {
     SubCgroup(String),
     #[error("invalid --cgroup argument: {0} (missing <controller>: prefix)")]
     SubCgroupPrefix(String),
-    #[error("{0} is not a sub cgroup path")]
+    #[error("bad sub cgroup path: {0} is not a sub cgroup path")]
     NotBelow(String),
     #[error("unknown controller {0} in SubCgroupPaths")]
     UnknownController(String),
@@ -93,8 +104,6 @@ pub(crate) enum CgroupError {
     DeviceProgram { path: PathBuf, cause: io::Error },
     #[error("kill process {pid}: {}", errno_text(errno_of(cause)))]
     Kill { pid: i32, cause: io::Error },
-    #[error("unknown signal {0}")]
-    Signal(i32),
     #[error("{count} processes in {path} outlive SIGKILL")]
     StillAlive { path: PathBuf, count: usize },
     #[error("freezer of {0} is not supported here")]
@@ -130,17 +139,19 @@ pub(crate) enum CgroupMount {
 
 impl Cgroup {
     /// `cgroups_path` as in the spec (relative ones are below the runtime's own cgroup, absent =
-    /// the container's id). `systemd` = `--systemd-cgroup`.
+    /// the container's id).
     pub(crate) fn plan(
         cgroups_path: Option<&str>,
         id: &str,
         resources: &LinuxResources,
-        systemd: bool,
+        driver: Driver,
     ) -> Result<Self, Error> {
-        if systemd {
-            return Err(Error::Systemd);
-        }
         DevicePolicy::new(&resources.devices).map_err(Error::DeviceRule)?;
+        match driver {
+            Driver::Cgroupfs => {}
+            Driver::Systemd => return Err(Error::Systemd),
+            Driver::Disabled => return Ok(Self::default()),
+        }
         Self::planned(&Layout::read()?, cgroups_path, id)
     }
 
@@ -155,6 +166,11 @@ impl Cgroup {
 
     pub(crate) fn load(paths: BTreeMap<String, PathBuf>) -> Self {
         Self { paths }
+    }
+
+    /// Without a place of its own.
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.paths.is_empty()
     }
 
     pub(crate) fn paths(&self) -> &BTreeMap<String, PathBuf> {
@@ -205,6 +221,9 @@ impl Cgroup {
     }
 
     pub(crate) fn create(&self) -> Result<(), Error> {
+        if self.is_disabled() {
+            return Ok(());
+        }
         let layout = Layout::read()?;
         let unified = layout.unified.map(|(mount_point, _)| mount_point);
         self.create_below(unified.as_deref())
@@ -234,9 +253,27 @@ impl Cgroup {
             .try_for_each(|directory| file::write(directory, "cgroup.procs", &pid))
     }
 
+    /// For a process that is to stand beside `first`, which may have moved further down: where
+    /// groups below hand controllers on, cgroup2 takes no process any more.
+    pub(crate) fn join_beside(&self, pid: i32, first: i32) -> Result<(), Error> {
+        let Err(error) = self.join(pid) else { return Ok(()) };
+        let refused = matches!(
+            file::errno(&error),
+            Some(libc::EBUSY | libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)
+        );
+        if !refused || self.v2_directory().is_none() {
+            return Err(error);
+        }
+        let Some(directory) = Layout::read()?.unified_of(first) else { return Err(error) };
+        file::write(&directory, "cgroup.procs", &pid.to_string())
+    }
+
     /// Writes the limits of a new container. Without any device rule it still gets only the
     /// devices that every container has.
     pub(crate) fn apply(&self, resources: &LinuxResources) -> Result<(), Error> {
+        if self.is_disabled() {
+            return Ok(());
+        }
         let devices = DevicePolicy::new(&resources.devices).map_err(Error::DeviceRule)?;
         match self.v2_directory() {
             Some(directory) => v2::apply_devices(directory, &devices)?,
@@ -247,6 +284,9 @@ impl Cgroup {
 
     /// Writes the limits, leaving devices as they are.
     pub(crate) fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        if self.is_disabled() {
+            return Err(Error::Disabled);
+        }
         match self.v2_directory() {
             Some(directory) => v2::apply(directory, resources),
             None => v1::apply(&self.paths, resources),
@@ -293,8 +333,8 @@ impl Cgroup {
         let frozen = self.freeze(true).is_ok();
         let pids = processes::all_pids(directory, true)?;
         for pid in pids {
-            let pid = nix::unistd::Pid::from_raw(pid);
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap_or_default();
+            // Who is gone already needs none.
+            drop(crate::sys::process::kill(pid, signal));
         }
         if frozen {
             self.freeze(false)?;
@@ -307,6 +347,7 @@ impl Cgroup {
             (Some(directory), ..) => processes::freeze_v2(directory, frozen),
             (None, Some(directory), _) => processes::freeze_v1(directory, frozen),
             (None, None, Some(unified)) => processes::freeze_v2(unified, frozen),
+            (None, None, None) if self.is_disabled() => Err(Error::Disabled),
             (None, None, None) => Err(Error::NoFreezer("this host".to_owned())),
         }
     }
@@ -336,7 +377,13 @@ impl Cgroup {
         if let Some(directory) = self.v2_directory() {
             return Ok(CgroupMount::V2 { bind: directory.clone() });
         }
-        Ok(self.mounts_of(&Layout::read()?))
+        let layout = Layout::read()?;
+        match &layout.unified {
+            Some((mount_point, _)) if self.is_disabled() && layout.is_v2() => {
+                Ok(CgroupMount::V2 { bind: mount_point.clone() })
+            }
+            _ => Ok(self.mounts_of(&layout)),
+        }
     }
 
     fn mounts_of(&self, layout: &Layout) -> CgroupMount {

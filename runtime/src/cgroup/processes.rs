@@ -6,12 +6,11 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Error;
 use super::file::{gone, pids, raw_write, read, write};
+use crate::sys::process::kill;
 
 /// Of the group, and of the groups below it.
 pub(super) fn all_pids(directory: &Path, recursive: bool) -> Result<Vec<i32>, Error> {
@@ -35,17 +34,18 @@ fn children(directory: &Path) -> Vec<PathBuf> {
 
 /// Sends `signal` to every process, as often as new ones appear where it is SIGKILL.
 pub(super) fn signal_all(directory: &Path, signal: i32) -> Result<(), Error> {
-    let signal_name = Signal::try_from(signal).map_err(|_| Error::Signal(signal))?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let pids = all_pids(directory, true)?;
         for pid in &pids {
-            match kill(Pid::from_raw(*pid), signal_name) {
-                Ok(()) | Err(nix::Error::ESRCH) => {}
-                Err(errno) => return Err(Error::Kill { pid: *pid, cause: errno.into() }),
+            match kill(*pid, signal) {
+                Err(cause) if cause.raw_os_error() != Some(libc::ESRCH) => {
+                    return Err(Error::Kill { pid: *pid, cause });
+                }
+                _ => {}
             }
         }
-        if signal_name != Signal::SIGKILL || pids.is_empty() {
+        if signal != libc::SIGKILL || pids.is_empty() {
             return Ok(());
         }
         if Instant::now() > deadline {

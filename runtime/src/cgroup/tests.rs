@@ -183,8 +183,11 @@ fn mounts_describe_each_hierarchy_once() {
 #[test]
 fn the_systemd_driver_and_empty_paths_are_refused() {
     let none = LinuxResources::default();
-    assert!(matches!(Cgroup::plan(None, "c", &none, true), Err(Error::Systemd)));
-    assert!(matches!(Cgroup::plan(Some("/.."), "c", &none, false), Err(Error::EmptyPath(_))));
+    assert!(matches!(Cgroup::plan(None, "c", &none, Driver::Systemd), Err(Error::Systemd)));
+    assert!(matches!(
+        Cgroup::plan(Some("/.."), "c", &none, Driver::Cgroupfs),
+        Err(Error::EmptyPath(_))
+    ));
 }
 
 /// A group of this host, removed whatever happens.
@@ -193,7 +196,8 @@ struct Real(Cgroup, Vec<Child>);
 impl Real {
     fn new(name: &str) -> Self {
         let path = format!("/runc-rs-test-{}-{name}", std::process::id());
-        let cgroup = Cgroup::plan(Some(&path), "c", &LinuxResources::default(), false).unwrap();
+        let cgroup =
+            Cgroup::plan(Some(&path), "c", &LinuxResources::default(), Driver::Cgroupfs).unwrap();
         cgroup.create().unwrap();
         Self(cgroup, Vec::new())
     }

@@ -9,14 +9,14 @@ use rustix::fs::{FileType, Mode, OFlags};
 
 use super::{Globals, listen_fds, parse_one, write_pid_file};
 use crate::args::{Flag, Parsed};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Driver};
 use crate::container::{Container, Lock, Record, process_stat};
 use crate::hooks;
 use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
 use crate::init::{self, Birth};
 use crate::spec::mounts::{MountAction, map_text};
 use crate::spec::oci::{IdMapping, LinuxResources, Process, Spec};
-use crate::spec::plan::{Choices, Plan};
+use crate::spec::plan::{Choices, Plan, PlanError};
 use crate::spec::process::{Inherited, ProcessPlan, unavailable};
 use crate::sys::clone::Side;
 use crate::sys::{self, errno_of, errno_text};
@@ -24,6 +24,7 @@ use crate::trace::Laps;
 
 pub(super) const FLAGS: &[Flag] = &[
     ("bundle", "b", true),
+    ("config", "f", true),
     ("console-socket", "", true),
     ("pidfd-socket", "", true),
     ("pid-file", "", true),
@@ -36,7 +37,7 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
     let (parsed, id) = parse_one("create", arguments, FLAGS)?;
     let making = || -> anyhow::Result<()> {
         let options = Options::new(globals, &parsed)?;
-        let bundle = Bundle::load(&options.bundle)?;
+        let bundle = options.load()?;
         let terminal = bundle.wants_terminal();
         // Compat: a detached terminal needs someone to take it, and only a terminal does.
         if terminal && options.console_socket.is_none() {
@@ -56,6 +57,8 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) bundle: PathBuf,
+    /// Instead of the bundle's `config.json`.
+    pub(crate) config: Option<PathBuf>,
     pub(crate) console_socket: Option<PathBuf>,
     pidfd_socket: Option<PathBuf>,
     pid_file: Option<PathBuf>,
@@ -69,6 +72,7 @@ impl Options {
         };
         Ok(Self {
             bundle: path("bundle")?.map_or_else(std::env::current_dir, Ok)?,
+            config: path("config")?,
             console_socket: path("console-socket")?,
             pidfd_socket: path("pidfd-socket")?,
             pid_file: path("pid-file")?,
@@ -78,6 +82,10 @@ impl Options {
                 preserve_fds: globals.preserved(parsed)?,
             },
         })
+    }
+
+    pub(crate) fn load(&self) -> anyhow::Result<Bundle> {
+        Bundle::load(&self.bundle, self.config.as_deref())
     }
 
     pub(crate) fn connect_console(&self) -> anyhow::Result<Option<OwnedFd>> {
@@ -102,11 +110,12 @@ pub(super) fn send_pidfd(path: &Path, pid: i32, kind: &[u8]) -> anyhow::Result<(
 #[derive(Debug)]
 pub(crate) struct Bundle {
     path: PathBuf,
+    config: PathBuf,
     spec: Spec,
 }
 
 impl Bundle {
-    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn load(path: &Path, config: Option<&Path>) -> anyhow::Result<Self> {
         let path = path.canonicalize().map_err(|error| {
             anyhow!("chdir {}: {}", path.display(), errno_text(errno_of(&error)))
         })?;
@@ -114,8 +123,13 @@ impl Bundle {
         std::env::set_current_dir(&path).map_err(|error| {
             anyhow!("chdir {}: {}", path.display(), errno_text(errno_of(&error)))
         })?;
-        let spec = crate::spec::load(&path)?;
-        Ok(Self { path, spec })
+        let config = config.map_or_else(|| path.join("config.json"), Path::to_owned);
+        let spec = crate::spec::load(&config)?;
+        Ok(Self { path, config, spec })
+    }
+
+    pub(super) fn plan(&self, id: &str, choices: Choices) -> Result<Plan, PlanError> {
+        Plan::new(&self.spec, id, &self.path, choices)
     }
 
     pub(crate) fn wants_terminal(&self) -> bool {
@@ -141,7 +155,7 @@ pub(crate) fn make(
     let mut laps = Laps::new("create", globals.started, &bundle.spec.annotations);
     laps.lap("parse");
     crate::container::check_id(id)?;
-    let mut plan = Plan::new(&bundle.spec, id, &bundle.path, options.choices)?;
+    let mut plan = bundle.plan(id, options.choices)?;
     let listen = listen_fds();
     if listen > 0 {
         plan.process.env.push(format!("LISTEN_FDS={listen}"));
@@ -152,6 +166,7 @@ pub(crate) fn make(
         id: id.to_owned(),
         created: jiff::Timestamp::now().to_string(),
         bundle: bundle.path.clone(),
+        config: bundle.config.clone(),
         rootfs: plan.rootfs.clone(),
         annotations: bundle.spec.annotations.clone(),
         hooks: plan.hooks.clone(),
@@ -199,6 +214,8 @@ fn build(
     container.save()?;
     if let Some(program) = &plan.seccomp {
         container.save_filter(program)?;
+        // Compat: tools that read runc's debug log know this text.
+        globals.log.debug(&format!("seccomp filter flags: {}", program.flags));
     }
     let exec_fifo = make_fifo(&container.fifo_path())?;
     cgroup.create().map_err(not_admitted)?;
@@ -240,8 +257,14 @@ fn build(
     let state = container.record.hook_state("created", pid);
     hooks::run_all(&plan.hooks.prestart, "prestart", &state).map_err(init_error)?;
     hooks::run_all(&plan.hooks.create_runtime, "createRuntime", &state).map_err(init_error)?;
-    apply_schedule(&plan.process, pid)?;
+    apply_schedule(&plan.process, resources, pid)?;
     proceed(&channel)?;
+    if !plan.process.rlimits.is_empty() {
+        // Not before: there may be more mounts to hold than the process may hold files.
+        expect(globals, &channel, plan, bundle, &FromInit::Shed)?;
+        apply_limits(&plan.process, pid)?;
+        proceed(&channel)?;
+    }
     expect(globals, &channel, plan, bundle, &FromInit::Ready)?;
     laps.lap("process");
 
@@ -256,12 +279,16 @@ fn build(
     Ok(())
 }
 
-fn planned_cgroup(globals: &Globals, bundle: &Bundle, id: &str) -> anyhow::Result<Cgroup> {
+pub(super) fn planned_cgroup(
+    globals: &Globals,
+    bundle: &Bundle,
+    id: &str,
+) -> anyhow::Result<Cgroup> {
     let none = LinuxResources::default();
     let linux = bundle.spec.linux.as_ref();
     let path = linux.and_then(|linux| linux.cgroups_path.as_deref());
     let resources = linux.map_or(&none, |linux| &linux.resources);
-    Ok(Cgroup::plan(path, id, resources, globals.systemd_cgroup)?)
+    Ok(Cgroup::plan(path, id, resources, globals.cgroup_driver)?)
 }
 
 fn init_error(error: hooks::HookError) -> anyhow::Error {
@@ -332,7 +359,7 @@ fn prepare_from_outside(plan: &Plan, pid: i32) -> anyhow::Result<()> {
         write_map(pid, "uid_map", &plan.uid_mappings)?;
         write_map(pid, "gid_map", &plan.gid_mappings)?;
     }
-    apply_limits(&plan.process, pid)
+    apply_oom_score(&plan.process, pid)
 }
 
 pub(super) fn apply_limits(process: &ProcessPlan, pid: i32) -> anyhow::Result<()> {
@@ -345,6 +372,10 @@ pub(super) fn apply_limits(process: &ProcessPlan, pid: i32) -> anyhow::Result<()
             )
         })?;
     }
+    Ok(())
+}
+
+pub(super) fn apply_oom_score(process: &ProcessPlan, pid: i32) -> anyhow::Result<()> {
     if let Some(score) = process.oom_score_adj {
         std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).map_err(
             |error| {
@@ -368,7 +399,12 @@ pub(super) fn reset_affinity(globals: &Globals, pid: i32) {
 }
 
 /// From outside too: a user namespace may not raise its own priority.
-pub(super) fn apply_schedule(process: &ProcessPlan, pid: i32) -> anyhow::Result<()> {
+pub(super) fn apply_schedule(
+    process: &ProcessPlan,
+    resources: &LinuxResources,
+    pid: i32,
+) -> anyhow::Result<()> {
+    let pinned = resources.cpu.as_ref().is_some_and(|cpu| !cpu.cpus.is_empty());
     let failed = |what: &str, error: io::Error| {
         anyhow!(
             "unable to start container process: error setting {what}: {}",
@@ -376,7 +412,13 @@ pub(super) fn apply_schedule(process: &ProcessPlan, pid: i32) -> anyhow::Result<
         )
     };
     if let Some(scheduler) = &process.scheduler {
-        sys::schedule::set_scheduler(pid, scheduler).map_err(|error| failed("scheduler", error))?;
+        match sys::schedule::set_scheduler(pid, scheduler) {
+            // Compat: runc's sentence; a deadline wants all CPUs.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) && pinned => {
+                bail!("process scheduler can't be used together with AllowedCPUs")
+            }
+            result => result.map_err(|error| failed("scheduler", error))?,
+        }
     }
     if let Some(priority) = process.io_priority {
         sys::schedule::set_io_priority(pid, priority)
@@ -479,6 +521,12 @@ fn warn(globals: &Globals, bundle: &Bundle) {
     let Some(linux) = &bundle.spec.linux else { return };
     if !linux.mount_label.is_empty() && !sys::label::selinux_enabled() {
         globals.log.warn("ignoring linux.mountLabel: SELinux is disabled");
+    }
+    if globals.cgroup_driver == Driver::Disabled {
+        let limits = LinuxResources { devices: Vec::new(), ..linux.resources.clone() };
+        if limits != LinuxResources::default() {
+            globals.log.warn("ignoring linux.resources: the container gets no cgroup of its own");
+        }
     }
     for field in Cgroup::ignored(&linux.resources) {
         globals.log.warn(&format!("ignoring linux.resources.{field}: cgroups here have none"));

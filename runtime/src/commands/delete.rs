@@ -6,14 +6,14 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::{Globals, parse_one};
+use super::{Globals, each, ids, parse_one};
 use crate::args::Flag;
 use crate::container::{Container, ContainerError, Status};
 use crate::hooks;
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
 use crate::trace::Laps;
 
-pub(super) const FLAGS: &[Flag] = &[("force", "f", false)];
+pub(super) const FLAGS: &[Flag] = &[("force", "f", false), ("regex", "r", false)];
 
 /// How long a killed process may take to die.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,18 +21,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let (parsed, id) = parse_one("delete", arguments, FLAGS)?;
     let force = parsed.is_set("force");
-    crate::container::check_id(&id)?;
-    let dir = globals.root.join(&id);
+    each(ids(globals, &parsed, &id)?, |id| delete(globals, &id, force))?;
+    Ok(0)
+}
+
+fn delete(globals: &Globals, id: &str, force: bool) -> anyhow::Result<()> {
+    crate::container::check_id(id)?;
+    let dir = globals.root.join(id);
     // Compat: with --force a container that is not there is no error.
     let _lock = match crate::container::lock(&dir) {
-        Err(ContainerError::NotFound) if force => return Ok(0),
+        Err(ContainerError::NotFound) if force => return Ok(()),
         result => result?,
     };
-    let container = match Container::load(&globals.root, &id) {
+    let container = match Container::load(&globals.root, id) {
         // A create that was killed before it wrote its record left a directory, nothing else.
         Err(ContainerError::NotFound) if force => {
             std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
-            return Ok(0);
+            return Ok(());
         }
         result => result?,
     };
@@ -44,8 +49,7 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         // Compat: runc's sentence.
         status => bail!("cannot delete container {id} that is not stopped: {}", status.name()),
     }
-    destroy(globals, &container)?;
-    Ok(0)
+    destroy(globals, &container)
 }
 
 /// Kills the first process and waits until it is dead.

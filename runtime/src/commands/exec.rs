@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 
 use super::create::{
-    Bundle, apply_limits, apply_schedule, connect_console, hand_over_listener, reset_affinity,
-    send_pidfd, warn_of_capabilities,
+    Bundle, apply_limits, apply_oom_score, apply_schedule, connect_console, hand_over_listener,
+    reset_affinity, send_pidfd, warn_of_capabilities,
 };
 use super::{Globals, Usage, listen_fds, parse, program, write_pid_file};
 use crate::args::{Flag, Order, Parsed};
@@ -17,7 +17,7 @@ use crate::foreground::Foreground;
 use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
 use crate::init::{self, Entry};
 use crate::seccomp::Program;
-use crate::spec::oci::{Capabilities, Process, User};
+use crate::spec::oci::{Capabilities, LinuxResources, Process, User};
 use crate::spec::process::ProcessPlan;
 use crate::spec::schedule::MemoryPolicyPlan;
 use crate::sys::clone::{Side, pidfd_open};
@@ -90,8 +90,11 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
         (None, Some(path)) => Some(connect_console(path)?),
         (None, None) => None,
     };
-    let cgroup = container.cgroup().within(&parsed.all("cgroup"))?;
-    let pid = enter(globals, &container, &cgroup, &plan, filter.as_ref(), console)?;
+    let place = match parsed.all("cgroup") {
+        named if named.is_empty() => Place::Beside(container.cgroup(), container.record.pid),
+        named => Place::At(container.cgroup().within(&named)?),
+    };
+    let pid = enter(globals, &container, &place, &plan, filter.as_ref(), console)?;
     if let Some(path) = parsed.get("pidfd-socket") {
         send_pidfd(Path::new(path), pid, b"setns")?;
     }
@@ -110,7 +113,9 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
 /// The process asked for: a file, or the container's own with the command line's changes.
 fn process(container: &Container, parsed: &Parsed) -> anyhow::Result<Process> {
     let own = || -> anyhow::Result<Process> {
-        crate::spec::load(&container.record.bundle)?.process.context("config.json has no process")
+        crate::spec::load(&container.record.config_path())?
+            .process
+            .context("config.json has no process")
     };
     let mut process = match parsed.get("process") {
         Some(path) => {
@@ -190,7 +195,7 @@ fn parse_id(text: &str) -> anyhow::Result<u32> {
 fn enter(
     globals: &Globals,
     container: &Container,
-    cgroup: &Cgroup,
+    place: &Place,
     plan: &ProcessPlan,
     filter: Option<&Program>,
     console: Option<OwnedFd>,
@@ -234,8 +239,8 @@ fn enter(
             pid
         }
     };
-    let admitted =
-        admit(globals, cgroup, plan, pid).and_then(|()| converse(globals, container, &channel));
+    let admitted = admit(globals, place, plan, &container.record.resources, pid)
+        .and_then(|()| converse(globals, container, &channel));
     if admitted.is_err() {
         drop(sys::process::kill(pid, libc::SIGKILL));
         drop(sys::clone::wait(pid, true));
@@ -243,8 +248,31 @@ fn enter(
     admitted.map(|()| pid)
 }
 
+/// The cgroup a process is put into.
+#[derive(Debug)]
+enum Place {
+    At(Cgroup),
+    /// Where the first process is, should the container's own take none.
+    Beside(Cgroup, i32),
+}
+
+impl Place {
+    fn join(&self, pid: i32) -> Result<(), crate::cgroup::Error> {
+        match self {
+            Self::At(cgroup) => cgroup.join(pid),
+            Self::Beside(cgroup, first) => cgroup.join_beside(pid, *first),
+        }
+    }
+}
+
 /// What only the runtime's own rights can do to the process.
-fn admit(globals: &Globals, cgroup: &Cgroup, plan: &ProcessPlan, pid: i32) -> anyhow::Result<()> {
+fn admit(
+    globals: &Globals,
+    place: &Place,
+    plan: &ProcessPlan,
+    resources: &LinuxResources,
+    pid: i32,
+) -> anyhow::Result<()> {
     let pin = |mask: &[u64]| {
         if mask.is_empty() {
             return Ok(());
@@ -258,13 +286,15 @@ fn admit(globals: &Globals, cgroup: &Cgroup, plan: &ProcessPlan, pid: i32) -> an
         // Compat: the text that runc's stage logs.
         globals.log.debug(&format!("nsexec[{pid}]: affinity: {first:#x}"));
     }
-    cgroup.join(pid)?;
+    // Compat: runc's words.
+    place.join(pid).map_err(|error| anyhow!("error adding pid {pid} to cgroups: {error}"))?;
     if plan.affinity.is_none() {
         reset_affinity(globals, pid);
     }
     pin(after)?;
     apply_limits(plan, pid)?;
-    apply_schedule(plan, pid)
+    apply_oom_score(plan, pid)?;
+    apply_schedule(plan, resources, pid)
 }
 
 /// Through the handshake to the exec: the socket closes with it.
@@ -277,7 +307,10 @@ fn converse(globals: &Globals, container: &Container, channel: &RuntimeEnd) -> a
             Some(FromInit::Note(text)) => globals.log.debug(&text),
             Some(FromInit::Listener) => {
                 let listener = channel.receive_listener().context("seccomp listener")?;
-                hand_over_listener(&Bundle::load(&container.record.bundle)?, &listener)?;
+                hand_over_listener(
+                    &Bundle::load(&container.record.bundle, Some(&container.record.config_path()))?,
+                    &listener,
+                )?;
             }
             Some(FromInit::Failed(failure)) => {
                 // Compat: runc's exec does without the words of its init.

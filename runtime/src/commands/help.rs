@@ -1,6 +1,6 @@
 //! `--help` and `help`: what the commands are and which flags they take.
 
-use super::{create, delete, events, exec, kill, list, run, spec, update};
+use super::{create, delete, events, exec, explain, kill, list, run, spec, update};
 use crate::args::Flag;
 
 struct Page {
@@ -14,8 +14,9 @@ struct Page {
 pub(crate) fn page(command: &str) -> Option<String> {
     let page = PAGES.iter().find(|page| page.name == command)?;
     let options = if page.flags.is_empty() { "" } else { " [command options]" };
+    let program = name();
     let mut text = format!(
-        "NAME:\n   runc-rs {} - {}\n\nUSAGE:\n   runc-rs {}{options} {}\n",
+        "NAME:\n   {program} {} - {}\n\nUSAGE:\n   {program} {}{options} {}\n",
         page.name, page.does, page.name, page.arguments
     );
     if !page.flags.is_empty() {
@@ -27,17 +28,25 @@ pub(crate) fn page(command: &str) -> Option<String> {
 
 /// All commands and the global options.
 pub(crate) fn overview(version: &str, flags: &[Flag]) -> String {
-    let mut text = String::from(
-        "NAME:\n   runc-rs - run containers according to the OCI runtime specification\n\n\
-         USAGE:\n   runc-rs [global options] command [command options] [arguments...]\n\n\
+    let program = name();
+    let mut text = format!(
+        "NAME:\n   {program} - Open Container Initiative runtime\n\n\
+         USAGE:\n   {program} [global options] command [command options] [arguments...]\n\n\
          VERSION:\n   ",
     );
-    text.push_str(version.trim_start_matches("runc-rs version "));
+    let (_, version) = version.split_once(" version ").unwrap_or(("", version));
+    text.push_str(version);
     text.push_str("\nCOMMANDS:\n");
     text.extend(PAGES.iter().map(|page| format!("   {:<10}  {}\n", page.name, page.does)));
     text.push_str("\nGLOBAL OPTIONS:\n");
     text.extend(flags.iter().map(option));
     text
+}
+
+/// As it was called: it may stand in runc's place.
+pub(crate) fn name() -> String {
+    let program = super::program();
+    program.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("runc-rs").to_owned()
 }
 
 fn option((long, short, takes_value): &Flag) -> String {
@@ -70,6 +79,12 @@ const PAGES: &[Page] = &[
         does: "run a further process in a container",
         arguments: "<container-id> <command> [arguments...]",
         flags: exec::FLAGS,
+    },
+    Page {
+        name: "explain",
+        does: "show what run would do with a bundle, and do nothing",
+        arguments: "<bundle>",
+        flags: explain::FLAGS,
     },
     Page { name: "features", does: "show what this runtime can do", arguments: "", flags: &[] },
     Page {
@@ -121,7 +136,7 @@ mod tests {
     #[test]
     fn a_page_has_the_flags_of_its_command() {
         let text = page("create").unwrap();
-        assert!(text.starts_with("NAME:\n   runc-rs create - "), "{text}");
+        assert!(text.starts_with(&format!("NAME:\n   {} create - ", name())), "{text}");
         assert!(text.contains("\n   --bundle value, -b value\n"), "{text}");
         assert!(page("checkpoint").is_none());
     }

@@ -3,12 +3,12 @@
 use anyhow::{anyhow, bail};
 use std::os::fd::AsFd;
 
-use super::{Globals, Usage, parse, print, program};
+use super::{Globals, Usage, each, ids, parse, print, program};
 use crate::args::{Flag, Order};
 use crate::container::{Container, Status};
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
 
-pub(super) const FLAGS: &[Flag] = &[("all", "a", false)];
+pub(super) const FLAGS: &[Flag] = &[("all", "a", false), ("regex", "r", false)];
 
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let parsed = parse(arguments, FLAGS, Order::Mixed)?;
@@ -18,13 +18,18 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         [] => bail!(usage("a minimum of 1")),
         _ => bail!(usage("a maximum of 2")),
     };
-    let container = Container::load(&globals.root, id)?;
+    let ids = ids(globals, &parsed, id)?;
+    let containers =
+        ids.iter().map(|id| Container::load(&globals.root, id)).collect::<Result<Vec<_>, _>>()?;
     let signal = parse_signal(signal).ok_or_else(|| anyhow!("unknown signal {signal:?}"))?;
-    if parsed.is_set("all") {
-        container.cgroup().kill_all(signal)?;
-        return Ok(0);
-    }
-    send(&container, signal)?;
+    each(containers, |container| {
+        if parsed.is_set("all") && !container.cgroup().is_disabled() {
+            // Compat: with nobody left there is nothing to do, and that is no error.
+            container.cgroup().kill_all(signal)?;
+            return Ok(());
+        }
+        send(&container, signal)
+    })?;
     Ok(0)
 }
 
@@ -35,15 +40,20 @@ fn usage(what: &str) -> Usage {
 /// Compat: callers match `container not running`.
 pub(crate) fn send(container: &Container, signal: i32) -> anyhow::Result<()> {
     let gone = || anyhow!("container not running");
+    let cgroup = container.cgroup();
+    if signal == libc::SIGKILL && !container.record.private_pids && !cgroup.is_disabled() {
+        // Nothing ends the others: they are no children of a pid namespace's first process, and
+        // may have outlived it.
+        if cgroup.pids(true).is_ok_and(|pids| pids.is_empty()) {
+            return Err(gone());
+        }
+        cgroup.kill_all(signal)?;
+        return Ok(());
+    }
     // Opened first, checked second: the number cannot come again while we hold the pidfd.
     let pidfd = pidfd_open(container.record.pid).map_err(|_| gone())?;
     if container.status() == Status::Stopped {
         return Err(gone());
-    }
-    if signal == libc::SIGKILL && !container.record.private_pids {
-        // Nothing ends the others: they are no children of a pid namespace's first process.
-        container.cgroup().kill_all(signal)?;
-        return Ok(());
     }
     match pidfd_send_signal(pidfd.as_fd(), signal) {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(gone()),
@@ -116,7 +126,7 @@ pub(super) const PS_FLAGS: &[Flag] = &[("format", "f", true)];
 
 /// `ps`: the container's processes, as a table of host pids or as JSON.
 pub(crate) fn ps(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
-    let parsed = parse(arguments, PS_FLAGS, Order::UntilProgram)?;
+    let parsed = parse(arguments, PS_FLAGS, Order::First)?;
     let Some(id) = parsed.words.first() else {
         bail!(Usage(format!("{}: \"ps\" requires a minimum of 1 argument(s)", program())));
     };

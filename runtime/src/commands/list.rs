@@ -5,24 +5,32 @@ use anyhow::bail;
 use super::{Globals, no_words, parse, print};
 use crate::args::{Flag, Order};
 use crate::container::{Container, Shown};
+use crate::sys::errno_text;
 
 pub(super) const FLAGS: &[Flag] = &[("format", "f", true), ("quiet", "q", false)];
 
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let parsed = parse(arguments, FLAGS, Order::Mixed)?;
     no_words("list", &parsed)?;
+    let format = parsed.get("format").unwrap_or("table");
+    if !matches!(format, "table" | "json") {
+        bail!("invalid format option");
+    }
+    // Compat: only the usual place need not be there.
+    if globals.root_given && !globals.root.exists() {
+        bail!("open {}: {}", globals.root.display(), errno_text(libc::ENOENT));
+    }
     let shown: Vec<Shown> = Container::list(&globals.root)?.iter().map(Container::listed).collect();
     if parsed.is_set("quiet") {
         let ids: String = shown.iter().map(|shown| format!("{}\n", shown.id)).collect();
         print(&ids)?;
         return Ok(0);
     }
-    match parsed.get("format").unwrap_or("table") {
-        "table" => print(&table(&shown))?,
+    match format {
         // Compat: no container at all is `null`, as Go prints an empty slice.
         "json" if shown.is_empty() => print("null")?,
         "json" => print(&serde_json::to_string(&shown)?)?,
-        _ => bail!("invalid format option"),
+        _ => print(&table(&shown))?,
     }
     Ok(0)
 }

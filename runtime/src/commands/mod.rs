@@ -5,6 +5,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod explain;
 pub(crate) mod features;
 pub(crate) mod help;
 pub(crate) mod kill;
@@ -22,15 +23,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use crate::args::{Flag, FlagError, Order, Parsed};
-use crate::container::write_by_rename;
+use crate::cgroup::Driver;
+use crate::container::{Container, write_by_rename};
 use crate::log::Log;
+use crate::sys::regex::Regex;
 
 /// The global options.
 #[derive(Debug)]
 pub(crate) struct Globals {
     pub(crate) root: PathBuf,
+    /// By the caller; else it is the usual place.
+    pub(crate) root_given: bool,
     pub(crate) log: Log,
-    pub(crate) systemd_cgroup: bool,
+    pub(crate) cgroup_driver: Driver,
     /// Descriptors from 3 on, without a gap, that the caller left open.
     pub(crate) inherited: u32,
     /// When the program began, by [`trace_log::now`].
@@ -67,6 +72,24 @@ pub(crate) fn parse_one(
         }
         _ => bail!(Usage(format!("{}: \"{command}\" requires exactly 1 argument(s)", program()))),
     }
+}
+
+/// The containers meant: one by its id, or all whose ids match.
+pub(crate) fn ids(globals: &Globals, parsed: &Parsed, named: &str) -> anyhow::Result<Vec<String>> {
+    if !parsed.is_set("regex") {
+        return Ok(vec![named.to_owned()]);
+    }
+    let Ok(regex) = Regex::new(named) else { bail!("invalid regular expression {named:?}") };
+    let all = Container::list(&globals.root)?.into_iter().map(|container| container.record.id);
+    Ok(all.filter(|id| regex.is_match(id)).collect())
+}
+
+/// The last ones are done too when one fails; the first failure is told.
+pub(crate) fn each<T>(
+    all: Vec<T>,
+    work: impl FnMut(T) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    all.into_iter().map(work).fold(Ok(()), Result::and)
 }
 
 /// A command line that cannot be meant. Compat: runc's sentences, which start with its own name.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, bail};
 
-use super::create::{self, Bundle, Options};
+use super::create::{self, Options};
 use super::{Globals, delete, parse_one, start};
 use crate::args::Flag;
 use crate::foreground::Foreground;
@@ -10,6 +10,7 @@ use crate::sys;
 
 pub(super) const FLAGS: &[Flag] = &[
     ("bundle", "b", true),
+    ("config", "f", true),
     ("console-socket", "", true),
     ("pidfd-socket", "", true),
     ("detach", "d", false),
@@ -25,7 +26,7 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
     let (parsed, id) = parse_one("run", arguments, FLAGS)?;
     let running = || -> anyhow::Result<u8> {
         let options = Options::new(globals, &parsed)?;
-        let bundle = Bundle::load(&options.bundle)?;
+        let bundle = options.load()?;
         let terminal = bundle.wants_terminal();
         let detach = parsed.is_set("detach");
         if detach && terminal && options.console_socket.is_none() {

@@ -160,6 +160,8 @@ fn size(text: &str) -> Option<i64> {
 fn complete(mut wanted: LinuxResources, before: &LinuxResources) -> LinuxResources {
     if let (Some(memory), Some(old)) = (&mut wanted.memory, &before.memory) {
         match (is_set(memory.limit), is_set(memory.swap)) {
+            // Without a limit there is none with swap either.
+            (true, false) if memory.limit == Some(-1) => memory.swap = Some(-1),
             (true, false) => memory.swap = old.swap,
             (false, true) => memory.limit = old.limit,
             _ => {}
@@ -247,6 +249,12 @@ mod tests {
     fn a_memory_limit_alone_keeps_the_one_with_swap() {
         let both = complete(memory(5, 0), &memory(1, 9)).memory.unwrap();
         assert_eq!((both.limit, both.swap), (Some(5), Some(9)));
+    }
+
+    #[test]
+    fn no_memory_limit_is_none_with_swap() {
+        let both = complete(memory(-1, 0), &memory(1, 9)).memory.unwrap();
+        assert_eq!((both.limit, both.swap), (Some(-1), Some(-1)));
     }
 
     #[test]

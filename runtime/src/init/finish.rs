@@ -25,6 +25,10 @@ pub(super) struct Command {
 }
 
 impl Command {
+    pub(super) fn environment(&self) -> Vec<String> {
+        self.env.iter().map(|pair| pair.to_string_lossy().into_owned()).collect()
+    }
+
     pub(super) fn exec(&self) -> Failure {
         let error = sys::process::exec(&self.path, &self.args, &self.env);
         Failure::new(Step::Exec, &error, self.path.to_string_lossy())

@@ -8,7 +8,11 @@
 //!     |<------------------------ Mounted ------|   (a container's first process only)
 //!     | prestart and createRuntime hooks       | waits
 //!     |------------------------- Proceed ----->|
-//!     |                                        | createContainer hooks, root, user, seccomp
+//!     |                                        | createContainer hooks, root
+//!     |<------------------------ Shed ---------|   (where there are resource limits)
+//!     | resource limits                        | waits
+//!     |------------------------- Proceed ----->|
+//!     |                                        | user, seccomp
 //!     |<------------------------ Listener -----|   (a profile that notifies; carries the fd)
 //!     |<------------------------ Ready --------|
 //!     | state.json, pid file                   | waits on the exec fifo, then execve
@@ -33,6 +37,8 @@ pub(crate) enum FromInit {
     Mounted,
     /// The seccomp listener follows as a message of its own.
     Listener,
+    /// It holds no more files than it must: now its limits can be set, before its user changes.
+    Shed,
     Ready,
     /// For the log, where the caller wants to know.
     Note(String),
@@ -170,6 +176,7 @@ impl FromInit {
             Self::Born(pid) => [vec![b'B'], pid.to_ne_bytes().to_vec()].concat(),
             Self::Mounted => vec![b'M'],
             Self::Listener => vec![b'L'],
+            Self::Shed => vec![b'S'],
             Self::Ready => vec![b'R'],
             Self::Note(text) => [b"N", text.as_bytes()].concat(),
             Self::Failed(failure) => {
@@ -187,6 +194,7 @@ impl FromInit {
             b'B' => Self::Born(i32::from_ne_bytes(rest.try_into().ok()?)),
             b'M' => Self::Mounted,
             b'L' => Self::Listener,
+            b'S' => Self::Shed,
             b'R' => Self::Ready,
             b'N' => Self::Note(String::from_utf8_lossy(rest).into_owned()),
             b'F' => {

@@ -82,7 +82,8 @@ fn end_stage(channel: &InitEnd, result: Result<Side, Failure>) {
 fn report(channel: Option<InitEnd>, failure: Failure) {
     let told =
         channel.is_some_and(|channel| channel.send(&FromInit::Failed(failure.clone())).is_ok());
-    if !told {
+    // Who took the runtime away, or what it stumbled over, is for it to tell.
+    if !told && failure.step != Step::Handshake {
         // After Ready nobody listens; the container's own stderr is what is left.
         // Compat: `exec /x: exec format error`, as runc writes it there.
         let text = format!("{}\n", failure.sentence());
@@ -161,11 +162,18 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     // From here on owners of closed descriptors may not be dropped: nothing returns.
     drop(root);
     let (channel, exec_fifo) = finish::shed_descriptors(&plan.process, channel, Some(exec_fifo))?;
+    if !plan.process.rlimits.is_empty()
+        && let Err(failure) = channel.send(&FromInit::Shed).and_then(|()| channel.wait())
+    {
+        give_up(Some(channel), failure);
+    }
     let command = match finish::become_process(&plan.process, plan.seccomp.as_ref(), home, &channel)
     {
         Ok(command) => command,
         Err(failure) => give_up(Some(channel), failure),
     };
+    // A filter of the container's may have the last word here.
+    sys::process::end_when_asked().ok();
     if let Err(failure) = channel.send(&FromInit::Ready) {
         give_up(None, failure);
     }
@@ -176,11 +184,15 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     };
     let failure = started
         .and_then(|()| {
-            run_hooks(
+            let state = hook_state("created", own_pid());
+            // Compat: these stand where the process is about to, in its environment.
+            hooks::run_all_with(
                 &plan.hooks.start_container,
                 "startContainer",
-                &hook_state("created", own_pid()),
+                &state,
+                &command.environment(),
             )
+            .map_err(hook_failure)
         })
         .map_or_else(|failure| failure, |()| command.exec());
     give_up(None, failure)
@@ -216,11 +228,12 @@ fn own_pid() -> i32 {
 }
 
 fn run_hooks(list: &[crate::spec::oci::Hook], kind: &str, state: &[u8]) -> Result<(), Failure> {
-    hooks::run_all(list, kind, state).map_err(|error| Failure {
-        step: Step::Hook,
-        errno: 0,
-        detail: error.to_string(),
-    })
+    hooks::run_all(list, kind, state).map_err(hook_failure)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn hook_failure(error: hooks::HookError) -> Failure {
+    Failure { step: Step::Hook, errno: 0, detail: error.to_string() }
 }
 
 /// What a process that enters a running container is given.
@@ -251,6 +264,7 @@ fn entered(entry: Entry<'_>) -> Result<(), Failure> {
     let Entry { process, seccomp, channel, console, pidfd, namespaces, keyring: id, debug } = entry;
     channel.wait()?;
     note(&channel, debug, "nsexec container setup")?;
+    note(&channel, debug, "child process in init()")?;
     // Labels are written through a procfs that was opened out here.
     let labels = finish::prepare_labels(process)?;
     finish::label_keys(process)?;
@@ -284,6 +298,10 @@ fn entered(entry: Entry<'_>) -> Result<(), Failure> {
         Err(failure) => give_up(Some(channel), failure),
     };
     if let Err(failure) = channel.send(&FromInit::Ready) {
+        give_up(None, failure);
+    }
+    if debug && let Err(failure) = channel.send(&FromInit::Note("setns_init: about to exec".into()))
+    {
         give_up(None, failure);
     }
     // Compat: the caller is told of a failed exec too; the socket closes with a good one.

@@ -52,16 +52,20 @@ fn mount_one(
     let PlannedMount { destination, kind, source, options, action } = planned;
     check_below_proc(planned)?;
     match action {
-        MountAction::Bind { tree, source, is_dir } => {
+        MountAction::Bind { tree, source, ids } => {
             let made;
             let tree = match tree {
                 Some(tree) => tree,
                 None => {
-                    made = Tree::open(source, options, plan.propagation)?;
+                    made =
+                        Tree::open(source, options, plan.propagation, plan.has_user_namespace())?;
+                    if let Some(ids) = ids {
+                        made.map_ids(options.recursive_idmap, ids.as_fd())?;
+                    }
                     &made
                 }
             };
-            let target = if *is_dir {
+            let target = if is_dir(tree.as_fd())? {
                 root.mkdir_all(destination, 0o755)?
             } else {
                 root.create_file(destination)?
@@ -77,14 +81,22 @@ fn mount_one(
         }
         MountAction::Filesystem => {
             let existed = root.resolve(destination).is_ok();
+            let special = kind == "proc" || kind == "sysfs";
+            // Labels and sysctls are written below: it must be where it says it is.
+            let elsewhere = || {
+                io::Error::other(format!(
+                    "filesystem {kind:?} must be mounted on ordinary directory"
+                ))
+            };
+            if special
+                && let Err(error) = root.resolve_no_links(destination)
+                && error.raw_os_error() != Some(libc::ENOENT)
+            {
+                return Err(elsewhere());
+            }
             let target = root.mkdir_all(destination, 0o755)?;
-            if kind == "proc" || kind == "sysfs" {
-                // Labels and sysctls are written below: it must be where it says it is.
-                drop(root.resolve_no_links(destination).map_err(|_| {
-                    io::Error::other(format!(
-                        "filesystem {kind:?} must be mounted on ordinary directory"
-                    ))
-                })?);
+            if special {
+                drop(root.resolve_no_links(destination).map_err(|_| elsewhere())?);
             }
             let mut flags = options.flags;
             if kind == "tmpfs" {

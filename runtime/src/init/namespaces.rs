@@ -3,23 +3,34 @@
 use std::os::fd::AsFd;
 
 use super::handshake::{Context as _, Failure, Step};
-use crate::spec::plan::Plan;
+use crate::spec::plan::{Join, Plan};
 use crate::sys;
 
-/// Joins what the specification names by path, the user namespace first. The pid namespace takes
+/// Joins what the specification names by path. The pid namespace takes
 /// effect for the next child, so only a stage joins it.
 pub(super) fn join(plan: &Plan, in_stage: bool) -> Result<(), Failure> {
-    for join in &plan.join {
-        if join.flag == libc::CLONE_NEWPID && !in_stage {
-            continue;
-        }
-        sys::clone::setns(join.fd.as_fd(), join.flag)
-            .step(Step::Namespace, &format!("join {}", join.path))?;
-        if join.flag == libc::CLONE_NEWUSER {
-            become_root()?;
+    let (user, others): (Vec<&Join>, Vec<&Join>) = plan
+        .join
+        .iter()
+        .filter(|join| in_stage || join.flag != libc::CLONE_NEWPID)
+        .partition(|join| join.flag == libc::CLONE_NEWUSER);
+    let enter = |join: &Join| sys::clone::setns(join.fd.as_fd(), join.flag);
+    let fail = |join: &Join| format!("join {}", join.path);
+    // They need not belong to the user namespace, nor need we have a right to them without it.
+    let mut left = Vec::new();
+    for join in others {
+        match enter(join) {
+            Err(error) if !user.is_empty() && error.raw_os_error() == Some(libc::EPERM) => {
+                left.push(join);
+            }
+            result => result.step(Step::Namespace, &fail(join))?,
         }
     }
-    Ok(())
+    for join in user {
+        enter(join).step(Step::Namespace, &fail(join))?;
+        become_root()?;
+    }
+    left.into_iter().try_for_each(|join| enter(join).step(Step::Namespace, &fail(join)))
 }
 
 /// A time namespace takes its offsets before the first process is in it.

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 
@@ -271,6 +271,7 @@ pub(super) fn enter(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
             .step(Step::Rootfs, "make rootfs read-only")?;
     }
     if plan.no_pivot {
+        hide_outer_filesystems(plan).step(Step::Pivot, "hide the host's procfs and sysfs")?;
         mount::move_to_root(fd).step(Step::Pivot, "move mount")?;
     } else {
         mount::pivot_to(fd).step(Step::Pivot, "pivot_root")?;
@@ -280,6 +281,51 @@ pub(super) fn enter(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
             .step(Step::Pivot, "propagation of /")?;
     }
     Ok(())
+}
+
+/// Without a pivot the host's mounts stay, out of reach but there: a whole procfs among them would
+/// let a user namespace in the container mount one without our masks.
+fn hide_outer_filesystems(plan: &Plan) -> io::Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let mut outer: Vec<PathBuf> = mounts
+        .lines()
+        .filter_map(|line| {
+            let (before, after) = line.split_once(" - ")?;
+            let point = PathBuf::from(unescape(before.split(' ').nth(4)?));
+            let special = matches!(after.split(' ').next(), Some("proc" | "sysfs"));
+            (special && !point.starts_with(&plan.rootfs)).then_some(point)
+        })
+        .collect();
+    // What is mounted later may stand on what was before.
+    outer.reverse();
+    for point in outer {
+        mount::mount_path("", &point, "", libc::MS_SLAVE | libc::MS_REC, "").ok();
+        match mount::unmount(&point, libc::MNT_DETACH) {
+            // A locked mount of an outer user namespace can only be covered.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => {
+                mount::mount_path("tmpfs", &point, "tmpfs", 0, "")?;
+            }
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// `\040` and its like in mountinfo, see proc_pid_mountinfo(5).
+fn unescape(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let code = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) => plain.push(char::from(code)),
+            None => plain.push('\\'),
+        }
+        rest = if code.is_some() { &after[3..] } else { after };
+    }
+    plain + rest
 }
 
 /// A file of the container for reading, at most `limit` bytes; `None` where there is none.

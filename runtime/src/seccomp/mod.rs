@@ -72,15 +72,13 @@ fn compile_for(profile: &LinuxSeccomp, native: Arch) -> Result<Program, Error> {
 
 /// Compat: a profile without flags gets SPEC_ALLOW, as runc 1.2 gives it.
 fn flags(profile: &LinuxSeccomp, notifies: bool) -> Result<u32, Error> {
-    if profile.flags.is_empty() {
-        return Ok(FLAG_SPEC_ALLOW);
-    }
+    // None at all is a choice too.
+    let Some(named) = &profile.flags else { return Ok(FLAG_SPEC_ALLOW) };
     let mut flags = 0;
-    for name in &profile.flags {
+    for name in named {
         flags |= match name.as_str() {
-            // With a listener the kernel wants to know that a failure is not a thread's id.
-            "SECCOMP_FILTER_FLAG_TSYNC" if notifies => FLAG_TSYNC | FLAG_TSYNC_ESRCH,
-            "SECCOMP_FILTER_FLAG_TSYNC" => FLAG_TSYNC,
+            // One thread has no others to tell.
+            "SECCOMP_FILTER_FLAG_TSYNC" => 0,
             "SECCOMP_FILTER_FLAG_LOG" => FLAG_LOG,
             "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => FLAG_SPEC_ALLOW,
             // Only means something, and is only accepted, together with a listener.
@@ -169,5 +167,4 @@ const ENOSYS: u32 = 38;
 const FLAG_TSYNC: u32 = 1;
 const FLAG_LOG: u32 = 1 << 1;
 const FLAG_SPEC_ALLOW: u32 = 1 << 2;
-const FLAG_TSYNC_ESRCH: u32 = 1 << 4;
 const FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;

@@ -15,19 +15,18 @@ use crate::sys::{errno_of, errno_text};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
     // Compat: runc's sentence for a bundle without a configuration.
-    #[error("JSON specification file config.json not found")]
-    NotFound,
+    #[error("JSON specification file {0} not found")]
+    NotFound(String),
     #[error("open {}: {}", path.display(), errno_text(errno_of(cause)))]
     Read { path: PathBuf, cause: io::Error },
     #[error("{}: {cause}", path.display())]
     Json { path: PathBuf, cause: serde_json::Error },
 }
 
-pub(crate) fn load(bundle: &Path) -> Result<oci::Spec, LoadError> {
-    let path = bundle.join("config.json");
-    match read(&path) {
+pub(crate) fn load(path: &Path) -> Result<oci::Spec, LoadError> {
+    match read(path) {
         Err(LoadError::Read { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
-            Err(LoadError::NotFound)
+            Err(LoadError::NotFound(path.file_name().unwrap_or_default().display().to_string()))
         }
         result => result,
     }

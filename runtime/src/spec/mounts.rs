@@ -17,7 +17,8 @@ pub(crate) enum MountAction {
     Bind {
         tree: Option<Tree>,
         source: PathBuf,
-        is_dir: bool,
+        /// The user namespace whose mappings it takes.
+        ids: Option<OwnedFd>,
     },
     /// A filesystem made where it is mounted.
     Filesystem,
@@ -37,6 +38,9 @@ pub(crate) struct PlannedMount {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Surroundings<'a> {
     pub(crate) bundle: &'a Path,
+    pub(crate) rootfs: &'a Path,
+    /// The container's user namespace, where it is one that exists.
+    pub(crate) joined: Option<BorrowedFd<'a>>,
     pub(crate) propagation: Option<u64>,
     pub(crate) user_namespace: bool,
     /// Of the container.
@@ -67,11 +71,12 @@ impl PlannedMount {
         if matches!(action, MountAction::Filesystem) {
             add_label(&mut options.data, &mount.kind, around.label);
         }
-        // Compat: a relative destination is below the root.
-        let destination = if mount.destination.starts_with('/') {
-            mount.destination.clone()
-        } else {
-            format!("/{}", mount.destination)
+        // Compat: a relative destination is below the root, and so is one that names the root's own
+        // place on the host.
+        let destination = match Path::new(&mount.destination).strip_prefix(around.rootfs) {
+            Ok(below) => format!("/{}", below.display()),
+            Err(_) if mount.destination.starts_with('/') => mount.destination.clone(),
+            Err(_) => format!("/{}", mount.destination),
         };
         Ok(Self {
             destination,
@@ -111,37 +116,65 @@ fn bind(
         call,
         cause,
     };
-    let id_map = id_map(mount, options, around)?;
-    let is_dir = std::fs::metadata(&source).map_err(|cause| failed("stat", cause))?.is_dir();
-    let tree = if around.user_namespace || id_map.is_some() {
-        let tree = Tree::open(&source, options, around.propagation);
+    let ids = match id_map(mount, options, around)? {
+        IdMap::None => None,
+        IdMap::Mappings(uids, gids) => {
+            let made = sys::clone::user_namespace(&map_text(uids), &map_text(gids));
+            Some(made.map_err(|cause| failed("id-mapped mount", cause))?)
+        }
+        IdMap::Of(namespace) => {
+            let own = namespace.try_clone_to_owned();
+            Some(own.map_err(|cause| failed("id-mapped mount", cause))?)
+        }
+    };
+    match std::fs::metadata(&source) {
+        // An earlier mount of the container will bring it.
+        Err(cause)
+            if cause.kind() == io::ErrorKind::NotFound && source.starts_with(around.rootfs) =>
+        {
+            return Ok(MountAction::Bind { tree: None, source, ids });
+        }
+        Err(cause) => return Err(failed("stat", cause)),
+        Ok(_) => {}
+    }
+    let tree = if around.user_namespace || ids.is_some() {
+        let tree = Tree::open(&source, options, around.propagation, around.user_namespace);
         Some(tree.map_err(|cause| failed("bind mount", cause))?)
     } else {
         None
     };
-    if let (Some(tree), Some((uids, gids))) = (&tree, id_map) {
-        tree.map_ids(options.recursive_idmap, uids, gids)
+    if let (Some(tree), Some(ids)) = (&tree, &ids) {
+        tree.map_ids(options.recursive_idmap, ids.as_fd())
             .map_err(|cause| failed("id-mapped mount", cause))?;
     }
-    Ok(MountAction::Bind { tree, source, is_dir })
+    Ok(MountAction::Bind { tree, source, ids })
 }
 
-type Mappings<'a> = (&'a [IdMapping], &'a [IdMapping]);
+/// Whose mappings a mount takes.
+enum IdMap<'a> {
+    None,
+    Mappings(&'a [IdMapping], &'a [IdMapping]),
+    Of(BorrowedFd<'a>),
+}
 
-/// The mappings of an id-mapped mount: its own, or the container's where it has none.
+/// Its own, or the container's where it has none.
 fn id_map<'a>(
     mount: &'a oci::Mount,
     options: &MountOptions,
     around: Surroundings<'a>,
-) -> Result<Option<Mappings<'a>>, PlanError> {
-    let own = (mount.uid_mappings.as_slice(), mount.gid_mappings.as_slice());
-    match (own.0.is_empty(), own.1.is_empty()) {
-        (true, true) if !options.idmap => Ok(None),
-        (false, false) => Ok(Some(own)),
-        (true, true) if !around.mappings.0.is_empty() && !around.mappings.1.is_empty() => {
-            Ok(Some(around.mappings))
-        }
-        _ => Err(PlanError::IdMapIncomplete(mount.destination.clone())),
+) -> Result<IdMap<'a>, PlanError> {
+    let (uids, gids) = (mount.uid_mappings.as_slice(), mount.gid_mappings.as_slice());
+    match (uids.is_empty(), gids.is_empty()) {
+        (true, true) if !options.idmap => return Ok(IdMap::None),
+        (false, false) => return Ok(IdMap::Mappings(uids, gids)),
+        (true, true) => {}
+        _ => return Err(PlanError::IdMapIncomplete(mount.destination.clone())),
+    }
+    let (uids, gids) = around.mappings;
+    match around.joined {
+        Some(namespace) => Ok(IdMap::Of(namespace)),
+        None if !uids.is_empty() && !gids.is_empty() => Ok(IdMap::Mappings(uids, gids)),
+        None => Err(PlanError::IdMapIncomplete(mount.destination.clone())),
     }
 }
 
@@ -151,6 +184,8 @@ pub(crate) struct Tree {
     fd: OwnedFd,
     /// Kernels before 5.12 change attributes and propagation only of what is attached.
     finished: bool,
+    /// Attributes that stay, though no option names them.
+    kept: u64,
 }
 
 impl Tree {
@@ -159,13 +194,16 @@ impl Tree {
         source: &Path,
         options: &MountOptions,
         propagation: Option<u64>,
+        user_namespace: bool,
     ) -> io::Result<Self> {
         let fd = mount::clone_tree(rustix::fs::CWD, source, options.is_recursive())?;
-        let finished = match adjust(fd.as_fd(), options, propagation, mount::Target::Detached) {
+        let kept = if user_namespace { locked(fd.as_fd(), options)? } else { 0 };
+        let finished = match adjust(fd.as_fd(), options, propagation, kept, mount::Target::Detached)
+        {
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => false,
             result => result.map(|()| true)?,
         };
-        Ok(Self { fd, finished })
+        Ok(Self { fd, finished, kept })
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -183,12 +221,12 @@ impl Tree {
         if self.finished {
             return Ok(());
         }
-        adjust(self.as_fd(), options, propagation, mount::Target::Attached)
+        adjust(self.as_fd(), options, propagation, self.kept, mount::Target::Attached)
     }
 
-    fn map_ids(&self, recursive: bool, uids: &[IdMapping], gids: &[IdMapping]) -> io::Result<()> {
-        let namespace = sys::clone::user_namespace(&map_text(uids), &map_text(gids))?;
-        mount::set_id_map(self.as_fd(), recursive, namespace.as_fd())
+    /// Before it is attached.
+    pub(crate) fn map_ids(&self, recursive: bool, namespace: BorrowedFd<'_>) -> io::Result<()> {
+        mount::set_id_map(self.as_fd(), recursive, namespace)
     }
 }
 
@@ -198,10 +236,33 @@ pub(crate) fn map_text(mappings: &[IdMapping]) -> String {
     mappings.iter().map(line).collect()
 }
 
+/// What a mount of the host has and its copy in a user namespace must keep, as if the container had
+/// made the copy itself. Compat: to ask for the opposite is an error.
+fn locked(tree: BorrowedFd<'_>, options: &MountOptions) -> io::Result<u64> {
+    use rustix::fs::StatVfsMountFlags as Flags;
+    let Some(attributes) = options.bind_attributes() else { return Ok(0) };
+    let now = rustix::fs::fstatvfs(tree)?.f_flag;
+    let has = [
+        (Flags::RDONLY, mount::ATTR_RDONLY),
+        (Flags::NOSUID, mount::ATTR_NOSUID),
+        (Flags::NODEV, mount::ATTR_NODEV),
+        (Flags::NOEXEC, mount::ATTR_NOEXEC),
+        (Flags::NOATIME, mount::ATTR_NOATIME),
+    ]
+    .into_iter()
+    .filter(|(flag, _)| now.contains(*flag))
+    .fold(0, |set, (_, attribute)| set | attribute);
+    if attributes.forced & has != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    Ok(has)
+}
+
 fn adjust(
     tree: BorrowedFd<'_>,
     options: &MountOptions,
     propagation: Option<u64>,
+    kept: u64,
     target: mount::Target,
 ) -> io::Result<()> {
     // A copy is a peer of its source. In the container it would have followed what "/" is made:
@@ -212,7 +273,7 @@ fn adjust(
     }
     if let Some(attributes) = options.bind_attributes() {
         let set = |clear| mount::set_attributes(tree, attributes.set, clear, target);
-        if let Err(error) = set(attributes.clear) {
+        if let Err(error) = set(attributes.clear & !kept) {
             if error.raw_os_error() != Some(libc::EPERM) {
                 return Err(error);
             }
@@ -250,6 +311,8 @@ mod tests {
     fn half_a_mapping_is_an_error() {
         let around = Surroundings {
             bundle: Path::new("/"),
+            rootfs: Path::new("/rootfs"),
+            joined: None,
             propagation: None,
             user_namespace: false,
             mappings: (&[], &[]),

@@ -280,7 +280,7 @@ pub(crate) struct Device {
 }
 
 /// `linux.resources`; also the document that `update --resources` reads.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct LinuxResources {
     #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
@@ -301,7 +301,7 @@ pub(crate) struct LinuxResources {
 }
 
 /// A device cgroup rule. A missing or negative number stands for all.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct DeviceRule {
     #[serde(deserialize_with = "or_default")]
@@ -314,7 +314,7 @@ pub(crate) struct DeviceRule {
     pub(crate) access: String,
 }
 
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct LinuxMemory {
     pub(crate) limit: Option<i64>,
@@ -330,7 +330,7 @@ pub(crate) struct LinuxMemory {
     pub(crate) check_before_update: Option<bool>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct LinuxCpu {
     pub(crate) shares: Option<u64>,
@@ -346,13 +346,13 @@ pub(crate) struct LinuxCpu {
     pub(crate) idle: Option<i64>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct LinuxPids {
     pub(crate) limit: Option<i64>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct LinuxBlockIo {
     pub(crate) weight: Option<u16>,
@@ -369,7 +369,7 @@ pub(crate) struct LinuxBlockIo {
     pub(crate) throttle_write_iops_device: Vec<ThrottleDevice>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct WeightDevice {
     pub(crate) major: i64,
@@ -378,7 +378,7 @@ pub(crate) struct WeightDevice {
     pub(crate) leaf_weight: Option<u16>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct ThrottleDevice {
     pub(crate) major: i64,
@@ -386,14 +386,14 @@ pub(crate) struct ThrottleDevice {
     pub(crate) rate: u64,
 }
 
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct HugepageLimit {
     pub(crate) page_size: String,
     pub(crate) limit: u64,
 }
 
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct LinuxNetwork {
     #[serde(rename = "classID")]
@@ -402,14 +402,14 @@ pub(crate) struct LinuxNetwork {
     pub(crate) priorities: Vec<InterfacePriority>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct InterfacePriority {
     pub(crate) name: String,
     pub(crate) priority: u32,
 }
 
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct LinuxRdma {
     pub(crate) hca_handles: Option<u32>,
@@ -417,15 +417,14 @@ pub(crate) struct LinuxRdma {
 }
 
 /// A seccomp profile, already resolved for this machine by the caller.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct LinuxSeccomp {
     pub(crate) default_action: String,
     pub(crate) default_errno_ret: Option<u32>,
     #[serde(deserialize_with = "or_default")]
     pub(crate) architectures: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
-    pub(crate) flags: Vec<String>,
+    pub(crate) flags: Option<Vec<String>>,
     #[serde(deserialize_with = "or_default")]
     pub(crate) listener_path: String,
     #[serde(deserialize_with = "or_default")]
@@ -434,7 +433,7 @@ pub(crate) struct LinuxSeccomp {
     pub(crate) syscalls: Vec<LinuxSyscall>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct LinuxSyscall {
     #[serde(deserialize_with = "or_default")]
@@ -445,7 +444,7 @@ pub(crate) struct LinuxSyscall {
     pub(crate) args: Vec<LinuxSeccompArg>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct LinuxSeccompArg {
     pub(crate) index: u32,

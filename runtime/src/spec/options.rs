@@ -81,7 +81,11 @@ impl MountOptions {
             return None;
         }
         let set = to_attributes(self.flags);
-        let access = attr::ATTR_RDONLY | attr::ATTR_NOSUID | attr::ATTR_NODEV | attr::ATTR_NOEXEC;
+        let access = attr::ATTR_RDONLY
+            | attr::ATTR_NOSUID
+            | attr::ATTR_NODEV
+            | attr::ATTR_NOEXEC
+            | attr::ATTR_NOSYMFOLLOW;
         Some(BindAttributes { set, clear: access & !set, forced: to_attributes(self.cleared) })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -178,6 +178,11 @@ impl Plan {
         let label = if labelled { linux.mount_label.as_str() } else { "" };
         let around = Surroundings {
             bundle,
+            rootfs: &rootfs,
+            joined: join
+                .iter()
+                .find(|join| join.flag == libc::CLONE_NEWUSER)
+                .map(|join| join.fd.as_fd()),
             propagation,
             user_namespace: has(libc::CLONE_NEWUSER),
             mappings: (&linux.uid_mappings, &linux.gid_mappings),
@@ -222,7 +227,7 @@ impl Plan {
             devices: with_default_devices(linux.devices),
             setup_dev,
             mask_label: mounts::context(label),
-            masked_paths: linux.masked_paths,
+            masked_paths: without_duplicates(linux.masked_paths),
             readonly_paths: linux.readonly_paths,
             sysctl: linux.sysctl,
             hostname: spec.hostname.clone(),
@@ -258,6 +263,13 @@ impl Plan {
             || self.joins(libc::CLONE_NEWPID)
             || (!self.join.is_empty() && self.has_user_namespace())
     }
+}
+
+/// Once is enough, however it is written.
+fn without_duplicates(paths: Vec<String>) -> Vec<String> {
+    let mut seen = std::collections::BTreeSet::new();
+    let cleaned = |path: &str| Path::new(path).components().collect::<PathBuf>();
+    paths.into_iter().filter(|path| seen.insert(cleaned(path))).collect()
 }
 
 /// Fields that are read only to be refused: passing over them would deceive the caller.
@@ -350,10 +362,11 @@ fn namespaces(wanted: &[oci::Namespace]) -> Result<(Flags, Vec<Join>), PlanError
             i32::try_from(flag).map_err(|_| PlanError::UnknownNamespace(namespace.kind.clone()))?;
         join.push(Join { flag, path: namespace.path.clone(), fd });
     }
-    // The user namespace first: it decides over the others.
-    join.sort_by_key(|join| join.flag != libc::CLONE_NEWUSER);
     Ok((create, join))
 }
+
+pub(crate) const NAMESPACES: [&str; 8] =
+    ["user", "mount", "pid", "network", "ipc", "uts", "cgroup", "time"];
 
 pub(crate) fn namespace_flag(kind: &str) -> Option<Flags> {
     Some(match kind {

@@ -24,6 +24,12 @@ pub(crate) enum ScheduleError {
     List { what: &'static str, list: String },
     #[error("invalid memory policy mode: {0:?}")]
     MemoryMode(String),
+    #[error("invalid memory policy nodes {0:?}")]
+    MemoryNodes(String),
+    #[error("memory policy mode requires 0 nodes but got {0}")]
+    TooManyMemoryNodes(u32),
+    #[error("memory policy mode requires at least one node but got 0")]
+    NoMemoryNode,
     #[error("invalid memory policy flag: {0:?}")]
     MemoryFlag(String),
 }
@@ -101,10 +107,19 @@ impl MemoryPolicyPlan {
             mode |= number(&MEMORY_FLAGS, name)
                 .ok_or_else(|| ScheduleError::MemoryFlag(name.clone()))?;
         }
-        Ok(Self {
-            mode: i32::try_from(mode).unwrap_or_default(),
-            nodes: mask("memory nodes", &policy.nodes)?,
-        })
+        Ok(Self { mode: i32::try_from(mode).unwrap_or_default(), nodes: memory_nodes(policy)? })
+    }
+}
+
+/// Compat: runc's validator has these sentences.
+fn memory_nodes(policy: &MemoryPolicy) -> Result<Vec<u64>, ScheduleError> {
+    let nodes = mask("memory nodes", &policy.nodes)
+        .map_err(|_| ScheduleError::MemoryNodes(policy.nodes.clone()))?;
+    let count = nodes.iter().map(|word| word.count_ones()).sum();
+    match (policy.mode.as_str(), count) {
+        ("MPOL_DEFAULT" | "MPOL_LOCAL", 1..) => Err(ScheduleError::TooManyMemoryNodes(count)),
+        ("MPOL_DEFAULT" | "MPOL_LOCAL" | "MPOL_PREFERRED", _) | (_, 1..) => Ok(nodes),
+        _ => Err(ScheduleError::NoMemoryNode),
     }
 }
 

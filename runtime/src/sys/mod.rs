@@ -9,6 +9,7 @@ pub(crate) mod label;
 pub(crate) mod mount;
 pub(crate) mod path;
 pub(crate) mod process;
+pub(crate) mod regex;
 pub(crate) mod schedule;
 pub(crate) mod seccomp;
 pub(crate) mod socket;

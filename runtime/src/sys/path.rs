@@ -54,27 +54,79 @@ impl RootFd {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             result => return result,
         }
-        // The longest prefix that exists, then step by step beneath it. A link that dangles is
-        // an error of the image, not an order to make its target.
-        let components = components(path)?;
-        let mut existing = components.len();
-        let mut current = loop {
-            existing = existing.saturating_sub(1);
-            let prefix = components[..existing].join("/");
-            match self.open(&prefix, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::IN_ROOT) {
-                Ok(fd) => break fd,
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) && existing > 0 => {}
-                Err(error) => return Err(error),
-            }
-        };
-        for name in &components[existing..] {
-            match rustix::fs::mkdirat(&current, *name, Mode::from_raw_mode(mode)) {
+        let Way { existing, missing } = self.way(path)?;
+        self.make_missing(&existing, &missing, mode)
+    }
+
+    /// Step by step beneath what exists; a link that comes up meanwhile is an error.
+    fn make_missing(
+        &self,
+        existing: &[String],
+        missing: &[String],
+        mode: u32,
+    ) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let mut current = self.open(
+            &existing.join("/"),
+            flags,
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
+        )?;
+        for name in missing {
+            match rustix::fs::mkdirat(&current, name.as_str(), Mode::from_raw_mode(mode)) {
                 Ok(()) | Err(rustix::io::Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
-            current = open_beneath(current.as_fd(), name, OFlags::PATH | OFlags::DIRECTORY)?;
+            current = open_beneath(current.as_fd(), name, flags)?;
         }
         Ok(current)
+    }
+
+    /// Compat: a link that dangles stands for the place it names, inside the root. Images have
+    /// such links where a running system would have the file, as `/etc/resolv.conf`.
+    fn way(&self, path: &str) -> io::Result<Way> {
+        let mut ahead: Vec<String> =
+            components(path)?.into_iter().rev().map(str::to_owned).collect();
+        let mut way = Way::default();
+        let mut links = 0;
+        while let Some(name) = ahead.pop() {
+            if name == ".." {
+                drop(way.missing.pop().or_else(|| way.existing.pop()));
+                continue;
+            }
+            if !way.missing.is_empty() {
+                way.missing.push(name);
+                continue;
+            }
+            let mut candidate = way.existing.clone();
+            candidate.push(name);
+            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+            let found =
+                match self.open(&candidate.join("/"), OFlags::PATH | OFlags::NOFOLLOW, resolve) {
+                    Ok(found) => found,
+                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                        way.missing.extend(candidate.pop());
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+            let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
+            if kind != FileType::Symlink {
+                way.existing = candidate;
+                continue;
+            }
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(io::Error::from_raw_os_error(libc::ELOOP));
+            }
+            let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
+            let target = target.to_str().map_err(|_| io::ErrorKind::InvalidInput)?.to_owned();
+            if target.starts_with('/') {
+                way.existing.clear();
+            }
+            let names = target.split('/').filter(|name| !matches!(*name, "" | "."));
+            ahead.extend(names.rev().map(str::to_owned));
+        }
+        Ok(way)
     }
 
     /// Makes an empty file where nothing is, its parents too; an `O_PATH` handle on it.
@@ -83,14 +135,25 @@ impl RootFd {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             result => return result,
         }
-        let components = components(path)?;
-        let Some((name, parents)) = components.split_last() else {
-            return Err(io::Error::from_raw_os_error(libc::EISDIR));
+        let Way { existing, missing } = self.way(path)?;
+        let Some((name, parents)) = missing.split_last() else {
+            // It has come up meanwhile.
+            return self.resolve(path);
         };
-        let parent = self.mkdir_all(&parents.join("/"), 0o755)?;
+        let parent = self.make_missing(&existing, parents, 0o755)?;
         create_beneath(parent.as_fd(), name)
     }
 }
+
+/// Where a path leads, links resolved: the part that is there, and what is to be made below it.
+#[derive(Debug, Default)]
+struct Way {
+    existing: Vec<String>,
+    missing: Vec<String>,
+}
+
+/// As many as the kernel follows.
+const MOST_LINKS: u32 = 40;
 
 /// Makes `name` an empty file in `dir` unless it is there; an `O_PATH` handle on it.
 pub(crate) fn create_beneath(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
@@ -202,11 +265,27 @@ mod tests {
     }
 
     #[test]
-    fn a_dangling_link_is_not_followed_into_existence() {
+    fn a_dangling_link_stands_for_the_place_it_names_inside_the_root() {
+        for (link, made) in [
+            ("/nowhere", "nowhere"),
+            ("../../../up/file", "up/file"),
+            ("a/../b/./file", "etc/b/file"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join("etc")).unwrap();
+            std::os::unix::fs::symlink(link, dir.path().join("etc/link")).unwrap();
+            root(&dir).create_file("/etc/link").unwrap();
+            assert!(dir.path().join(made).is_file(), "{link}");
+        }
+    }
+
+    #[test]
+    fn links_in_a_circle_are_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/nowhere", dir.path().join("link")).unwrap();
-        assert!(root(&dir).create_file("/link").is_err());
-        assert!(!dir.path().join("nowhere").exists());
+        std::os::unix::fs::symlink("two", dir.path().join("one")).unwrap();
+        std::os::unix::fs::symlink("one", dir.path().join("two")).unwrap();
+        let error = root(&dir).mkdir_all("/one/below", 0o755).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
     }
 
     #[test]

@@ -159,6 +159,26 @@ pub(crate) fn reset_signals() -> io::Result<()> {
         .map(drop)
 }
 
+/// Lets the usual requests to end do so, though the first process of a pid namespace would not hear
+/// them; until exec, which takes handlers away. The exit code is a shell's.
+pub(crate) fn end_when_asked() -> io::Result<()> {
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: _exit may be called from a handler and never returns.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: all zeroes are an action with an empty mask and no flags.
+        let action = unsafe {
+            (*action.as_mut_ptr()).sa_sigaction = end as *const () as libc::sighandler_t;
+            action.assume_init()
+        };
+        // SAFETY: the action is initialised, its handler does what a handler may.
+        check_int(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) })?;
+    }
+    Ok(())
+}
+
 /// Brings the loopback interface of the current network namespace up (netdevice(7)).
 pub(crate) fn loopback_up() -> io::Result<()> {
     let socket = rustix::net::socket_with(
