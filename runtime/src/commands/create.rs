@@ -215,7 +215,7 @@ fn build(
     if let Some(program) = &plan.seccomp {
         container.save_filter(program)?;
         // Compat: tools that read runc's debug log know this text.
-        globals.log.debug(&format!("seccomp filter flags: {}", program.flags));
+        globals.log.debug(&format!("seccomp filter flags: {}", program.all_flags()));
     }
     let exec_fifo = make_fifo(&container.fifo_path())?;
     cgroup.create().map_err(not_admitted)?;
@@ -477,7 +477,9 @@ pub(super) fn hand_over_listener(bundle: &Bundle, listener: &OwnedFd) -> anyhow:
         .as_ref()
         .and_then(|linux| linux.seccomp.as_ref())
         .context("seccomp listener without a profile")?;
-    let socket = connect_console(Path::new(&profile.listener_path))?;
+    // Compat: runc's words.
+    let socket = connect_console(Path::new(&profile.listener_path))
+        .context("failed to connect with seccomp agent specified in the seccomp profile")?;
     let state = serde_json::json!({
         "ociVersion": crate::container::OCI_VERSION,
         "fds": ["seccompFd"],

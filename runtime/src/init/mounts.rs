@@ -103,8 +103,15 @@ fn mount_one(
                 flags &= !libc::MS_RDONLY;
             }
             let from = if source.is_empty() { kind } else { source };
-            let data = options.data.as_str();
-            let mode = rustix::fs::fstat(&target)?.st_mode & 0o7777;
+            // Compat: a tmpfs without a mode takes the mode of the directory it covers.
+            let has_mode = options.data.split(',').any(|option| option.starts_with("mode="));
+            let data = if kind == "tmpfs" && existed && !has_mode {
+                let mode = rustix::fs::fstat(&target)?.st_mode & 0o7777;
+                let comma = if options.data.is_empty() { "" } else { "," };
+                &format!("{}{comma}mode={mode:o}", options.data)
+            } else {
+                &options.data
+            };
             if options.copy_up && kind == "tmpfs" {
                 let below = root.open(
                     destination,
@@ -116,13 +123,6 @@ fn mount_one(
                 super::copy_up::copy(&below, above.as_fd())?;
             } else {
                 mount::mount_on(from, target.as_fd(), kind, flags, data)?;
-            }
-            // Compat: a tmpfs without a mode takes the mode of the directory it covers.
-            let has_mode = data.split(',').any(|option| option.starts_with("mode="));
-            if kind == "tmpfs" && existed && !has_mode {
-                let above = root.resolve(destination)?;
-                let path = mount::fd_path(above.as_fd());
-                rustix::fs::chmod(path, Mode::from_raw_mode(mode))?;
             }
         }
     }

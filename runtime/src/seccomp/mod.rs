@@ -29,6 +29,13 @@ pub(crate) struct Program {
     pub(crate) needs_listener: bool,
 }
 
+impl Program {
+    /// As the kernel is told them.
+    pub(crate) fn all_flags(&self) -> u32 {
+        self.flags | if self.needs_listener { FLAG_NEW_LISTENER } else { 0 }
+    }
+}
+
 // Compat: the texts of unknown names are runc's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SeccompError {
@@ -167,4 +174,5 @@ const ENOSYS: u32 = 38;
 const FLAG_TSYNC: u32 = 1;
 const FLAG_LOG: u32 = 1 << 1;
 const FLAG_SPEC_ALLOW: u32 = 1 << 2;
+const FLAG_NEW_LISTENER: u32 = 1 << 3;
 const FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;

@@ -127,15 +127,13 @@ fn bind(
             Some(own.map_err(|cause| failed("id-mapped mount", cause))?)
         }
     };
-    match std::fs::metadata(&source) {
-        // An earlier mount of the container will bring it.
-        Err(cause)
-            if cause.kind() == io::ErrorKind::NotFound && source.starts_with(around.rootfs) =>
-        {
-            return Ok(MountAction::Bind { tree: None, source, ids });
-        }
-        Err(cause) => return Err(failed("stat", cause)),
-        Ok(_) => {}
+    // An earlier mount of the container may bring it. Only the runtime can map the ids of a mount
+    // in a user namespace, so such a one is taken as it is now.
+    if source.starts_with(around.rootfs) && !(around.user_namespace && ids.is_some()) {
+        return Ok(MountAction::Bind { tree: None, source, ids });
+    }
+    if let Err(cause) = std::fs::metadata(&source) {
+        return Err(failed("stat", cause));
     }
     let tree = if around.user_namespace || ids.is_some() {
         let tree = Tree::open(&source, options, around.propagation, around.user_namespace);
