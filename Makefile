@@ -56,7 +56,7 @@ fuzz: preflight ## the property tests over foreign bytes with new cases, FUZZ_SE
 test-long: build ## the daemons killed again and again under load, and power cuts: N=kills (500) CUTS=of each of two disks (50) SEED=number
 	@N=$${N:-500} $(SCRIPTS)/run-tests.sh long
 
-bench: build ## our stack beside stock docker.io; N=rounds, SECTION='run api memory startup logs'
+bench: build ## our programs beside upstream's; N=rounds PEERS=new|podman SECTION='run api exec parallel memory startup list images logs shim runtime'
 	@$(SCRIPTS)/preflight.sh bench
 	@$(SCRIPTS)/bench.sh $(SECTION)
 

@@ -4,7 +4,9 @@ mod process;
 mod pulse;
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -15,6 +17,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Endpoint, Uri};
 
 use proto::containerd::services;
+use proto::containerd::services::version::v1::VersionResponse;
 
 use crate::config::Config;
 
@@ -58,7 +61,11 @@ pub(crate) struct Containerd {
     pub(crate) namespace: String,
     /// Schemes of log URIs that the shim below understands.
     pub(crate) log_schemes: Vec<String>,
+    told: Arc<Mutex<Option<(Socket, VersionResponse)>>>,
 }
+
+/// A socket in the file system, of one process: number and time of its node.
+type Socket = (u64, i64, i64);
 
 macro_rules! clients {
     ($($name:ident => $module:ident :: $package:ident :: $client:ident;)*) => {
@@ -145,8 +152,29 @@ impl Containerd {
             .connect_with_connector_lazy(connector);
         let scope = Scope { namespace: namespace.parse()?, lease: None };
         let channel = pulse::Watched::new(channel);
-        let log_schemes = Vec::new();
-        Ok(Self { channel, scope, address, namespace: namespace.to_owned(), log_schemes })
+        Ok(Self {
+            channel,
+            scope,
+            address,
+            namespace: namespace.to_owned(),
+            log_schemes: Vec::new(),
+            told: Arc::default(),
+        })
+    }
+
+    /// The version that containerd says it is; each is asked once.
+    pub(crate) async fn told_version(&self) -> Option<VersionResponse> {
+        let node = std::fs::metadata(&self.address).ok()?;
+        let socket = (node.ino(), node.ctime(), node.ctime_nsec());
+        let told = || self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, version)) = &*told()
+            && *of == socket
+        {
+            return Some(version.clone());
+        }
+        let version = self.version().version(()).await.ok()?.into_inner();
+        *told() = Some((socket, version.clone()));
+        Some(version)
     }
 
     /// The same connection, whose requests hold what they make by this lease.

@@ -1,7 +1,7 @@
 //! The daemon itself: `/_ping`, `/version`, `/info`, `/events`, and the families that are absent.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use docker_api::event::Event;
@@ -101,7 +101,7 @@ fn architecture() -> &'static str {
 }
 
 fn kernel() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+    rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
 async fn version(app: &App) -> Version {
@@ -121,8 +121,7 @@ async fn version(app: &App) -> Version {
         version: config::VERSION.to_owned(),
         details: Some(details),
     }];
-    if let Ok(answer) = app.containerd.version().version(()).await {
-        let answer = answer.into_inner();
+    if let Some(answer) = app.containerd.told_version().await {
         components.push(Component {
             name: "containerd".to_owned(),
             version: answer.version,
@@ -152,18 +151,6 @@ async fn info(app: &App) -> Info {
         i64::try_from(number).unwrap_or_default()
     };
     let cgroup2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    let os = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let os = os
-        .lines()
-        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
-        .map(|name| name.trim_matches('"').to_owned())
-        .unwrap_or_else(|| "Linux".to_owned());
-    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let memory = memory
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))
-        .and_then(|rest| rest.split_whitespace().next()?.parse::<i64>().ok())
-        .unwrap_or_default();
     let forwarding = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward");
     let mut runtimes: BTreeMap<String, Runtime> = app
         .config
@@ -221,7 +208,7 @@ async fn info(app: &App) -> Info {
         cgroup_version: if cgroup2 { "2" } else { "1" }.to_owned(),
         n_events_listener: i64::try_from(app.events.listeners()).unwrap_or_default(),
         kernel_version: kernel(),
-        operating_system: os,
+        operating_system: OPERATING_SYSTEM.clone(),
         os_type: "linux".to_owned(),
         architecture: std::env::consts::ARCH.to_owned(),
         index_server_address: "https://index.docker.io/v1/".to_owned(),
@@ -233,7 +220,7 @@ async fn info(app: &App) -> Info {
         },
         n_cpu: std::thread::available_parallelism()
             .map_or(1, |count| i64::try_from(count.get()).unwrap_or(1)),
-        mem_total: memory * 1024,
+        mem_total: memory(),
         docker_root_dir: app.config.data_root.to_string_lossy().into_owned(),
         name: nix::unistd::gethostname()
             .map(|name| name.to_string_lossy().into_owned())
@@ -260,6 +247,21 @@ async fn info(app: &App) -> Info {
         ..Info::default()
     }
 }
+
+/// Bytes of the machine.
+fn memory() -> i64 {
+    let machine = rustix::system::sysinfo();
+    let bytes = machine.totalram.saturating_mul(machine.mem_unit.into());
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// The name that the host's distribution gives itself.
+static OPERATING_SYSTEM: LazyLock<String> = LazyLock::new(|| {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+        .map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+});
 
 const EVENT_KEYS: &[&str] = &[
     "config",

@@ -79,11 +79,14 @@ pub(crate) fn inspect(app: &App, container: &Container) -> ContainerInspect {
 
 fn mounts(record: &Record) -> Vec<docker_api::mount::MountPoint> {
     // Compat: mounts of --tmpfs are not shown, those of --mount type=tmpfs are.
-    let flag = record.host_config.tmpfs.clone().unwrap_or_default();
+    let by_flag = |mount: &super::record::Mounted| {
+        let flag = record.host_config.tmpfs.as_ref();
+        mount.kind == "tmpfs" && flag.is_some_and(|flag| flag.contains_key(&mount.destination))
+    };
     record
         .mounts
         .iter()
-        .filter(|mount| mount.kind != "tmpfs" || !flag.contains_key(&mount.destination))
+        .filter(|mount| !by_flag(mount))
         .map(super::record::Mounted::to_wire)
         .collect()
 }
@@ -162,8 +165,7 @@ fn network_settings(container: &Container, record: &Record) -> NetworkSettings {
 }
 
 /// One row of `ps`.
-pub(crate) fn summary(container: &Container) -> ContainerSummary {
-    let record = container.record().clone();
+fn summary(record: &Record) -> ContainerSummary {
     let mut words = vec![record.path.clone()];
     words.extend(record.args.iter().map(|word| quote(word)));
     let (created, _) = docker_api::time::parse_rfc3339(&record.created).unwrap_or_default();
@@ -174,16 +176,16 @@ pub(crate) fn summary(container: &Container) -> ContainerSummary {
         image_id: record.image_id.clone(),
         command: words.join(" "),
         created,
-        ports: ports(&record),
+        ports: ports(record),
         labels: record.config.labels.clone().unwrap_or_default(),
         state: record.state.phase.as_str().to_owned(),
-        status: status(&record),
+        status: status(record),
         host_config: SummaryHostConfig {
             network_mode: record.host_config.network_mode.clone(),
             annotations: record.host_config.annotations.clone(),
         },
-        network_settings: SummaryNetworks { networks: endpoints(&record) },
-        mounts: mounts(&record),
+        network_settings: SummaryNetworks { networks: endpoints(record) },
+        mounts: mounts(record),
         image_manifest_descriptor: Some(record.manifest.clone()).filter(|one| !one.is_null()),
         ..ContainerSummary::default()
     }
@@ -288,11 +290,11 @@ pub(crate) fn list(
     let all = all || limit > 0 || filters.contains("status") || filters.contains("exited");
     let mut rows = Vec::new();
     for container in containers {
-        let record = container.record().clone();
+        let record = container.record();
         if (!all && !record.state.phase.is_running()) || !selection.matches(&record) {
             continue;
         }
-        rows.push(summary(&container));
+        rows.push(summary(&record));
         if limit > 0 && rows.len() == limit {
             break;
         }
@@ -389,7 +391,8 @@ impl<'a> Selection<'a> {
     fn matches(&self, record: &Record) -> bool {
         let filters = self.filters;
         let time = |text: &str| docker_api::time::parse_rfc3339(text).unwrap_or_default();
-        let labels = record.config.labels.clone().unwrap_or_default();
+        let none = BTreeMap::new();
+        let labels = record.config.labels.as_ref().unwrap_or(&none);
         let port_in = |wanted: &str, port: &str| {
             let (range, kind) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
             let (number, own_kind) = port.split_once('/').unwrap_or((port, "tcp"));
@@ -405,7 +408,7 @@ impl<'a> Selection<'a> {
             && filters.any("exited", |code| {
                 record.state.phase == Phase::Exited && code.parse() == Ok(record.state.exit_code)
             })
-            && filters.labels("label", &labels)
+            && filters.labels("label", labels)
             && filters.any("ancestor", |image| {
                 let plain = |name: &str| name.strip_suffix(":latest").unwrap_or(name).to_owned();
                 plain(&record.config.image) == plain(image)
