@@ -30,6 +30,7 @@ const IPV6: &str = "links may have IPv6 but for eth0, as with 28.5";
 const NOT_YET: &str = "no IPv6 addresses on the host's side yet";
 const TREES: &str = "read-only all the way down, as since 25";
 const SHARED: &str = "the root is what the request makes it, as with current runc";
+const MODE: &str = "the mode of what a tmpfs covers stands among its options, as with current runc";
 const CAPABILITIES: &str = "28.5 knows three more: PERFMON, BPF, CHECKPOINT_RESTORE";
 const SANDBOX: &str = "networks that need none show no sandbox and no endpoint";
 const BRIDGE: &str = "the bridge's hardware address follows from its address, and it has a queue";
@@ -58,6 +59,7 @@ const KNOWN: &[Known] = &[
     Known { field: "mount / propagation", ours: "", shows: Everywhere, why: DATA },
     Known { field: "mount * propagation", ours: "", shows: In(&["named volume", "volume", "anonymous volume", "mount of a volume", "mount of an anonymous volume"]), why: DATA },
     Known { field: "mount / propagation", ours: "shared", shows: In(&["bind rshared"]), why: SHARED },
+    Known { field: "mount /var details", ours: "rw,mode=755", shows: In(&["tmpfs over what is there"]), why: MODE },
     Known { field: "mount /bound/below options", ours: "ro,*", shows: In(&["bind with a mount below read-only", "bind slave read-only"]), why: TREES },
     Known { field: "status Cap*", ours: "000001ff*", shows: In(&["privileged", "all capabilities", "all but some"]), why: CAPABILITIES },
     Known { field: "inspect.NetworkSettings.Sandbox*", ours: "", shows: In(&["host's network", "no network", "dns all of it on the host's network", "further hosts on"]), why: SANDBOX },
