@@ -50,6 +50,8 @@ pub(crate) struct Container {
     /// Known from Create on.
     pub(crate) cgroup: Option<crate::cgroup::Cgroup>,
     pub(crate) trace: Option<Box<trace_log::Place>>,
+    /// Who asked for its delete while it was being created.
+    pub(crate) unwanted: Vec<ReplyTo>,
 }
 
 pub(crate) struct Process {

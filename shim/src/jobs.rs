@@ -278,6 +278,17 @@ impl Server {
         Ok(api::CreateTaskResponse { pid }.encode_to_vec())
     }
 
+    /// Does what was asked for while it was being created.
+    fn delete_unwanted(&mut self, id: &str) {
+        let Ok(container) = self.container_mut(id) else { return };
+        for to in std::mem::take(&mut container.unwanted) {
+            let request = api::DeleteRequest { id: id.to_owned(), exec_id: String::new() };
+            if let Err(error) = self.delete(to, &request) {
+                self.reply(Some(to), Err(error));
+            }
+        }
+    }
+
     fn create_failed(&mut self, target: &ProcessId, reply: Option<ReplyTo>, error: TaskError) {
         let Ok(container) = self.container_mut(&target.container) else { return };
         if std::mem::replace(&mut container.mounted, false)
@@ -421,6 +432,7 @@ impl Server {
                     Ok(answer) => {
                         self.reply(reply, Ok(answer));
                         self.settle(&target, false);
+                        self.delete_unwanted(&target.container);
                     }
                     Err(error) => self.create_failed(&target, reply, error),
                 }

@@ -176,6 +176,7 @@ impl Server {
             execs: BTreeMap::new(),
             cgroup: None,
             trace: spec.trace().map(Box::new),
+            unwanted: Vec::new(),
             bundle,
         };
         self.containers.insert(request.id.clone(), container);
@@ -339,7 +340,15 @@ impl Server {
         }
     }
 
-    fn delete(&mut self, to: ReplyTo, request: &api::DeleteRequest) -> Outcome {
+    pub(crate) fn delete(&mut self, to: ReplyTo, request: &api::DeleteRequest) -> Outcome {
+        if request.exec_id.is_empty()
+            && let container = self.container_mut(&request.id)?
+            && container.init.state == State::Creating
+        {
+            // Whoever asked for the creation may be gone; the runtime is at work in the root all the same.
+            container.unwanted.push(to);
+            return Ok(None);
+        }
         let target = self.admit(&request.id, &request.exec_id, Verb::Delete)?;
         let is_init = target.exec.is_empty();
         if is_init {
@@ -406,6 +415,9 @@ impl Server {
     pub(crate) fn forget_container(&mut self, id: &str) {
         let Some(container) = self.containers.remove(id) else { return };
         self.forget_oom(id);
+        for deleter in container.unwanted {
+            self.reply(Some(deleter), Err(TaskError::NoContainer(id.to_owned())));
+        }
         let processes = std::iter::once(container.init).chain(container.execs.into_values());
         for process in processes {
             if let Some(key) = process.io

@@ -505,12 +505,17 @@ impl Owner {
         .await?;
         self.app.execs.forget_container(&id);
         self.app.containers.forget(&self.container);
-        self.forget_init().await;
         self.container.announce(|snapshot| {
             snapshot.removed = true;
             snapshot.clean = true;
         });
         self.container.event(&self.app, "destroy", &[]);
+        let (image, chain) = {
+            let record = self.container.record();
+            (record.image_id.clone(), record.chain_id.clone())
+        };
+        // Nobody waits for it, and the next start of ours looks, too.
+        tokio::spawn(forget_init(Arc::clone(&self.app), image, chain));
         Ok(())
     }
 
@@ -534,23 +539,6 @@ impl Owner {
             tracing::warn!(container = self.container.id, "after the restart: {error}");
             false
         })
-    }
-
-    /// The last container of an image that is gone takes the shared layer with it.
-    async fn forget_init(&self) {
-        let (image, chain) = {
-            let record = self.container.record();
-            (record.image_id.clone(), record.chain_id.clone())
-        };
-        let others = self.app.containers.all();
-        if others.iter().all(|other| other.record().chain_id != chain)
-            && matches!(
-                self.app.images.resolve(&image, "").await,
-                Err(crate::image::ImageError::NotFound(_))
-            )
-        {
-            rootfs::forget_inits(&self.app, std::iter::once(&*chain)).await;
-        }
     }
 
     /// True when the container is gone.
@@ -621,6 +609,18 @@ impl Owner {
             }
         }
         false
+    }
+}
+
+/// The last container of an image that is gone takes the shared layer with it.
+async fn forget_init(app: Arc<App>, image: String, chain: String) {
+    if app.containers.all().iter().all(|other| other.record().chain_id != chain)
+        && matches!(
+            app.images.resolve(&image, "").await,
+            Err(crate::image::ImageError::NotFound(_))
+        )
+    {
+        rootfs::forget_inits(&app, std::iter::once(&*chain)).await;
     }
 }
 

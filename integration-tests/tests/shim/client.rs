@@ -211,12 +211,18 @@ impl Shim {
     }
 
     pub(crate) fn create_request(&self) -> api::CreateTaskRequest {
+        self.create_request_with(Path::new(""))
+    }
+
+    /// With another runtime.
+    pub(crate) fn create_request_with(&self, runtime: &Path) -> api::CreateTaskRequest {
         api::CreateTaskRequest {
             id: self.id.clone(),
             bundle: self.bundle().to_str().unwrap().to_owned(),
             options: Some(prost_types::Any {
                 type_url: "containerd.runc.v1.Options".into(),
                 value: proto::containerd::runc::v1::Options {
+                    binary_name: runtime.to_str().unwrap().to_owned(),
                     root: self.path("runc").to_str().unwrap().to_owned(),
                     ..Default::default()
                 }

@@ -1,8 +1,10 @@
 //! Create, start, exec, kill, wait, delete; events in order; what happens when somebody dies.
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
+use integration_tests::parts::ours;
 use prost::Message as _;
 use proto::containerd::task::v2 as api;
 
@@ -263,6 +265,36 @@ fn events_wait_for_containerd_and_are_repeated_until_acknowledged() {
     let mut events = Events::listen(&shim);
     let _: api::DeleteResponse = link.call("Delete", &shim.delete_request("")).unwrap();
     assert_eq!(events.topics(2), ["/tasks/exit", "/tasks/delete"]);
+}
+
+/// containerd and its client may both be gone while the runtime is at work.
+#[test]
+fn a_delete_waits_for_the_creation_under_way() {
+    let shim = Shim::start("sleep 60");
+    let (begun, go) = (shim.fifo("begun"), shim.fifo("go"));
+    let runtime = shim.path("slow-runtime");
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *' create '*) echo >{begun}; read x <{go};; esac\nexec {} \"$@\"\n",
+        ours("runc-rs").display(),
+    );
+    std::fs::write(&runtime, script).unwrap();
+    std::fs::set_permissions(&runtime, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut asking = shim.connect();
+    asking.send("Create", &shim.create_request_with(&runtime));
+    drop(std::fs::read(&begun).unwrap());
+    drop(asking);
+
+    let mut link = shim.connect();
+    let delete = link.send("Delete", &shim.delete_request(""));
+    let state: api::StateResponse = link.call("State", &shim.state_request("")).unwrap();
+    assert_eq!((state.pid, state.status), (0, 1));
+    assert!(!link.has_answer(delete));
+    std::fs::write(&go, "\n").unwrap();
+    let deleted: api::DeleteResponse = link.receive(delete).unwrap();
+    assert!(deleted.pid > 0);
+    assert_eq!(deleted.exit_status, 137);
+    let gone = link.call::<api::StateResponse>("State", &shim.state_request("")).unwrap_err();
+    assert_eq!(gone.message, format!("container {}: not found", shim.id));
 }
 
 #[test]
