@@ -2,14 +2,15 @@
 //!
 //! Order of calls by the runtime (parent, host mount namespace):
 //! `plan` (reads /proc/self/mountinfo and /proc/self/cgroup, changes nothing) → `create` (makes
-//! the directories) → `apply` (limits, device rules; before or after `join`, as each controller
-//! wants: the runtime calls create, join, apply as runc does) → `join(pid)`.
+//! the directories) → `doors` (the process enters by itself), or `join(pid)` where that is not to be
+//! had → `apply` (limits, device rules).
 //! A later command uses `load(paths)` from state.json.
 //!
 //! In `paths` the key is the v1 controller name (`memory`, `cpu`, `name=systemd`…) or `""` for the
 //! unified hierarchy, as in runc's state.json.
 
 mod devices;
+mod doors;
 mod file;
 mod layout;
 mod oom;
@@ -41,6 +42,7 @@ pub(crate) enum Driver {
     /// Nobody: it stays in the caller's.
     Disabled,
 }
+pub(crate) use doors::Doors;
 pub(crate) use oom::OomWatch;
 
 #[derive(Debug, thiserror::Error)]
@@ -251,6 +253,11 @@ impl Cgroup {
         directories
             .into_iter()
             .try_for_each(|directory| file::write(directory, "cgroup.procs", &pid))
+    }
+
+    /// For a process that is yet to be born; `join` is for where this is not to be had.
+    pub(crate) fn doors(&self) -> Option<Doors> {
+        Doors::open(self)
     }
 
     /// For a process that is to stand beside `first`, which may have moved further down: where

@@ -311,3 +311,25 @@ fn the_kernel_accepts_the_device_program() {
         assert_eq!(sys::attached(group.as_fd()).unwrap().len(), 1);
     }
 }
+
+#[test]
+fn a_process_enters_each_v1_hierarchy_once_and_by_itself() {
+    let (first, second) = (directory(&[("tasks", "")]), directory(&[("tasks", "")]));
+    let paths = [("cpu", &first), ("cpuacct", &first), ("memory", &second)];
+    let path =
+        |(name, place): (&str, &tempfile::TempDir)| (name.to_owned(), place.path().to_owned());
+    let doors = Cgroup::load(paths.into_iter().map(path).collect()).doors().unwrap();
+    assert!(doors.birthplace().is_none());
+    assert!(doors.enter());
+    for place in [&first, &second] {
+        assert_eq!(fs::read_to_string(place.path().join("tasks")).unwrap(), "0");
+    }
+}
+
+#[test]
+fn a_hierarchy_that_opens_no_door_leaves_the_way_to_the_runtime() {
+    let (whole, bare) = (directory(&[("tasks", "")]), directory(&[]));
+    let mut cgroup = group(&["cpu"], whole.path());
+    cgroup.paths.insert("memory".to_owned(), bare.path().to_owned());
+    assert!(cgroup.doors().is_none());
+}

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use rustix::fs::{FileType, Mode, OFlags};
 
+use super::admission::{Inside, clone_inside, enter_cgroups};
 use super::{Globals, listen_fds, parse_one, write_pid_file};
 use crate::args::{Flag, Parsed};
-use crate::cgroup::{Cgroup, Driver};
+use crate::cgroup::{Cgroup, Doors, Driver};
 use crate::container::{Container, Lock, Record, process_stat};
 use crate::hooks;
 use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
@@ -223,6 +224,7 @@ fn build(
 
     let wants_cgroup = plan.mounts.iter().any(|mount| matches!(mount.action, MountAction::Cgroup));
     let cgroup_mount = if wants_cgroup { Some(cgroup.mounts()?) } else { None };
+    let doors = cgroup.doors();
     let (ours, theirs) = sys::socket::message_pair().context("handshake socket")?;
     let record = container.record.clone();
     let birth = Birth {
@@ -234,14 +236,16 @@ fn build(
         hook_state: &|status, pid| record.hook_state(status, pid),
         debug: globals.log.tells_debug(),
     };
-    let (pid, channel) = give_birth(globals, plan, birth, RuntimeEnd(ours))?;
+    let Born { pid, channel, inside } = give_birth(globals, plan, birth, doors, RuntimeEnd(ours))?;
     container.record.pid = pid;
     container.record.start_time = process_stat(pid).map_or(0, |stat| stat.start_time);
     container.save()?;
     laps.lap("clone");
 
     prepare_from_outside(plan, pid)?;
-    cgroup.join(pid).map_err(not_admitted)?;
+    if !inside.told(&channel)? {
+        cgroup.join(pid).map_err(not_admitted)?;
+    }
     cgroup.apply(resources).map_err(|error| {
         anyhow!(
             "unable to start container process: error during container init: error setting \
@@ -308,23 +312,31 @@ fn make_fifo(path: &Path) -> anyhow::Result<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty()).context("open exec fifo")
 }
 
-/// Clones, through a stage where namespaces are to be entered first; init's pid.
+/// A process that waits for the runtime.
+struct Born {
+    pid: i32,
+    channel: RuntimeEnd,
+    inside: Inside,
+}
+
+/// Clones, through a stage where namespaces are to be entered first.
 fn give_birth(
     globals: &Globals,
     plan: &Plan,
     birth: Birth<'_>,
+    doors: Option<Doors>,
     channel: RuntimeEnd,
-) -> anyhow::Result<(i32, RuntimeEnd)> {
+) -> anyhow::Result<Born> {
     // Nobody in the container may look into us through its procfs before the exec.
     sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).context("prctl PR_SET_DUMPABLE")?;
     let staged = plan.needs_stage();
     let flags = if staged { 0 } else { plan.create & !plan.late() };
-    match sys::clone::clone(flags, false).map_err(|error| {
-        anyhow!("unable to start container process: clone: {}", errno_text(errno_of(&error)))
-    })? {
+    let (side, mut inside) = clone_inside(flags, doors.as_ref())?;
+    match side {
         Side::Child => {
             // A copy of the runtime's end in here would hide its death from us.
             drop(channel);
+            enter_cgroups(doors, &birth.channel);
             if staged {
                 init::stage(plan, &birth.channel);
             }
@@ -332,10 +344,11 @@ fn give_birth(
         }
         Side::Parent(pid) => {
             // Our copy of init's end must go, or its death would go unnoticed.
-            drop(birth);
+            drop((birth, doors));
             if !staged {
-                return Ok((pid, channel));
+                return Ok(Born { pid, channel, inside });
             }
+            inside = Inside::Known(inside.told(&channel)?);
             let mut told = channel.receive().context("handshake")?;
             while let Some(FromInit::Note(text)) = told {
                 globals.log.debug(&text);
@@ -343,7 +356,7 @@ fn give_birth(
             }
             sys::clone::wait(pid, true).context("wait for the stage")?;
             match told {
-                Some(FromInit::Born(pid)) => Ok((pid, channel)),
+                Some(FromInit::Born(pid)) => Ok(Born { pid, channel, inside }),
                 Some(FromInit::Failed(failure)) => {
                     bail!("unable to start container process: {}", failure.sentence())
                 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 
+use super::admission::{clone_inside, enter_cgroups};
 use super::create::{
     Bundle, apply_limits, apply_oom_score, apply_schedule, connect_console, hand_over_listener,
     reset_affinity, send_pidfd, warn_of_capabilities,
@@ -226,20 +227,28 @@ fn enter(
         keyring,
         debug: globals.log.tells_debug(),
     };
-    let pid = match sys::clone::clone(0, false).map_err(|error| {
-        anyhow!("unable to start container process: clone: {}", errno_text(errno_of(&error)))
-    })? {
+    // One that is to start on other CPUs goes there first.
+    let pinned = plan.affinity.as_ref().is_some_and(|(before, _)| !before.is_empty());
+    let doors = if pinned { None } else { place.cgroup().doors() };
+    let (side, inside) = clone_inside(0, doors.as_ref())?;
+    let pid = match side {
         Side::Child => {
             // A copy of the runtime's end in here would hide its death from us.
             drop(channel);
+            enter_cgroups(doors, &entry.channel);
             init::enter(entry)
         }
         Side::Parent(pid) => {
-            drop(entry);
+            drop((entry, doors));
             pid
         }
     };
-    let admitted = admit(globals, place, plan, &container.record.resources, pid)
+    let admitted = inside
+        .told(&channel)
+        .and_then(|inside| {
+            let place = (!inside).then_some(place);
+            admit(globals, place, plan, &container.record.resources, pid)
+        })
         .and_then(|()| converse(globals, container, &channel));
     if admitted.is_err() {
         drop(sys::process::kill(pid, libc::SIGKILL));
@@ -257,6 +266,11 @@ enum Place {
 }
 
 impl Place {
+    fn cgroup(&self) -> &Cgroup {
+        let (Self::At(cgroup) | Self::Beside(cgroup, _)) = self;
+        cgroup
+    }
+
     fn join(&self, pid: i32) -> Result<(), crate::cgroup::Error> {
         match self {
             Self::At(cgroup) => cgroup.join(pid),
@@ -265,10 +279,10 @@ impl Place {
     }
 }
 
-/// What only the runtime's own rights can do to the process.
+/// What only the runtime's own rights can do to the process. `place`: where it is not yet.
 fn admit(
     globals: &Globals,
-    place: &Place,
+    place: Option<&Place>,
     plan: &ProcessPlan,
     resources: &LinuxResources,
     pid: i32,
@@ -287,7 +301,9 @@ fn admit(
         globals.log.debug(&format!("nsexec[{pid}]: affinity: {first:#x}"));
     }
     // Compat: runc's words.
-    place.join(pid).map_err(|error| anyhow!("error adding pid {pid} to cgroups: {error}"))?;
+    if let Some(place) = place {
+        place.join(pid).map_err(|error| anyhow!("error adding pid {pid} to cgroups: {error}"))?;
+    }
     if plan.affinity.is_none() {
         reset_affinity(globals, pid);
     }

@@ -1,6 +1,7 @@
 //! One file a command. A command reads its flags, finds the container, does its part and answers
 //! the exit code; errors go up to `main`, which logs them once.
 
+pub(super) mod admission;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod events;

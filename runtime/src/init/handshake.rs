@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   runtime                                  init
-//!     | id maps, cgroup, limits                | waits
+//!     |                                        | enters its cgroups
+//!     |<------------------------ Admitted -----|   (or its stage, in its stead)
+//!     | id maps, limits                        | waits
 //!     |------------------------- Proceed ----->|
 //!     |                                        | namespaces, mounts, devices
 //!     |<------------------------ Mounted ------|   (a container's first process only)
@@ -34,6 +36,8 @@ pub(crate) enum ToInit {
 pub(crate) enum FromInit {
     /// The stage between runtime and init tells init's pid.
     Born(i32),
+    /// Whether it has entered its cgroups by itself.
+    Admitted(bool),
     Mounted,
     /// The seccomp listener follows as a message of its own.
     Listener,
@@ -174,6 +178,7 @@ impl FromInit {
     fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Born(pid) => [vec![b'B'], pid.to_ne_bytes().to_vec()].concat(),
+            Self::Admitted(inside) => vec![b'A', u8::from(*inside)],
             Self::Mounted => vec![b'M'],
             Self::Listener => vec![b'L'],
             Self::Shed => vec![b'S'],
@@ -192,6 +197,7 @@ impl FromInit {
         let (tag, rest) = bytes.split_first()?;
         Some(match tag {
             b'B' => Self::Born(i32::from_ne_bytes(rest.try_into().ok()?)),
+            b'A' => Self::Admitted(*rest.first()? != 0),
             b'M' => Self::Mounted,
             b'L' => Self::Listener,
             b'S' => Self::Shed,

@@ -17,6 +17,8 @@ pub(crate) type Flags = u64;
 
 pub(crate) const NEWTIME: Flags = 0x80;
 
+const INTO_CGROUP: Flags = 0x2_0000_0000;
+
 pub(crate) fn ns(flag: libc::c_int) -> Flags {
     u64::from(flag.unsigned_abs())
 }
@@ -25,6 +27,20 @@ pub(crate) fn ns(flag: libc::c_int) -> Flags {
 /// (`CLONE_PARENT`), so that a stage in between can end at once.
 pub(crate) fn clone(flags: Flags, as_sibling: bool) -> io::Result<Side> {
     assert_single_threaded()?;
+    if as_sibling { call(flags | ns(libc::CLONE_PARENT), None) } else { call(flags, None) }
+}
+
+/// Forks a child of ours that is born in `cgroup`, a directory of cgroup2; false where it is not.
+pub(crate) fn clone_into(flags: Flags, cgroup: BorrowedFd<'_>) -> io::Result<(Side, bool)> {
+    assert_single_threaded()?;
+    match call(flags, Some(cgroup)) {
+        Ok(side) => Ok((side, true)),
+        // A group that takes no process, or has no room for one; a sandbox without clone3.
+        Err(_) => Ok((call(flags, None)?, false)),
+    }
+}
+
+fn call(flags: Flags, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side> {
     let mut arguments = libc::clone_args {
         flags,
         pidfd: 0,
@@ -38,9 +54,12 @@ pub(crate) fn clone(flags: Flags, as_sibling: bool) -> io::Result<Side> {
         set_tid_size: 0,
         cgroup: 0,
     };
-    if as_sibling {
-        arguments.flags |= ns(libc::CLONE_PARENT);
+    if flags & ns(libc::CLONE_PARENT) != 0 {
         arguments.exit_signal = 0;
+    }
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= INTO_CGROUP;
+        arguments.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
     }
     // SAFETY: without CLONE_VM this is a fork: the child gets a copy of our memory and goes on
     // with the same stack; we are the only thread (checked above), so no lock is left held.
@@ -50,7 +69,7 @@ pub(crate) fn clone(flags: Flags, as_sibling: bool) -> io::Result<Side> {
     let pid = match check(result) {
         // Sandboxes forbid clone3(2), whose flags their filters cannot see; clone(2) has all that
         // we need of it.
-        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) && cgroup.is_none() => {
             let flags = arguments.flags | arguments.exit_signal;
             // SAFETY: as above; a null stack means to go on with the same one. On the supported
             // machines flags come first and all that follows is unused here.
