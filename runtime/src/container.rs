@@ -21,7 +21,7 @@ use crate::cgroup::Cgroup;
 use crate::seccomp::Program;
 use crate::spec::oci::{Hooks, LinuxResources};
 use crate::spec::process::Inherited;
-use crate::sys::{errno_of, errno_text};
+use crate::sys::{errno_of, errno_text, file};
 
 pub(crate) const OCI_VERSION: &str = "1.3.0";
 
@@ -150,7 +150,7 @@ impl Container {
         check_id(id)?;
         let dir = root.join(id);
         let path = dir.join("state.json");
-        let text = fs::read(&path).map_err(|cause| match cause.kind() {
+        let text = file::read(&path).map_err(|cause| match cause.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ContainerError::NotFound,
             _ => io_error("open", &path, cause),
         })?;
@@ -225,7 +225,7 @@ impl Container {
 
     pub(crate) fn load_filter(&self) -> Result<Option<Program>, ContainerError> {
         let path = self.dir.join("seccomp.bpf");
-        let bytes = match fs::read(&path) {
+        let bytes = match file::read(&path) {
             Ok(bytes) => bytes,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(io_error("open", &path, cause)),
@@ -390,7 +390,7 @@ pub(crate) struct ProcessStat {
 }
 
 pub(crate) fn process_stat(pid: i32) -> Option<ProcessStat> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse_stat(&String::from_utf8_lossy(&file::read(Path::new(&format!("/proc/{pid}/stat"))).ok()?))
 }
 
 /// See proc_pid_stat(5); the name in parentheses may hold anything.

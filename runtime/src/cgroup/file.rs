@@ -1,10 +1,10 @@
 //! Reading and writing a cgroup's files.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use super::Error;
+use crate::sys::file;
 
 /// Writes a value to `directory/name`, which the kernel made: nothing is created.
 pub(super) fn write(directory: &Path, name: &str, value: &str) -> Result<(), Error> {
@@ -16,14 +16,23 @@ pub(super) fn write(directory: &Path, name: &str, value: &str) -> Result<(), Err
 }
 
 pub(super) fn raw_write(directory: &Path, name: &str, value: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).truncate(true).open(directory.join(name))?;
-    file.write_all(value.as_bytes())
+    file::write(&directory.join(name), [value]).map_err(|error| error.cause)
+}
+
+/// Several values for one file, opened once.
+pub(super) fn write_all(directory: &Path, name: &str, values: &[String]) -> Result<(), Error> {
+    let path = directory.join(name);
+    file::write(&path, values).map_err(|error| Error::Write {
+        value: values.get(error.at).cloned().unwrap_or_default(),
+        path,
+        cause: error.cause,
+    })
 }
 
 /// The value without its final newline.
 pub(super) fn read(directory: &Path, name: &str) -> Result<String, Error> {
     let path = directory.join(name);
-    match fs::read_to_string(&path) {
+    match file::read_text(&path) {
         Ok(text) => Ok(text.trim_end().to_owned()),
         Err(cause) => Err(Error::Read { path, cause }),
     }
@@ -32,7 +41,7 @@ pub(super) fn read(directory: &Path, name: &str) -> Result<String, Error> {
 /// Process ids, one a line. A directory that is gone holds none.
 pub(super) fn pids(directory: &Path) -> Result<Vec<i32>, Error> {
     let path = directory.join("cgroup.procs");
-    match fs::read_to_string(&path) {
+    match file::read_text(&path) {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
         Err(error) if gone(&error) => Ok(Vec::new()),
         Err(cause) => Err(Error::Read { path, cause }),

@@ -2,10 +2,10 @@
 //! and cgroups(7).
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::Error;
+use crate::sys::file;
 
 /// A mounted v1 hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,8 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn read() -> Result<Self, Error> {
         let read = |path: &str| {
-            fs::read_to_string(path).map_err(|cause| Error::Read { path: path.into(), cause })
+            file::read_text(Path::new(path))
+                .map_err(|cause| Error::Read { path: path.into(), cause })
         };
         let layout = Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         if layout.v1.is_empty() && layout.unified.is_none() {
@@ -87,7 +88,7 @@ impl Layout {
     /// Where another process stands in the unified hierarchy.
     pub(super) fn unified_of(&self, pid: i32) -> Option<PathBuf> {
         let (mount_point, root) = self.unified.as_ref()?;
-        let places = parse_own(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?);
+        let places = parse_own(&file::read_text(Path::new(&format!("/proc/{pid}/cgroup"))).ok()?);
         Some(mount_point.join(places.get("")?.strip_prefix(root).ok()?))
     }
 

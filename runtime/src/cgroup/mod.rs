@@ -22,6 +22,7 @@ mod tests;
 mod v1;
 mod v2;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -118,6 +119,8 @@ pub(crate) enum CgroupError {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cgroup {
     paths: BTreeMap<String, PathBuf>,
+    /// As `plan` found it.
+    layout: Option<Layout>,
 }
 
 /// One step of filling a container's `cgroup` mount.
@@ -154,20 +157,27 @@ impl Cgroup {
             Driver::Systemd => return Err(Error::Systemd),
             Driver::Disabled => return Ok(Self::default()),
         }
-        Self::planned(&Layout::read()?, cgroups_path, id)
+        Self::planned(Layout::read()?, cgroups_path, id)
     }
 
-    fn planned(layout: &Layout, cgroups_path: Option<&str>, id: &str) -> Result<Self, Error> {
+    fn planned(layout: Layout, cgroups_path: Option<&str>, id: &str) -> Result<Self, Error> {
         let wanted = cgroups_path.filter(|path| !path.is_empty()).unwrap_or(id);
         let inner = layout::clean(wanted);
         if inner.file_name().is_none() {
             return Err(Error::EmptyPath(wanted.to_owned()));
         }
-        Ok(Self { paths: layout.paths(&inner)? })
+        Ok(Self { paths: layout.paths(&inner)?, layout: Some(layout) })
     }
 
     pub(crate) fn load(paths: BTreeMap<String, PathBuf>) -> Self {
-        Self { paths }
+        Self { paths, layout: None }
+    }
+
+    fn layout(&self) -> Result<Cow<'_, Layout>, Error> {
+        match &self.layout {
+            Some(layout) => Ok(Cow::Borrowed(layout)),
+            None => Ok(Cow::Owned(Layout::read()?)),
+        }
     }
 
     /// Without a place of its own.
@@ -206,7 +216,7 @@ impl Cgroup {
                 }
             }
         }
-        Ok(Self { paths })
+        Ok(Self { paths, layout: None })
     }
 
     /// A place that exists already must be free: its processes would share the limits, and what is
@@ -226,9 +236,8 @@ impl Cgroup {
         if self.is_disabled() {
             return Ok(());
         }
-        let layout = Layout::read()?;
-        let unified = layout.unified.map(|(mount_point, _)| mount_point);
-        self.create_below(unified.as_deref())
+        let layout = self.layout()?;
+        self.create_below(layout.unified.as_ref().map(|(mount_point, _)| mount_point.as_path()))
     }
 
     fn create_below(&self, unified: Option<&Path>) -> Result<(), Error> {
@@ -384,7 +393,7 @@ impl Cgroup {
         if let Some(directory) = self.v2_directory() {
             return Ok(CgroupMount::V2 { bind: directory.clone() });
         }
-        let layout = Layout::read()?;
+        let layout = self.layout()?;
         match &layout.unified {
             Some((mount_point, _)) if self.is_disabled() && layout.is_v2() => {
                 Ok(CgroupMount::V2 { bind: mount_point.clone() })

@@ -162,7 +162,7 @@ fn mounts_describe_each_hierarchy_once() {
          28 25 0:23 / /cg/systemd rw - cgroup cgroup rw,xattr,name=systemd\n",
         "",
     );
-    let cgroup = Cgroup::planned(&layout, Some("/docker/c1"), "c1").unwrap();
+    let cgroup = Cgroup::planned(layout.clone(), Some("/docker/c1"), "c1").unwrap();
     let CgroupMount::V1 { binds, links, fresh, unified } = cgroup.mounts_of(&layout) else {
         panic!("v1");
     };

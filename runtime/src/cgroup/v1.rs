@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::devices::DevicePolicy;
-use super::file::{errno, read, write};
+use super::file::{errno, read, write, write_all};
 use super::{Error, limit};
 use crate::spec::oci::{
     LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, ThrottleDevice, WeightDevice,
@@ -93,8 +93,11 @@ pub(super) fn apply_devices(
     paths: &BTreeMap<String, PathBuf>,
     policy: &DevicePolicy,
 ) -> Result<(), Error> {
-    for (file, line) in policy.lines() {
-        Controllers(paths).set("devices", file, &line)?;
+    let directory = Controllers(paths).of("devices")?;
+    // The first line is for one file and says what holds by default, the others are for the other.
+    for lines in policy.lines().chunk_by(|(one, _), (next, _)| one == next) {
+        let values: Vec<String> = lines.iter().map(|(_, line)| line.clone()).collect();
+        write_all(directory, lines[0].0, &values)?;
     }
     Ok(())
 }

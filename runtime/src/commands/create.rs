@@ -190,7 +190,8 @@ pub(crate) fn make(
     }
     container.record.cgroup_paths = cgroup.paths().clone();
     laps.lap("plan");
-    let built = build(globals, &mut container, &plan, bundle, options, console, &mut laps);
+    let given = Given { plan: &plan, bundle, options, cgroup: &cgroup };
+    let built = build(globals, &mut container, &given, console, &mut laps);
     if let Err(error) = built {
         undo(globals, &container);
         return Err(error);
@@ -198,23 +199,28 @@ pub(crate) fn make(
     Ok(Made { container, lock })
 }
 
+/// What a container is made from.
+struct Given<'a> {
+    plan: &'a Plan,
+    bundle: &'a Bundle,
+    options: &'a Options,
+    cgroup: &'a Cgroup,
+}
+
 fn build(
     globals: &Globals,
     container: &mut Container,
-    plan: &Plan,
-    bundle: &Bundle,
-    options: &Options,
+    given: &Given<'_>,
     console: Option<OwnedFd>,
     laps: &mut Laps,
 ) -> anyhow::Result<()> {
+    let Given { plan, bundle, options, cgroup } = *given;
     let none = LinuxResources::default();
     let linux = bundle.spec.linux.as_ref();
     let resources = linux.map_or(&none, |linux| &linux.resources);
-    let cgroup = container.cgroup();
     // Known before anything exists, so that `delete --force` finds what a kill leaves behind.
     container.save()?;
     if let Some(program) = &plan.seccomp {
-        container.save_filter(program)?;
         // Compat: tools that read runc's debug log know this text.
         globals.log.debug(&format!("seccomp filter flags: {}", program.all_flags()));
     }
@@ -255,6 +261,10 @@ fn build(
     reset_affinity(globals, pid);
     laps.lap("limits");
     proceed(&channel)?;
+    // While init mounts; nobody reads it before the container counts as created.
+    if let Some(program) = &plan.seccomp {
+        container.save_filter(program)?;
+    }
     expect(globals, &channel, plan, bundle, &FromInit::Mounted)?;
     laps.lap("rootfs");
     // Compat: runc tells prestart hooks `creating`; the specification wants `created`.

@@ -38,7 +38,7 @@ pub(crate) fn load_process(path: &Path) -> Result<oci::Process, LoadError> {
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, LoadError> {
-    let bytes =
-        std::fs::read(path).map_err(|cause| LoadError::Read { path: path.to_owned(), cause })?;
+    let bytes = crate::sys::file::read(path)
+        .map_err(|cause| LoadError::Read { path: path.to_owned(), cause })?;
     serde_json::from_slice(&bytes).map_err(|cause| LoadError::Json { path: path.to_owned(), cause })
 }

@@ -38,8 +38,13 @@ pub(crate) fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<
 pub(crate) fn drop_bounding(keep: u64, last: u32) -> io::Result<()> {
     for capability in 0..=last {
         let number = libc::c_ulong::from(capability);
-        if keep & (1 << capability) == 0 && prctl(libc::PR_CAPBSET_READ, number)? == 1 {
-            prctl(libc::PR_CAPBSET_DROP, number)?;
+        if keep & (1 << capability) != 0 {
+            continue;
+        }
+        match prctl(libc::PR_CAPBSET_DROP, number) {
+            // Who may not drop any may still lack this one.
+            Err(error) if prctl(libc::PR_CAPBSET_READ, number)? == 1 => return Err(error),
+            _ => {}
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod clone;
+pub(crate) mod file;
 pub(crate) mod identity;
 pub(crate) mod label;
 pub(crate) mod mount;
