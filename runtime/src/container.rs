@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! <root>/<id>/            0711, locked (flock) by create, start, delete
-//!     state.json          written by rename; once at birth, once when created
+//!     state.json          written by rename; once before the birth, once after
 //!     seccomp.bpf         the compiled filter, for exec
-//!     exec.fifo           exists until start
+//!     .exec.fifo          exists until created
+//!     exec.fifo           the same from then on, until start
 //! ```
 
 use std::collections::BTreeMap;
@@ -84,7 +85,7 @@ pub(crate) struct Record {
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) hooks: Hooks,
     pub(crate) cgroup_paths: BTreeMap<String, PathBuf>,
-    /// Set once create has finished.
+    /// All of it is known. Created is what has its fifo under the final name.
     pub(crate) complete: bool,
     pub(crate) new_keyring: bool,
     pub(crate) seccomp_flags: u32,
@@ -208,6 +209,17 @@ impl Container {
         self.dir.join("exec.fifo")
     }
 
+    pub(crate) fn unannounced_fifo_path(&self) -> PathBuf {
+        self.dir.join(".exec.fifo")
+    }
+
+    /// From now on the container counts as created.
+    pub(crate) fn announce(&self) -> Result<(), ContainerError> {
+        let path = self.fifo_path();
+        rustix::fs::rename(self.unannounced_fifo_path(), &path)
+            .map_err(|errno| io_error("rename", &path, errno.into()))
+    }
+
     pub(crate) fn cgroup(&self) -> Cgroup {
         Cgroup::load(self.record.cgroup_paths.clone())
     }
@@ -220,7 +232,9 @@ impl Container {
             bytes.extend([instruction.jt, instruction.jf]);
             bytes.extend(instruction.k.to_ne_bytes());
         }
-        write_by_rename(&self.dir.join("seccomp.bpf"), &bytes, 0o600)
+        // Nobody reads it before the container counts as created.
+        let path = self.dir.join("seccomp.bpf");
+        write_new(&path, &bytes, 0o600).map_err(|cause| io_error("write", &path, cause))
     }
 
     pub(crate) fn load_filter(&self) -> Result<Option<Program>, ContainerError> {
@@ -262,6 +276,9 @@ impl Container {
         }
         if self.waits_for_start() {
             return Status::Created;
+        }
+        if rustix::fs::stat(self.unannounced_fifo_path()).is_ok() {
+            return Status::Creating;
         }
         if self.cgroup().is_frozen().unwrap_or(false) { Status::Paused } else { Status::Running }
     }
@@ -374,13 +391,15 @@ pub(crate) fn check_id(id: &str) -> Result<(), ContainerError> {
 pub(crate) fn write_by_rename(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ContainerError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}"));
-    let write = || -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&temporary, flags, Mode::from_raw_mode(mode))?;
-        fs::File::from(fd).write_all(bytes)?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(|cause| io_error("write", path, cause))
+    write_new(&temporary, bytes, mode)
+        .and_then(|()| fs::rename(&temporary, path))
+        .map_err(|cause| io_error("write", path, cause))
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(mode))?;
+    fs::File::from(fd).write_all(bytes)
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -224,7 +224,7 @@ fn build(
         // Compat: tools that read runc's debug log know this text.
         globals.log.debug(&format!("seccomp filter flags: {}", program.all_flags()));
     }
-    let exec_fifo = make_fifo(&container.fifo_path())?;
+    let exec_fifo = make_fifo(&container.unannounced_fifo_path())?;
     cgroup.create().map_err(not_admitted)?;
     laps.lap("cgroup");
 
@@ -245,6 +245,7 @@ fn build(
     let Born { pid, channel, inside } = give_birth(globals, plan, birth, doors, RuntimeEnd(ours))?;
     container.record.pid = pid;
     container.record.start_time = process_stat(pid).map_or(0, |stat| stat.start_time);
+    container.record.complete = true;
     container.save()?;
     laps.lap("clone");
 
@@ -267,14 +268,15 @@ fn build(
     }
     expect(globals, &channel, plan, bundle, &FromInit::Mounted)?;
     laps.lap("rootfs");
-    // Compat: runc tells prestart hooks `creating`; the specification wants `created`.
-    let state = container.record.hook_state("created", pid);
-    hooks::run_all(&plan.hooks.prestart, "prestart", &state).map_err(init_error)?;
-    hooks::run_all(&plan.hooks.create_runtime, "createRuntime", &state).map_err(init_error)?;
-    apply_schedule(&plan.process, resources, pid)?;
-    proceed(&channel)?;
-    if !plan.process.rlimits.is_empty() {
-        // Not before: there may be more mounts to hold than the process may hold files.
+    if plan.pauses_when_mounted() {
+        // Compat: runc tells prestart hooks `creating`; the specification wants `created`.
+        let state = container.record.hook_state("created", pid);
+        hooks::run_all(&plan.hooks.prestart, "prestart", &state).map_err(init_error)?;
+        hooks::run_all(&plan.hooks.create_runtime, "createRuntime", &state).map_err(init_error)?;
+        apply_schedule(&plan.process, resources, pid)?;
+        proceed(&channel)?;
+    }
+    if plan.limits_from_outside() {
         expect(globals, &channel, plan, bundle, &FromInit::Shed)?;
         apply_limits(&plan.process, pid)?;
         proceed(&channel)?;
@@ -285,8 +287,7 @@ fn build(
     if let Some(path) = &options.pidfd_socket {
         send_pidfd(path, pid, b"standard")?;
     }
-    container.record.complete = true;
-    container.save()?;
+    container.announce()?;
     if let Some(path) = &options.pid_file {
         write_pid_file(path, pid)?;
     }

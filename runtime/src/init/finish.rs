@@ -146,6 +146,16 @@ pub(super) fn shed_descriptors(
     Ok((InitEnd(channel), fifo))
 }
 
+/// Compat: the words of runc, whose runtime does it from outside.
+pub(super) fn limit(process: &ProcessPlan) -> Result<(), Failure> {
+    for (resource, soft, hard) in &process.rlimits {
+        let what =
+            format!("error setting rlimits for process: error setting rlimit type {resource}");
+        sys::identity::set_rlimit(0, *resource, *soft, *hard).step(Step::Limits, &what)?;
+    }
+    Ok(())
+}
+
 /// User, groups, capabilities, filter, directory; then the program is looked up with the rights
 /// it will run with.
 pub(super) fn become_process(

@@ -8,10 +8,10 @@
 //!     |------------------------- Proceed ----->|
 //!     |                                        | namespaces, mounts, devices
 //!     |<------------------------ Mounted ------|   (a container's first process only)
-//!     | prestart and createRuntime hooks       | waits
+//!     | prestart and createRuntime hooks       | waits (where there are any, or a scheduler's wish)
 //!     |------------------------- Proceed ----->|
 //!     |                                        | createContainer hooks, root
-//!     |<------------------------ Shed ---------|   (where there are resource limits)
+//!     |<------------------------ Shed ---------|   (resource limits in a user namespace)
 //!     | resource limits                        | waits
 //!     |------------------------- Proceed ----->|
 //!     |                                        | user, seccomp
@@ -77,10 +77,11 @@ pub(crate) enum Step {
     Descriptors,
     Lookup,
     Personality,
+    Limits,
     Exec,
 }
 
-const STEPS: [Step; 25] = [
+const STEPS: [Step; 26] = [
     Step::Handshake,
     Step::Namespace,
     Step::Session,
@@ -105,6 +106,7 @@ const STEPS: [Step; 25] = [
     Step::Descriptors,
     Step::Lookup,
     Step::Personality,
+    Step::Limits,
     Step::Exec,
 ];
 
@@ -126,8 +128,8 @@ impl Failure {
         let Self { step, errno, detail } = self;
         let cause = if *errno == 0 { String::new() } else { format!(": {}", errno_text(*errno)) };
         let what = match step {
-            // Compat: clients match this text; it stands without the prefix of the others.
-            Step::Lookup => return format!("{detail}{cause}"),
+            // Compat: clients match these texts, which stand without the prefix of the others.
+            Step::Lookup | Step::Limits => return format!("{detail}{cause}"),
             Step::Exec => return format!("exec {detail}{cause}"),
             Step::Mount => format!("error mounting {detail}"),
             Step::Device => format!("error creating device nodes: {detail}"),

@@ -126,7 +126,9 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     rootfs::devices(plan, &root)?;
 
     channel.send(&FromInit::Mounted)?;
-    channel.wait()?;
+    if plan.pauses_when_mounted() {
+        channel.wait()?;
+    }
     if !plan.hooks.create_container.is_empty() {
         // Compat: these hooks find themselves in the root, which is not yet `/`.
         rustix::process::fchdir(root.as_fd()).step(Step::Hook, "chdir to rootfs")?;
@@ -162,9 +164,13 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     // From here on owners of closed descriptors may not be dropped: nothing returns.
     drop(root);
     let (channel, exec_fifo) = finish::shed_descriptors(&plan.process, channel, Some(exec_fifo))?;
-    if !plan.process.rlimits.is_empty()
-        && let Err(failure) = channel.send(&FromInit::Shed).and_then(|()| channel.wait())
-    {
+    // Not before: there may be more mounts to hold than the process may hold files.
+    let limited = if plan.limits_from_outside() {
+        channel.send(&FromInit::Shed).and_then(|()| channel.wait())
+    } else {
+        finish::limit(&plan.process)
+    };
+    if let Err(failure) = limited {
         give_up(Some(channel), failure);
     }
     let command = match finish::become_process(&plan.process, plan.seccomp.as_ref(), home, &channel)

@@ -256,6 +256,19 @@ impl Plan {
         self.creates(libc::CLONE_NEWUSER) || self.joins(libc::CLONE_NEWUSER)
     }
 
+    /// Whether the runtime has something to do, or to have done, once all is mounted.
+    pub(crate) fn pauses_when_mounted(&self) -> bool {
+        !self.hooks.prestart.is_empty()
+            || !self.hooks.create_runtime.is_empty()
+            || self.process.scheduler.is_some()
+            || self.process.io_priority.is_some()
+    }
+
+    /// Root of a user namespace may not raise limits; else init has the runtime's rights itself.
+    pub(crate) fn limits_from_outside(&self) -> bool {
+        self.has_user_namespace() && !self.process.rlimits.is_empty()
+    }
+
     /// A stage between runtime and init is needed where namespaces must be entered or prepared
     /// before the one init is born into.
     pub(crate) fn needs_stage(&self) -> bool {
