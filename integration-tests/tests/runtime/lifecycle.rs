@@ -440,6 +440,27 @@ fn a_program_named_help_keeps_its_own_flags() {
 }
 
 #[test]
+fn until_create_is_done_the_container_is_being_created() {
+    // runc 1.1 has no state yet when these hooks run.
+    if !ours_only() {
+        return;
+    }
+    let mut bundle = Bundle::new("true");
+    let state = bundle.path().join("seen");
+    let command = bundle.command(&["state", &bundle.id]);
+    let words: Vec<_> = [command.get_program()].into_iter().chain(command.get_args()).collect();
+    let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
+    let script = format!("exec {} > {}", words.join(" "), state.display());
+    bundle.config["hooks"]["createRuntime"] =
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    bundle.detached(&["create", "--bundle", bundle.path().to_str().unwrap(), &bundle.id]);
+    let seen: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    assert_eq!(seen["status"], "creating");
+    assert_eq!(seen["pid"], bundle.pid());
+    assert_eq!(bundle.status(), "created");
+}
+
+#[test]
 fn configurations_that_cannot_be_are_refused_and_leave_nothing() {
     for (pointer, value, words) in [
         ("/process/args", json!([]), "args must not be empty"),

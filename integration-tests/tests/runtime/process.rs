@@ -208,3 +208,25 @@ fn unknown_fields_and_newer_versions_are_no_error() {
     bundle.linux()["future"] = json!(true);
     assert_eq!(bundle.output(), "fine\n");
 }
+
+#[test]
+fn limits_that_cannot_be_are_told_whoever_sets_them() {
+    for user_namespace in [false, true] {
+        let mut bundle = Bundle::new("true");
+        if user_namespace {
+            bundle.use_user_namespace();
+        }
+        bundle.process()["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "hard": 5, "soft": 9}]);
+        let output = bundle.run();
+        assert_eq!(output.status.code(), Some(1));
+        let words = "unable to start container process: error during container init: error setting \
+                     rlimits for ready process: error setting rlimit type 7: invalid argument";
+        assert!(stderr(&output).contains(words), "{user_namespace}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn the_loopback_interface_of_a_new_network_is_up() {
+    let bundle = Bundle::new("cat /sys/class/net/lo/flags");
+    assert_eq!(bundle.output(), "0x9\n");
+}

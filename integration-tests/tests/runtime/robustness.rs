@@ -116,6 +116,32 @@ fn exec_works_where_newer_system_calls_are_missing() {
 }
 
 #[test]
+fn processes_are_in_every_cgroup_whatever_way_in_the_kernel_has() {
+    if !ours_only() {
+        return;
+    }
+    let bundle = Bundle::new("cat /proc/self/cgroup; sleep 100");
+    bundle.start();
+    let places = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let wanted = places(&bundle.pid().to_string());
+    let own: Vec<&str> = wanted.lines().filter(|line| line.ends_with(&bundle.id)).collect();
+    let mounted = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounted = mounted.lines().filter(|line| line.contains(" - cgroup")).count();
+    assert_eq!(own.len(), mounted, "{wanted}");
+    let exec = ["exec", &bundle.id, "cat", "/proc/self/cgroup"];
+    assert_eq!(bundle.ok(&exec), wanted);
+    let output = without(&["clone3"], &bundle, &exec);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), wanted, "{}", stderr(&output));
+
+    let bundle = Bundle::new("cat /proc/self/cgroup");
+    let directory = bundle.path().to_str().unwrap();
+    let output = without(&["clone3"], &bundle, &["run", "--bundle", directory, &bundle.id]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let own = text.lines().filter(|line| line.ends_with(&bundle.id));
+    assert_eq!(own.count(), mounted, "{text} {}", stderr(&output));
+}
+
+#[test]
 fn options_that_need_a_newer_kernel_are_refused_without_it() {
     if !ours_only() {
         return;

@@ -246,7 +246,6 @@ fn build(
     container.record.pid = pid;
     container.record.start_time = process_stat(pid).map_or(0, |stat| stat.start_time);
     container.record.complete = true;
-    container.save()?;
     laps.lap("clone");
 
     prepare_from_outside(plan, pid)?;
@@ -262,7 +261,8 @@ fn build(
     reset_affinity(globals, pid);
     laps.lap("limits");
     proceed(&channel)?;
-    // While init mounts; nobody reads it before the container counts as created.
+    // While init mounts. Should we be killed before, it ends by itself, and its cgroups are known.
+    container.save()?;
     if let Some(program) = &plan.seccomp {
         container.save_filter(program)?;
     }
@@ -278,7 +278,8 @@ fn build(
     }
     if plan.limits_from_outside() {
         expect(globals, &channel, plan, bundle, &FromInit::Shed)?;
-        apply_limits(&plan.process, pid)?;
+        let what = format!("error during container init: {}", init::LIMITS_OF_INIT);
+        apply_limits(&plan.process, pid, &what)?;
         proceed(&channel)?;
     }
     expect(globals, &channel, plan, bundle, &FromInit::Ready)?;
@@ -386,12 +387,11 @@ fn prepare_from_outside(plan: &Plan, pid: i32) -> anyhow::Result<()> {
     apply_oom_score(&plan.process, pid)
 }
 
-pub(super) fn apply_limits(process: &ProcessPlan, pid: i32) -> anyhow::Result<()> {
+pub(super) fn apply_limits(process: &ProcessPlan, pid: i32, what: &str) -> anyhow::Result<()> {
     for (resource, soft, hard) in &process.rlimits {
         sys::identity::set_rlimit(pid, *resource, *soft, *hard).map_err(|error| {
             anyhow!(
-                "unable to start container process: error setting rlimits for process: error \
-                 setting rlimit type {resource}: {}",
+                "unable to start container process: {what}: error setting rlimit type {resource}: {}",
                 errno_text(errno_of(&error))
             )
         })?;

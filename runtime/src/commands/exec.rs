@@ -308,7 +308,7 @@ fn admit(
         reset_affinity(globals, pid);
     }
     pin(after)?;
-    apply_limits(plan, pid)?;
+    apply_limits(plan, pid, "error setting rlimits for process")?;
     apply_oom_score(plan, pid)?;
     apply_schedule(plan, resources, pid)
 }

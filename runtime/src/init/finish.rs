@@ -146,11 +146,12 @@ pub(super) fn shed_descriptors(
     Ok((InitEnd(channel), fifo))
 }
 
-/// Compat: the words of runc, whose runtime does it from outside.
+/// Compat: runc's words, whose runtime does it from outside.
+pub(crate) const LIMITS_OF_INIT: &str = "error setting rlimits for ready process";
+
 pub(super) fn limit(process: &ProcessPlan) -> Result<(), Failure> {
     for (resource, soft, hard) in &process.rlimits {
-        let what =
-            format!("error setting rlimits for process: error setting rlimit type {resource}");
+        let what = format!("{LIMITS_OF_INIT}: error setting rlimit type {resource}");
         sys::identity::set_rlimit(0, *resource, *soft, *hard).step(Step::Limits, &what)?;
     }
     Ok(())

@@ -4,9 +4,9 @@
 //!   runtime                                  init
 //!     |                                        | enters its cgroups
 //!     |<------------------------ Admitted -----|   (or its stage, in its stead)
-//!     | id maps, limits                        | waits
+//!     | id maps, limits                        | namespaces and root, if it needs no maps; waits
 //!     |------------------------- Proceed ----->|
-//!     |                                        | namespaces, mounts, devices
+//!     | state.json                             | mounts, devices
 //!     |<------------------------ Mounted ------|   (a container's first process only)
 //!     | prestart and createRuntime hooks       | waits (where there are any, or a scheduler's wish)
 //!     |------------------------- Proceed ----->|
@@ -17,7 +17,7 @@
 //!     |                                        | user, seccomp
 //!     |<------------------------ Listener -----|   (a profile that notifies; carries the fd)
 //!     |<------------------------ Ready --------|
-//!     | state.json, pid file                   | waits on the exec fifo, then execve
+//!     | the fifo's name, pid file              | waits on the exec fifo, then execve
 //! ```
 //! `Failed` may come instead of anything from init. A closed socket is the other side's death.
 
@@ -128,8 +128,8 @@ impl Failure {
         let Self { step, errno, detail } = self;
         let cause = if *errno == 0 { String::new() } else { format!(": {}", errno_text(*errno)) };
         let what = match step {
-            // Compat: clients match these texts, which stand without the prefix of the others.
-            Step::Lookup | Step::Limits => return format!("{detail}{cause}"),
+            // Compat: clients match this text; it stands without the prefix of the others.
+            Step::Lookup => return format!("{detail}{cause}"),
             Step::Exec => return format!("exec {detail}{cause}"),
             Step::Mount => format!("error mounting {detail}"),
             Step::Device => format!("error creating device nodes: {detail}"),
@@ -153,7 +153,8 @@ impl Failure {
             | Step::Console
             | Step::NoNewPrivileges
             | Step::Descriptors
-            | Step::Personality => detail.clone(),
+            | Step::Personality
+            | Step::Limits => detail.clone(),
         };
         format!("error during container init: {what}{cause}")
     }

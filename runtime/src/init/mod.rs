@@ -23,6 +23,7 @@ use crate::spec::process::ProcessPlan;
 use crate::sys;
 use crate::sys::clone::{Flags, Side};
 use crate::sys::path::RootFd;
+pub(crate) use finish::LIMITS_OF_INIT;
 use handshake::{Context as _, Failure, FromInit, InitEnd, Step};
 
 /// The state that hooks read, for a status and a pid.
@@ -96,34 +97,26 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     sys::identity::set_umask(0);
     let note = |text: &str| note(&channel, debug, text);
     note("nsexec container setup")?;
+    // What needs no id maps is done while the runtime sees to the limits; no device, no mount of the
+    // container's.
+    let early = if plan.has_user_namespace() { None } else { Some(surroundings(plan)?) };
     channel.wait()?;
     note("child process in init()")?;
-    finish::label_keys(&plan.process)?;
-
-    if !plan.needs_stage() {
-        namespaces::join(plan, false)?;
-    }
-    if plan.has_user_namespace() {
-        namespaces::become_root()?;
-    }
-    if plan.late() != 0 {
-        sys::clone::unshare(libc::CLONE_NEWIPC).step(Step::Namespace, "unshare ipc")?;
-    }
+    let root = match early {
+        Some(root) => root,
+        None => surroundings(plan)?,
+    };
     if plan.new_cgroup_namespace {
         // After the runtime has put us into the cgroup that shall be its root.
         sys::clone::unshare(libc::CLONE_NEWCGROUP).step(Step::Namespace, "unshare cgroup")?;
     }
-    sys::process::setsid().step(Step::Session, "setsid")?;
-    if plan.new_keyring {
-        keyring(&plan.id)?;
-    }
-    if plan.creates(libc::CLONE_NEWNET) {
-        sys::process::loopback_up().step(Step::Network, "loopback up")?;
-    }
-
-    let root = rootfs::prepare(plan)?;
     mounts::mount_all(plan, &root, cgroup_mount.as_ref())?;
     rootfs::devices(plan, &root)?;
+    if plan.creates(libc::CLONE_NEWNET) {
+        // As late as the hooks allow: the kernel has one lock for this, and whoever takes down the
+        // network of a container that has just ended holds it for milliseconds.
+        sys::process::loopback_up().step(Step::Network, "loopback up")?;
+    }
 
     channel.send(&FromInit::Mounted)?;
     if plan.pauses_when_mounted() {
@@ -202,6 +195,25 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
         })
         .map_or_else(|failure| failure, |()| command.exec());
     give_up(None, failure)
+}
+
+/// Namespaces, session, keyring, and the root as a mount of its own.
+fn surroundings(plan: &Plan) -> Result<RootFd, Failure> {
+    finish::label_keys(&plan.process)?;
+    if !plan.needs_stage() {
+        namespaces::join(plan, false)?;
+    }
+    if plan.has_user_namespace() {
+        namespaces::become_root()?;
+    }
+    if plan.late() != 0 {
+        sys::clone::unshare(libc::CLONE_NEWIPC).step(Step::Namespace, "unshare ipc")?;
+    }
+    sys::process::setsid().step(Step::Session, "setsid")?;
+    if plan.new_keyring {
+        keyring(&plan.id)?;
+    }
+    rootfs::prepare(plan)
 }
 
 /// Compat: tools that read runc's debug log know these texts.
