@@ -112,10 +112,11 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     }
     mounts::mount_all(plan, &root, cgroup_mount.as_ref())?;
     rootfs::devices(plan, &root)?;
-    if plan.creates(libc::CLONE_NEWNET) {
-        // As late as the hooks allow: the kernel has one lock for this, and whoever takes down the
-        // network of a container that has just ended holds it for milliseconds.
-        sys::process::loopback_up().step(Step::Network, "loopback up")?;
+    // As late as the hooks allow: the kernel has one lock for this, and whoever takes down the
+    // network of a container that has just ended holds it for milliseconds.
+    let network_now = plan.pauses_when_mounted() || !plan.hooks.create_container.is_empty();
+    if network_now {
+        network(plan)?;
     }
 
     channel.send(&FromInit::Mounted)?;
@@ -152,6 +153,9 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     let home = finish::home(&root, &plan.process);
     let labels = finish::prepare_labels(&plan.process)?;
     rootfs::enter(plan, &root)?;
+    if !network_now {
+        network(plan)?;
+    }
     finish::settle(&plan.process)?;
     finish::apply_labels(labels)?;
     // From here on owners of closed descriptors may not be dropped: nothing returns.
@@ -214,6 +218,13 @@ fn surroundings(plan: &Plan) -> Result<RootFd, Failure> {
         keyring(&plan.id)?;
     }
     rootfs::prepare(plan)
+}
+
+fn network(plan: &Plan) -> Result<(), Failure> {
+    if plan.creates(libc::CLONE_NEWNET) {
+        sys::process::loopback_up().step(Step::Network, "loopback up")?;
+    }
+    Ok(())
 }
 
 /// Compat: tools that read runc's debug log know these texts.
