@@ -28,6 +28,11 @@ use cgroup::Driver;
 use commands::{Globals, Usage, help};
 use log::{Format, Level, Log};
 
+/// Not in the tests, which have threads.
+#[cfg(not(test))]
+#[global_allocator]
+static MEMORY: sys::memory::Memory = sys::memory::Memory::new();
+
 const FLAGS: &[Flag] = &[
     ("debug", "", false),
     ("log", "", true),

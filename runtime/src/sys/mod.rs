@@ -7,6 +7,7 @@ pub(crate) mod clone;
 pub(crate) mod file;
 pub(crate) mod identity;
 pub(crate) mod label;
+pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod path;
 pub(crate) mod process;
