@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -293,8 +293,12 @@ fn a_created_container_ends_when_it_is_asked_to() {
 
 #[test]
 fn ps_hands_on_the_flags_behind_the_id() {
-    let bundle = Bundle::new("sleep 100");
+    let bundle = Bundle::new("echo > /started; exec sleep 100");
+    let started = bundle.rootfs().join("started");
+    assert!(Command::new("mkfifo").arg(&started).status().unwrap().success());
     bundle.start();
+    // Before that it may still be the runtime.
+    assert_eq!(fs::read(&started).unwrap(), b"\n");
     let pid = bundle.pid().to_string();
     let text = bundle.ok(&["ps", &bundle.id, "-e", "-o", "pid,args"]);
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
