@@ -445,8 +445,24 @@ impl Stack {
     /// When something is left.
     pub fn check(&self) {
         if let Err(left) = self.try_check() {
-            panic!("left behind:\n{left}");
+            panic!("left behind:\n{left}\n{}", self.said_of(&left));
         }
+    }
+
+    /// What the daemons wrote of the containers whose ids stand in a text.
+    fn said_of(&self, text: &str) -> String {
+        let mut ids: Vec<&str> = text
+            .split(|letter: char| !letter.is_ascii_hexdigit())
+            .filter(|word| word.len() == 64)
+            .collect();
+        ids.dedup();
+        let mut said = String::new();
+        for name in ["engine", "containerd"] {
+            let log = self.log(name);
+            let lines = log.lines().filter(|line| ids.iter().any(|id| line.contains(id)));
+            lines.take(100).for_each(|line| said.extend([name, ": ", line, "\n"]));
+        }
+        said
     }
 
     fn try_check(&self) -> Result<(), String> {

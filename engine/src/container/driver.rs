@@ -255,6 +255,15 @@ impl Owner {
             }
             self.backoff = 0;
         }
+        if self.container.record().state.unclean {
+            self.release(Run::Broken, Layer::Keep, None).await;
+            if self.container.record().state.unclean {
+                if by_policy {
+                    self.restart_at = self.release_again.map(|again| again.at);
+                }
+                return Err(self.task_stays());
+            }
+        }
         self.release_again = None;
         let before = self.container.phase();
         // Before the first mount: an engine that finds this after a kill releases what was made.
@@ -294,6 +303,11 @@ impl Owner {
             snapshot.clean = true;
         });
         Err(error)
+    }
+
+    fn task_stays(&self) -> ContainerError {
+        let id = &self.container.id;
+        ContainerError::System(format!("container {id}: its task cannot be deleted now"))
     }
 
     /// Starts the process and writes that down; one that cannot be written down does not run on.
@@ -461,14 +475,15 @@ impl Owner {
             record.state.remove_volumes = volumes;
         });
         let id = self.container.id.clone();
-        if self.container.record().state.unclean {
-            self.release(Run::Broken, Layer::Keep, None).await;
-            self.release_again = None;
-        }
         // After some tries it goes without: what is left below is swept up by the next start of ours.
         let insist = again.is_none_or(|again| again.pause < INSIST);
+        if self.container.record().state.unclean {
+            let run = if insist { Run::Broken } else { Run::Ended };
+            self.release(run, Layer::Keep, None).await;
+            self.release_again = None;
+        }
         let removed = if insist && self.container.record().state.unclean {
-            Err(ContainerError::System(format!("container {id}: its task cannot be deleted now")))
+            Err(self.task_stays())
         } else if layer_gone {
             Ok(())
         } else {

@@ -486,25 +486,20 @@ pub(super) enum Run {
     Broken,
 }
 
-/// Releases everything a run held; with `Layer::Remove` the layer too, in the same breath. Runs to
-/// the end; what fails is logged.
+/// Releases everything a run held; with `Layer::Remove` the layer too, in the same breath. What fails
+/// is logged. Nothing is taken from a broken run whose task cannot be deleted now.
 pub(super) async fn release(app: &App, container: &Container, run: Run, layer: Layer) -> Released {
     let record = container.record().clone();
     let id = &record.id;
     app.outputs.finish(id).await;
-    let ended = match run {
-        Run::Ended => None,
-        // A runtime at work would find its mounts gone.
-        Run::Broken => Some(delete_task(app, id).await),
-    };
+    let is_broken = run == Run::Broken;
+    if is_broken && !delete_task(app, id).await {
+        // A runtime at work would find its mounts gone, and make in the place below what it misses.
+        return Released { clean: false, layer_gone: false };
+    }
     // The process is gone, so that neither mount nor network waits for the task's end.
     let (no_task, unmounted, ()) = tokio::join!(
-        async {
-            match ended {
-                Some(no_task) => no_task,
-                None => span("delete task", delete_task(app, id)).await,
-            }
-        },
+        async { is_broken || span("delete task", delete_task(app, id)).await },
         span("unmount", release_mounts(app, container, &record)),
         span("detach network", async {
             release_networks(app, container, &record).await;
