@@ -14,9 +14,9 @@ pub(crate) fn clone(
     work: impl FnMut() -> isize,
 ) -> io::Result<Pid> {
     let mut stack = vec![0_u8; 256 << 10];
+    let (work, signal) = (Box::new(work), Some(signal as i32));
     // SAFETY: guest has one thread, so no lock is held by another; without CLONE_VM the child writes to
     // its own copy of the stack, which therefore may end with this call.
-    let child =
-        unsafe { nix::sched::clone(Box::new(work), &mut stack, namespaces, Some(signal as i32)) };
+    let child = unsafe { nix::sched::clone(work, &mut stack, namespaces, signal) };
     Ok(child?)
 }

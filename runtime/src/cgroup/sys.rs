@@ -118,10 +118,10 @@ fn address(pointer: *const u8) -> u64 {
 }
 
 fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
+    let (attr, size) = (std::ptr::from_mut(attr), size_of::<T>());
     // SAFETY: `attr` is one of the layouts above, exclusively borrowed for the call and passed
     // with its size; the buffers it points to outlive the call in the callers' frames.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

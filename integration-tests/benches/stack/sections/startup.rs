@@ -33,15 +33,26 @@ fn boot_engine(stack: &Stack, work: &Path, supervisor: bool) -> anyhow::Result<D
     if supervisor {
         command.arg("--containerd").arg(stack.containerd_socket());
     }
-    let took = stack.world.charge(|| {
-        let (mut child, started) = stack.world.spawn(&mut command, true)?;
+    let took = time(stack, || {
+        let (child, started) = stack.world.spawn(&mut command, true)?;
         until("the engine answers", || answers_ping(&directory.join("d.sock")))?;
-        let took = started.elapsed();
-        end(&mut child, Signal::SIGTERM)?;
-        Ok(took)
+        Ok((child, started))
     })?;
     fs::remove_dir_all(&directory)?;
     Ok(took)
+}
+
+/// From the moment that `boot` tells to its return; the daemon is ended.
+fn time(
+    stack: &Stack,
+    boot: impl FnOnce() -> anyhow::Result<(Child, Instant)>,
+) -> anyhow::Result<Duration> {
+    stack.world.charge(|| {
+        let (mut child, started) = boot()?;
+        let took = started.elapsed();
+        end(&mut child, Signal::SIGTERM)?;
+        Ok(took)
+    })
 }
 
 /// The time until a supervisor speaks HTTP/2: with an empty root, or with an image, killed before.
@@ -62,12 +73,7 @@ fn boot_supervisor(stack: &Stack, work: &Path, killed: bool) -> anyhow::Result<D
         stack.world.run(&mut ctr)?;
         end(&mut child, Signal::SIGKILL)?;
     }
-    let took = stack.world.charge(|| {
-        let (mut child, started) = boot()?;
-        let took = started.elapsed();
-        end(&mut child, Signal::SIGTERM)?;
-        Ok(took)
-    })?;
+    let took = time(stack, boot)?;
     fs::remove_dir_all(&directory)?;
     Ok(took)
 }
