@@ -14,6 +14,8 @@ use super::TaskKey;
 
 /// Longer lines are cut.
 const LINE: usize = 4096;
+/// Read at once: there is a reader for each container, and seldom a line.
+const PIECE: usize = 512;
 /// What a container can make its shim say is limited.
 const LINES_PER_SECOND: u32 = 100;
 
@@ -27,7 +29,7 @@ pub(crate) async fn copy(fifo: &Path, key: &TaskKey) {
             return;
         }
     };
-    let mut reader = BufReader::with_capacity(LINE, receiver);
+    let mut reader = BufReader::with_capacity(PIECE, receiver);
     let mut line = Vec::new();
     let mut second = Instant::now();
     let mut lines = 0_u32;

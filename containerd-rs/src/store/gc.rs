@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::events::Events;
 use crate::lease;
 use crate::snapshot::{self, Snapshots};
-use crate::store::record::{Container, Image, Labels, Timestamp};
+use crate::store::record::{Image, Labels, Timestamp};
 use crate::store::{Reader, Store, Transaction, containers, fields, images, key, prefix};
 
 #[derive(Clone)]
@@ -232,7 +232,7 @@ impl Graph {
             }
             graph.edges.insert(node, edges);
         }
-        for (namespace, container) in scoped::<Container>(reader, containers::CONTAINER)? {
+        for (namespace, container) in scoped::<Holder>(reader, containers::CONTAINER)? {
             let mut edges = references(&container.labels);
             edges.push(Node::Snapshot(container.snapshotter, container.snapshot_key));
             graph.roots.extend(edges.into_iter().map(|edge| (namespace.clone(), edge)));
@@ -284,6 +284,17 @@ impl Graph {
         }
         Ok(())
     }
+}
+
+/// What a container holds: its record without the specification, which may be long.
+#[derive(serde::Deserialize)]
+struct Holder {
+    #[serde(default)]
+    labels: Labels,
+    #[serde(default)]
+    snapshotter: String,
+    #[serde(default)]
+    snapshot_key: String,
 }
 
 /// Records with their namespace.

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
+use crate::receive::receive;
 use crate::{Decoder, FrameError, FrameKind, KeyValue, Request, Response, Status, encode};
 
 /// Why a call has no answer.
@@ -199,14 +200,12 @@ impl Drop for Forget<'_> {
 }
 
 async fn read_answers(
-    mut socket: OwnedReadHalf,
+    socket: OwnedReadHalf,
     state: Arc<Mutex<State>>,
     closing: Arc<watch::Sender<bool>>,
 ) {
     let mut decoder = Decoder::new();
-    let mut buffer = vec![0_u8; 8192];
-    while let Ok(count @ 1..) = socket.read(&mut buffer).await {
-        decoder.push(&buffer[..count]);
+    while let Ok(1..) = receive(&socket, &mut decoder).await {
         while let Some(item) = decoder.next() {
             let (stream, result) = match item {
                 Ok(frame) if frame.kind == FrameKind::Response => {
@@ -256,6 +255,8 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use tokio::io::AsyncReadExt;
     use tokio::task::coop::{consume_budget, has_budget_remaining};
 
     async fn ids(mut socket: UnixStream, count: usize) -> Vec<u32> {

@@ -13,6 +13,8 @@ mod message;
 #[cfg(feature = "tokio")]
 mod client;
 #[cfg(feature = "tokio")]
+mod receive;
+#[cfg(feature = "tokio")]
 mod server;
 
 pub use frame::{Decoder, Frame, FrameError, FrameKind, HEADER_LEN, MAX_MESSAGE, encode};

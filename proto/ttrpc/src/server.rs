@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::receive::receive;
 use crate::{Code, Decoder, FrameError, FrameKind, Request, Response, Status, encode};
 
 /// Calls of one connection that may run at the same time; further ones wait in the socket.
@@ -24,19 +25,16 @@ pub trait Service: Send + Sync + 'static {
 
 /// Serves `stream` until the peer closes it. Dropping the future ends the calls under way.
 pub async fn serve_connection<S: Service>(stream: UnixStream, service: Arc<S>) -> io::Result<()> {
-    let (mut read, mut write) = stream.into_split();
+    let (read, mut write) = stream.into_split();
     let (answers, mut queue) = mpsc::channel::<Vec<u8>>(IN_FLIGHT);
     let mut calls = JoinSet::new();
     let mut decoder = Decoder::new();
-    let mut buffer = vec![0_u8; 8192];
     loop {
         tokio::select! {
-            count = read.read(&mut buffer), if calls.len() < IN_FLIGHT => {
-                let count = count?;
-                if count == 0 {
+            count = receive(&read, &mut decoder), if calls.len() < IN_FLIGHT => {
+                if count? == 0 {
                     return Ok(());
                 }
-                decoder.push(&buffer[..count]);
                 while let Some(item) = decoder.next() {
                     match item {
                         Ok(frame) if frame.kind == FrameKind::Request => {
@@ -78,9 +76,11 @@ fn answer(stream: u32, result: Result<Vec<u8>, Status>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     use crate::{CallError, Client, NAMESPACE_KEY};
     use proptest::prelude::*;
     use std::time::Duration;
+    use tokio::io::AsyncReadExt;
 
     struct Echo;
 
