@@ -29,17 +29,27 @@ impl fmt::Display for Namespace {
     }
 }
 
-/// Namespace and lease of one request.
+/// What a request says beside its message.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) namespace: Namespace,
     pub(crate) lease: Option<String>,
+    pub(crate) when: Durable,
+}
+
+/// When a change has to be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durable {
+    /// Before it is answered.
+    Now,
+    /// With the next one.
+    Later,
 }
 
 impl Context {
     #[cfg(test)]
     pub(crate) fn new(namespace: Namespace) -> Self {
-        Self { namespace, lease: None }
+        Self { namespace, lease: None, when: Durable::Now }
     }
 }
 

@@ -6,6 +6,9 @@ pub const GRPC_KEY: &str = "containerd-namespace";
 pub const TTRPC_KEY: &str = "containerd-namespace-ttrpc";
 /// gRPC metadata key of the lease that holds what the request makes.
 pub const LEASE_KEY: &str = "containerd-lease";
+/// gRPC metadata key of ours, there when the caller can do without the change should the power fail: it is
+/// seen at once and on the disk with the next one that is not so marked. Other containerds pass over it.
+pub const LATER_KEY: &str = "docker-rs-durable-later";
 /// Environment variable with a client's default.
 pub const ENVIRONMENT: &str = "CONTAINERD_NAMESPACE";
 /// A client's default where nothing else is said.

@@ -7,7 +7,7 @@ use proto::containerd::types;
 use proto::errdefs::Kind;
 use tonic::{Request, Status};
 
-use crate::context::{Context, Namespace};
+use crate::context::{Context, Durable, Namespace};
 use crate::error::Error;
 use crate::snapshot::Mount;
 use crate::store::record::{Descriptor, Labels, Timestamp};
@@ -23,7 +23,9 @@ pub(crate) fn context<T>(request: &Request<T>) -> Result<Context, Status> {
         other => other.kind().status(format!("namespace validation: {other}")),
     })?;
     let lease = header(proto::namespace::LEASE_KEY).filter(|lease| !lease.is_empty());
-    Ok(Context { namespace, lease: lease.map(str::to_owned) })
+    let later = request.metadata().contains_key(proto::namespace::LATER_KEY);
+    let when = if later { Durable::Later } else { Durable::Now };
+    Ok(Context { namespace, lease: lease.map(str::to_owned), when })
 }
 
 pub(crate) fn to_status(error: Error) -> Status {

@@ -109,7 +109,7 @@ impl Containers {
     pub(crate) async fn delete(&self, context: &Context, id: &str) -> Result<()> {
         let (namespace, container) = (context.namespace.clone(), id.to_owned());
         self.store
-            .write(move |transaction| {
+            .write_when(context.when, move |transaction| {
                 let at = at(&namespace, &container);
                 if !transaction.exists(&at)? {
                     return Err(gone(&namespace, &container));

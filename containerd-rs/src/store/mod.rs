@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use trace_log::task::span;
 
 use self::reserve::{Backend, Reserve};
+use crate::context::Durable;
 use crate::error::{Error, Result};
 
 /// Handle to the metadata; cheap to clone.
@@ -160,22 +161,36 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<T> + Send + 'static,
     {
+        self.write_when(Durable::Now, change).await
+    }
+
+    /// The same, where the caller may not need the commit to be durable.
+    pub(crate) async fn write_when<T, F>(&self, when: Durable, change: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Transaction<'_>) -> Result<T> + Send + 'static,
+    {
         let (answer, done) = oneshot::channel();
         let written = async {
-            self.enqueue(change, answer).await?;
+            self.enqueue(when, change, answer).await?;
             done.await.map_err(|_| Error::Closed)?
         };
         span("commit", written).await
     }
 
-    async fn enqueue<T, F>(&self, change: F, answer: oneshot::Sender<Result<T>>) -> Result<()>
+    async fn enqueue<T, F>(
+        &self,
+        when: Durable,
+        change: F,
+        answer: oneshot::Sender<Result<T>>,
+    ) -> Result<()>
     where
         T: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<T> + Send + 'static,
     {
         use std::sync::mpsc::TrySendError;
         let queue = self.shared.queue.as_ref().ok_or(Error::Closed)?;
-        let mut next = job(change, answer);
+        let mut next = Job { when, work: work(change, answer) };
         loop {
             match queue.try_send(next) {
                 Ok(()) => return Ok(()),
@@ -309,9 +324,14 @@ impl Reader for Transaction<'_> {
 type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 /// Tells the caller how the batch ended.
 type Finish = Box<dyn FnOnce(std::result::Result<(), Arc<redb::Error>>) + Send>;
-type Job = Box<dyn FnOnce(&mut Transaction<'_>) -> (bool, Finish) + Send>;
+type Work = Box<dyn FnOnce(&mut Transaction<'_>) -> (bool, Finish) + Send>;
 
-fn job<T, F>(change: F, answer: oneshot::Sender<Result<T>>) -> Job
+struct Job {
+    when: Durable,
+    work: Work,
+}
+
+fn work<T, F>(change: F, answer: oneshot::Sender<Result<T>>) -> Work
 where
     T: Send + 'static,
     F: FnOnce(&mut Transaction<'_>) -> Result<T> + Send + 'static,
@@ -363,14 +383,18 @@ impl Writer {
         finished: &mut Vec<Finish>,
     ) -> std::result::Result<(), redb::Error> {
         let mut transaction = self.database.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
         let mut changed = false;
+        let mut durability = Durability::None;
         let full = !self.reserve.is_whole();
         {
             let mut table = transaction.open_table(TABLE)?;
             let mut next = Some(first);
             while let Some(job) = next.take() {
-                let (overlay, finish) = run_job(&table, job, !changed, full);
+                let when = job.when;
+                let (overlay, finish) = run_job(&table, job.work, !changed, full);
+                if when == Durable::Now && !overlay.is_empty() {
+                    durability = Durability::Immediate;
+                }
                 if let Some(finish) = finish {
                     finished.push(finish);
                 }
@@ -387,6 +411,7 @@ impl Writer {
             }
         }
         if changed {
+            transaction.set_durability(durability)?;
             transaction.commit()?;
         } else {
             transaction.abort()?;
@@ -399,12 +424,12 @@ impl Writer {
 /// costs its own request: its caller sees the answer channel closed.
 fn run_job<'a>(
     table: &'a redb::Table<'a, &'static [u8], &'static [u8]>,
-    job: Job,
+    work: Work,
     first: bool,
     full: bool,
 ) -> (Overlay, Option<Finish>) {
     let mut request = Transaction { table, overlay: Overlay::new(), first, full };
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(&mut request)));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&mut request)));
     match outcome {
         Ok((true, finish)) => (request.overlay, Some(finish)),
         Ok((false, finish)) => (Overlay::new(), Some(finish)),
@@ -472,7 +497,7 @@ impl From<CommitFailed> for redb::Error {
 const TABLE: TableDefinition<'static, &'static [u8], &'static [u8]> =
     TableDefinition::new("metadata");
 /// Pages kept in memory.
-const CACHE: usize = 2 << 20;
+const CACHE: usize = 1 << 19;
 /// Requests that may wait; callers beyond that wait in their own tasks.
 const QUEUE: usize = 1024;
 /// Requests in one commit.

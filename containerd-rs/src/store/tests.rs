@@ -34,6 +34,34 @@ async fn committed_records_survive_a_reopen() {
     assert_eq!(found, ["z"]);
 }
 
+/// What is left of `name` when the power fails now.
+fn after_a_power_cut(directory: &Path, name: &[u8]) -> Option<u32> {
+    let copy = tempfile::tempdir().unwrap();
+    let file = copy.path().join("meta.redb");
+    std::fs::copy(directory.join("meta.redb"), &file).unwrap();
+    Store::open(&file).unwrap().snapshot().unwrap().record(name).unwrap()
+}
+
+#[tokio::test]
+async fn what_may_come_later_is_seen_at_once_and_on_the_disk_with_the_next() {
+    let (directory, store) = open();
+    store.write(|transaction| transaction.put(b"a", &1)).await.unwrap();
+    let removal = |transaction: &mut Transaction<'_>| {
+        transaction.remove(b"a");
+        Ok(())
+    };
+    store.write_when(Durable::Later, removal).await.unwrap();
+    assert_eq!(store.snapshot().unwrap().record::<u32>(b"a").unwrap(), None);
+    assert_eq!(after_a_power_cut(directory.path(), b"a"), Some(1));
+    store.write(|transaction| transaction.put(b"b", &2)).await.unwrap();
+    assert_eq!(after_a_power_cut(directory.path(), b"a"), None);
+    assert_eq!(after_a_power_cut(directory.path(), b"b"), Some(2));
+
+    store.write_when(Durable::Later, |transaction| transaction.put(b"c", &3)).await.unwrap();
+    drop(store);
+    assert_eq!(after_a_power_cut(directory.path(), b"c"), Some(3), "an end in order writes it");
+}
+
 #[tokio::test]
 async fn a_panicking_request_costs_only_itself() {
     let (_directory, store) = open();

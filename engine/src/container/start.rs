@@ -8,6 +8,7 @@ use container_log::uri::LogUri;
 use proto::containerd::services::containers::v1 as containers_api;
 use proto::containerd::services::tasks::v1 as tasks_api;
 use tokio::net::UnixStream;
+use tonic::metadata::MetadataValue;
 use trace_log::task::{current, span};
 
 use super::output::Fifos;
@@ -425,9 +426,12 @@ async fn delete_task(app: &App, id: &str) -> bool {
     is_gone(id, "delete task", deleted.map(drop))
 }
 
-/// Answers whether there is none any more.
+/// Answers whether there is none any more. One that comes again after a power failure is in nobody's way:
+/// the next start replaces it, and what belongs to no container is swept.
 async fn delete_record(app: &App, id: &str) -> bool {
     let record = containers_api::DeleteContainerRequest { id: id.to_owned() };
+    let mut record = tonic::Request::new(record);
+    record.metadata_mut().insert(proto::namespace::LATER_KEY, MetadataValue::from_static("1"));
     let deleted = app.containerd.containers().delete(record).await;
     is_gone(id, "delete container record", deleted.map(drop))
 }
