@@ -1,6 +1,6 @@
 //! `/images`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ use crate::api::call::Call;
 use crate::api::error::ApiError;
 use crate::api::reply::{Reply, ok, stream};
 use crate::app::App;
+use crate::container::rootfs;
 use crate::image::{ImageError, ImportRequest, Lines, ListOptions, PullRequest};
 
 pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError> {
@@ -57,7 +58,7 @@ pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError>
             let filters = call.query.filters()?;
             let before = app.images.chains().await;
             let pruned = app.images.prune(&filters, |id| app.containers.using_image(id)).await?;
-            forget_init_layers(app, before).await;
+            rootfs::forget_unused(app, before.into_iter().collect()).await;
             Ok(ok(&pruned))
         }
         ("POST", path) if path.len() > 2 && path.last() == Some(&"tag") => {
@@ -76,20 +77,11 @@ pub(crate) async fn route(app: &Arc<App>, call: Call) -> Result<Reply, ApiError>
             let users = |id: &str| app.containers.using_image(id);
             let before = app.images.chains().await;
             let removed = app.images.remove(&call.name(0), force, users).await?;
-            forget_init_layers(app, before).await;
+            rootfs::forget_unused(app, before.into_iter().collect()).await;
             Ok(ok(&removed))
         }
         _ => Err(ApiError::page_not_found()),
     }
-}
-
-/// The layer containers of an image share goes with the image, unless one of them is left.
-async fn forget_init_layers(app: &App, before: BTreeSet<String>) {
-    let after = app.images.chains().await;
-    let used: BTreeSet<String> =
-        app.containers.all().iter().map(|one| one.record().chain_id.clone()).collect();
-    let gone = before.iter().filter(|chain| !after.contains(*chain) && !used.contains(*chain));
-    crate::container::rootfs::forget_inits(app, gone.map(String::as_str)).await;
 }
 
 /// Pull or import.

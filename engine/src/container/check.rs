@@ -83,10 +83,7 @@ impl Machine {
                 "/sys/fs/cgroup/cpuset/cpuset.mems",
                 "/sys/devices/system/node/online",
             ]),
-            count: std::thread::available_parallelism()
-                .ok()
-                .and_then(|count| i64::try_from(count.get()).ok())
-                .unwrap_or(1),
+            count: sys::processors(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The owner of one container: takes commands in order, asks the table, does it, tells the world.
 
+mod removal;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,9 +12,8 @@ use trace_log::task::{Here, span, within};
 
 use super::health::{self, Probing};
 use super::lifecycle::{self, Decision, Phase, Wish, decide};
-use super::record::Record;
 use super::start::{Layer, Run};
-use super::{Container, ContainerError, create, rootfs, start};
+use super::{Container, ContainerError, create, start};
 use crate::app::App;
 use crate::store::Durability;
 use crate::trace::{self, Trace};
@@ -141,7 +142,8 @@ pub(super) fn spawn(app: Arc<App>, container: Arc<Container>, mut inbox: mpsc::R
                     continue;
                 }
             };
-            if owner.handle(command).await {
+            // Boxed: a container that only runs is not to hold the room of all it may ever do.
+            if Box::pin(owner.handle(command)).await {
                 return;
             }
         }
@@ -156,8 +158,6 @@ async fn due(at: Option<tokio::time::Instant>) {
     }
 }
 
-/// The pause, in milliseconds, up to which a removal waits for what is below.
-const INSIST: u64 = 5_000;
 /// How long a disk that did not take a record is left alone.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -433,107 +433,6 @@ impl Owner {
         resumed.map(drop).map_err(ContainerError::containerd("cannot unpause container"))
     }
 
-    async fn ask_remove(&mut self, force: bool, volumes: bool, reply: Reply) -> bool {
-        if let Some((all, replies)) = &mut self.removal {
-            *all |= volumes;
-            replies.push(reply);
-            return false;
-        }
-        match self.decide(Wish::Remove { force }) {
-            Err(error) => {
-                drop(reply.send(Err(error)));
-                false
-            }
-            Ok(Decision::KillFirst) if self.container.phase() != Phase::Restarting => {
-                self.removal = Some((volumes, vec![reply]));
-                if let Err(error) = self.signal(9, Wish::Kill).await
-                    && let Some((_, replies)) = self.removal.take()
-                {
-                    tell(replies, Err(error));
-                }
-                false
-            }
-            Ok(_) => {
-                let result = self.remove(volumes, false).await;
-                let gone = result.is_ok();
-                drop(reply.send(result));
-                gone
-            }
-        }
-    }
-
-    async fn remove(&mut self, volumes: bool, layer_gone: bool) -> Result<(), ContainerError> {
-        self.restart_at = None;
-        let again = self.remove_again.take();
-        // Written down: an engine that is killed half-way goes on removing when it returns. After a power
-        // cut a layer that is gone says it, but not that the volumes are to go too.
-        let anonymous = self.container.record().mounts.iter().any(|mount| mount.anonymous);
-        let durability =
-            if volumes && anonymous { Durability::Synced } else { Durability::Written };
-        self.container.note(durability, |record| {
-            record.state.phase = Phase::Removing;
-            record.state.remove_volumes = volumes;
-        });
-        let id = self.container.id.clone();
-        // After some tries it goes without: what is left below is swept up by the next start of ours.
-        let insist = again.is_none_or(|again| again.pause < INSIST);
-        if self.container.record().state.unclean {
-            let run = if insist { Run::Broken } else { Run::Ended };
-            self.release(run, Layer::Keep, None).await;
-            self.release_again = None;
-        }
-        let removed = if insist && self.container.record().state.unclean {
-            Err(self.task_stays())
-        } else if layer_gone {
-            Ok(())
-        } else {
-            rootfs::remove(&self.app, &id).await
-        };
-        if let Err(error) = removed {
-            // The record says that it is to go, so it goes when it can.
-            self.container.record().state.phase = Phase::Dead;
-            self.container.announce(|_| {});
-            self.remove_again = Some(Again::after(again));
-            return Err(error);
-        }
-        let mounts = self.container.record().mounts.clone();
-        for mount in mounts.iter().filter(|mount| mount.kind == "volume") {
-            self.app.volumes.release(&mount.name, &id).await;
-            if volumes
-                && mount.anonymous
-                && let Err(error) = self.app.volumes.remove(&mount.name, false).await
-            {
-                tracing::debug!(container = id, "anonymous volume stays: {error}");
-            }
-        }
-        let paths = self.container.paths.clone();
-        rootfs::blocking(move || {
-            // The record goes first.
-            Record::remove(&paths);
-            let dir = &paths.dir;
-            std::fs::remove_dir_all(dir)
-                .or_else(|error| {
-                    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
-                })
-                .map_err(ContainerError::io(format!("remove {}", dir.display())))
-        })
-        .await?;
-        self.app.execs.forget_container(&id);
-        self.app.containers.forget(&self.container);
-        self.container.announce(|snapshot| {
-            snapshot.removed = true;
-            snapshot.clean = true;
-        });
-        self.container.event(&self.app, "destroy", &[]);
-        let (image, chain) = {
-            let record = self.container.record();
-            (record.image_id.clone(), record.chain_id.clone())
-        };
-        // Nobody waits for it, and the next start of ours looks, too.
-        tokio::spawn(forget_init(Arc::clone(&self.app), image, chain));
-        Ok(())
-    }
-
     /// True when the container is gone.
     async fn recover(&mut self, then: Then) -> bool {
         if self.container.record().state.unclean {
@@ -608,7 +507,7 @@ impl Owner {
         if let Some((volumes, replies)) = self.removal.take() {
             let result = self.remove(volumes, layer_gone).await;
             let gone = result.is_ok();
-            tell(replies, result);
+            removal::tell(replies, result);
             return gone;
         }
         if again {
@@ -624,18 +523,6 @@ impl Owner {
             }
         }
         false
-    }
-}
-
-/// The last container of an image that is gone takes the shared layer with it.
-async fn forget_init(app: Arc<App>, image: String, chain: String) {
-    if app.containers.all().iter().all(|other| other.record().chain_id != chain)
-        && matches!(
-            app.images.resolve(&image, "").await,
-            Err(crate::image::ImageError::NotFound(_))
-        )
-    {
-        rootfs::forget_inits(&app, std::iter::once(&*chain)).await;
     }
 }
 
@@ -671,19 +558,6 @@ pub(super) fn watch_exit(app: &Arc<App>, container: &Arc<Container>, trace: Opti
         }
     };
     tokio::spawn(trace::after(trace, "run", watch));
-}
-
-/// The first hears the error itself, whoever joined later its words.
-fn tell(replies: Vec<Reply>, result: Result<(), ContainerError>) {
-    let text = result.as_ref().err().map(ToString::to_string);
-    let mut first = Some(result);
-    for reply in replies {
-        let result = first.take().unwrap_or_else(|| match &text {
-            None => Ok(()),
-            Some(text) => Err(ContainerError::Conflict(text.clone())),
-        });
-        drop(reply.send(result));
-    }
 }
 
 fn seconds_between(from: &str, to: &str) -> i64 {

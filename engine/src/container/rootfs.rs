@@ -20,6 +20,7 @@ use proto::containerd::types::Mount;
 use super::{Container, ContainerError};
 use crate::app::App;
 use crate::containerd::SNAPSHOTTER;
+use crate::image::ImageError;
 use crate::sys;
 use crate::sys::inside::Inside;
 
@@ -74,9 +75,26 @@ pub(super) fn remove_later(app: &Arc<App>, id: String) {
     });
 }
 
-/// Forgets the shared layers of images that are gone, and collects what only they held. In use or absent is
-/// fine.
-pub(crate) async fn forget_inits(app: &App, chains: impl Iterator<Item = &str>) {
+/// Forgets, of the layers that the containers of an image share, those that neither an image nor a container
+/// has a use for any more.
+pub(crate) async fn forget_unused(app: &App, mut chains: Vec<String>) {
+    let mut used = app.images.chains().await;
+    used.extend(app.containers.all().iter().map(|one| one.record().chain_id.clone()));
+    chains.retain(|chain| !used.contains(chain));
+    forget_inits(app, &chains).await;
+}
+
+/// The same for the one that the last container of an image had.
+pub(super) async fn forget_init(app: &App, image: &str, chain: &str) {
+    if app.containers.all().iter().all(|other| other.record().chain_id != chain)
+        && matches!(app.images.resolve(image, "").await, Err(ImageError::NotFound(_)))
+    {
+        forget_inits(app, &[chain.to_owned()]).await;
+    }
+}
+
+/// Forgets these, and collects what only they held. In use or absent is fine.
+async fn forget_inits(app: &App, chains: &[String]) {
     let mut forgotten = false;
     for chain in chains {
         let request =

@@ -30,7 +30,8 @@ pub(super) async fn run(app: &Arc<App>, unreadable: Vec<String>) {
     let paths = paths(app, &known);
     let Layers { own: mut snapshots, shared, .. } = layers(app).await;
     snapshots.retain(|key| !ids.contains(key.as_str()));
-    let chains = unused(app, shared).await;
+    let chains = shared.iter().filter_map(|name| name.strip_suffix("-init"));
+    let chains: Vec<String> = chains.map(str::to_owned).collect();
     let app = Arc::clone(app);
     tokio::spawn(async move {
         for id in tasks {
@@ -52,16 +53,8 @@ pub(super) async fn run(app: &Arc<App>, unreadable: Vec<String>) {
                 tracing::warn!("{error}");
             }
         }
-        rootfs::forget_inits(&app, chains.iter().map(String::as_str)).await;
+        rootfs::forget_unused(&app, chains).await;
     });
-}
-
-/// Of shared layers, the chains that no image has any more, nor a container.
-async fn unused(app: &App, shared: Vec<String>) -> Vec<String> {
-    let mut used = app.images.chains().await;
-    used.extend(app.containers.all().iter().map(|one| one.record().chain_id.clone()));
-    let chains = shared.iter().filter_map(|name| name.strip_suffix("-init"));
-    chains.filter(|chain| !used.contains(*chain)).map(str::to_owned).collect()
 }
 
 /// The anonymous volumes of a create that never answered.
