@@ -18,16 +18,48 @@ pub(crate) struct Events {
 
 #[derive(Debug)]
 struct Shared {
-    past: Mutex<VecDeque<Arc<Event>>>,
+    past: Mutex<Past>,
     live: broadcast::Sender<Arc<Event>>,
 }
 
 const PAST: usize = 256;
 
+/// The last events, as JSON one behind the other: hundreds of small blocks that live long, each from another
+/// moment of a burst, would hold a page each.
+#[derive(Debug, Default)]
+struct Past {
+    lengths: VecDeque<usize>,
+    bytes: VecDeque<u8>,
+}
+
+impl Past {
+    fn push(&mut self, event: &Event) {
+        let Ok(json) = serde_json::to_vec(event) else { return };
+        if self.lengths.len() == PAST
+            && let Some(oldest) = self.lengths.pop_front()
+        {
+            self.bytes.drain(..oldest);
+        }
+        self.lengths.push_back(json.len());
+        self.bytes.extend(json);
+    }
+
+    fn read(&mut self) -> Vec<Arc<Event>> {
+        let mut rest = &*self.bytes.make_contiguous();
+        let mut events = Vec::with_capacity(self.lengths.len());
+        for length in &self.lengths {
+            let (json, after) = rest.split_at(*length);
+            events.extend(serde_json::from_slice(json).map(Arc::new));
+            rest = after;
+        }
+        events
+    }
+}
+
 impl Events {
     pub(crate) fn new() -> Self {
         let (live, _) = broadcast::channel(PAST);
-        Self { shared: Arc::new(Shared { past: Mutex::new(VecDeque::new()), live }) }
+        Self { shared: Arc::new(Shared { past: Mutex::default(), live }) }
     }
 
     /// Tells everyone. `kind` is `container`, `image`, `network`, `volume` or `daemon`.
@@ -47,18 +79,15 @@ impl Events {
             time_nano: i64::try_from(now.as_nanos()).unwrap_or_default(),
         });
         let mut past = self.shared.past.lock().unwrap_or_else(PoisonError::into_inner);
-        if past.len() == PAST {
-            past.pop_front();
-        }
-        past.push_back(Arc::clone(&event));
+        past.push(&event);
         // Sent under the lock, so that `subscribe` sees each event once.
         drop(self.shared.live.send(event));
     }
 
     /// The remembered past and everything from now on, without gap or double.
     pub(crate) fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
-        let past = self.shared.past.lock().unwrap_or_else(PoisonError::into_inner);
-        (past.iter().cloned().collect(), self.shared.live.subscribe())
+        let mut past = self.shared.past.lock().unwrap_or_else(PoisonError::into_inner);
+        (past.read(), self.shared.live.subscribe())
     }
 
     /// How many listen.
@@ -81,5 +110,23 @@ mod tests {
         assert_eq!(past[0].status.as_deref(), Some("create"));
         let next = live.recv().await.unwrap();
         assert_eq!((next.action.as_str(), next.status.as_deref()), ("connect", None));
+    }
+
+    #[test]
+    fn the_last_256_are_remembered_as_they_were_told() {
+        let events = Events::new();
+        let tell = |number: u32| {
+            let attributes = StringMap::from([("name".to_owned(), format!("c\"{number}"))]);
+            events.publish("container", "die", &number.to_string(), attributes);
+        };
+        (0..100).for_each(tell);
+        let mut live = events.subscribe().1;
+        (100..300).for_each(tell);
+        let (past, _) = events.subscribe();
+        assert_eq!(past.len(), PAST);
+        assert_eq!(past[0].actor.id, "44");
+        assert_eq!(past[255].actor.attributes["name"], "c\"299");
+        let told: Vec<_> = std::iter::from_fn(|| live.try_recv().ok()).collect();
+        assert_eq!(told, past[56..]);
     }
 }
