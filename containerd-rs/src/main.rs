@@ -60,10 +60,12 @@ fn run() -> anyhow::Result<()> {
         None => Config::load(&arguments.flags)?,
     };
     start_log(&config)?;
-    sys::memory::share_one_arena();
+    idle_memory::share_one_arena();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(1 << 20)
+        .thread_keep_alive(idle_memory::LULL)
+        .on_thread_stop(idle_memory::give_back)
         .enable_all()
         .build()
         .context("start the runtime")?

@@ -36,11 +36,13 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<()> {
     let Some(config) = config::Config::from_args(std::env::args_os())? else { return Ok(()) };
     config::start_logging(&config);
-    sys::memory::share_one_arena();
+    idle_memory::share_one_arena();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)
         .thread_stack_size(1 << 20)
+        .thread_keep_alive(idle_memory::LULL)
+        .on_thread_stop(idle_memory::give_back)
         .enable_all()
         .build()
         .context("start the reactor")?;

@@ -63,6 +63,8 @@ pub(crate) struct Server {
     pub(crate) caller: Option<String>,
     /// Requests that are part of a trace and not answered yet.
     pub(crate) traced: Vec<(ReplyTo, Box<Open>)>,
+    /// What starting a container took is given back then.
+    rest: Option<Instant>,
     /// Shutdown was asked: leave when all is told, or then.
     stopping: Option<Instant>,
 }
@@ -124,6 +126,7 @@ impl Server {
             ooms: HashMap::new(),
             caller: None,
             traced: Vec::new(),
+            rest: None,
             stopping: None,
         })
     }
@@ -143,6 +146,11 @@ impl Server {
             std::fs::remove_file(&self.config.socket).ok();
             self.epoll.delete(listener).ok();
         }
+    }
+
+    /// A container runs: if it still does in a while, this process will wait for long.
+    pub(crate) fn rest_soon(&mut self) {
+        self.rest = Some(Instant::now() + REST_AFTER);
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -175,7 +183,8 @@ impl Server {
     fn timeout(&self) -> EpollTimeout {
         let jobs = self.jobs.values().map(|job| job.deadline);
         let holds = self.holds.iter().map(|(at, _)| *at);
-        let next = jobs.chain(holds).chain(self.publisher.deadline()).chain(self.stopping).min();
+        let own = self.rest.into_iter().chain(self.stopping);
+        let next = jobs.chain(holds).chain(self.publisher.deadline()).chain(own).min();
         let Some(next) = next else { return EpollTimeout::NONE };
         let wait = next.saturating_duration_since(Instant::now());
         // Rounded up, or the loop would spin through the last millisecond.
@@ -358,6 +367,9 @@ impl Server {
         for (_, process) in due {
             self.settle(&process, true);
         }
+        if self.rest.take_if(|at| *at <= now).is_some() {
+            idle_memory::forget_code();
+        }
     }
 
     // Out of memory.
@@ -408,3 +420,5 @@ const NOTICES: u64 = 2;
 const EVENTS: u64 = 3;
 const FIRST_DYNAMIC: u64 = 15;
 const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// Longer than what is started only to end at once takes.
+const REST_AFTER: Duration = Duration::from_secs(1);

@@ -245,6 +245,7 @@ impl Server {
             let event = ev::TaskStart { container_id: target.container.clone(), pid };
             self.publisher.publish("/tasks/start", &event);
             self.reply(reply, Ok(api::StartResponse { pid }.encode_to_vec()));
+            self.rest_soon();
         }
         self.settle(target, false);
     }

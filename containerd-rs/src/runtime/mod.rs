@@ -40,7 +40,7 @@ use proto::containerd::types::{Envelope, Mount};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use trace_log::task::carry;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{debug, info, warn};
 
 use bundle::Bundle;
 use ends::Ends;
@@ -153,8 +153,7 @@ impl Runtime {
     ) -> Result<(Arc<Task>, u32), TaskError> {
         let inner = Arc::clone(&self.inner);
         let id = key.id.clone();
-        let span = info_span!("create", namespace = key.namespace, container = key.id);
-        let work = self.inner.tasks.spawn(carry(inner.create(key, request).instrument(span)));
+        let work = self.inner.tasks.spawn(carry(inner.create(key, request)));
         work.await.unwrap_or(Err(TaskError::OwnerGone { id }))
     }
 
@@ -226,9 +225,12 @@ impl Inner {
         self.ends.forget(&key);
         let created = self.build(&key, request).await;
         match &created {
-            Ok((task, pid)) => info!(pid, shim = %task.binary().display(), "task created"),
+            Ok((task, pid)) => {
+                let shim = task.binary().display();
+                info!(namespace = key.namespace, container = key.id, pid, %shim, "task created");
+            }
             Err(error) => {
-                debug!(%error, "task not created");
+                debug!(namespace = key.namespace, container = key.id, %error, "task not created");
                 self.forget(&key);
             }
         }
@@ -315,7 +317,7 @@ impl Inner {
     /// Removes what a failed birth left: container, shim, mounts, directories.
     async fn discard(&self, key: &TaskKey, bundle: &Bundle, binary: &std::path::Path) {
         if let Err(error) = self.caller.delete(binary, &bundle.path, key).await {
-            debug!(%error, "shim delete after a failure");
+            debug!(container = key.id, %error, "shim delete after a failure");
         }
         self.remove_bundle(key, bundle).await;
     }
@@ -331,9 +333,7 @@ impl Inner {
     fn adopt(self: &Arc<Self>, task: &Arc<Task>) {
         self.slots().insert(task.key().clone(), Slot::Live(Arc::clone(task)));
         self.settled.notify_waiters();
-        let key = task.key();
-        let span = info_span!("task", namespace = key.namespace, container = key.id);
-        self.tasks.spawn(Arc::clone(task).own(Arc::clone(self)).instrument(span));
+        self.tasks.spawn(Arc::clone(task).own(Arc::clone(self)));
     }
 
     fn reserve(&self, key: &TaskKey) -> Result<(), TaskError> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use proto::containerd::v1::types::Status;
 use proto::errdefs::Kind;
 use tokio::time::timeout;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{debug, info, warn};
 
 use super::bootstrap::Bootstrap;
 use super::bundle::{Bundle, DIRECTORY};
@@ -44,9 +44,7 @@ impl Runtime {
             if self.inner.reserve(&key).is_err() {
                 continue;
             }
-            let span = info_span!("reload", namespace = key.namespace, container = key.id);
-            let work = Arc::clone(&self.inner).recover(key).instrument(span);
-            under_way.push(self.inner.tasks.spawn(work));
+            under_way.push(self.inner.tasks.spawn(Arc::clone(&self.inner).recover(key)));
         }
         let all = futures_util::future::join_all(under_way);
         if timeout(LIMIT, all).await.is_err() {
@@ -66,21 +64,25 @@ impl Inner {
         let binary = match binary {
             Ok(binary) => binary,
             Err(error) => {
-                warn!(%error, "bundle without a shim");
+                warn!(namespace = key.namespace, container = key.id, %error, "bundle without a shim");
                 PathBuf::new()
             }
         };
         let shim = match reconnect(&bundle, &key).await {
             Ok(shim) => shim,
             Err(error) => {
-                warn!(%error, "shim is lost");
+                warn!(namespace = key.namespace, container = key.id, %error, "shim is lost");
                 return self.clean(&key, &bundle, &binary).await;
             }
         };
         match shim.state("", PROMPT).await {
             Err(TaskError::ShimGone) => return self.clean(&key, &bundle, &binary).await,
             Err(error) if error.kind() == Kind::NotFound => {
-                info!("shim without a task is ended");
+                info!(
+                    namespace = key.namespace,
+                    container = key.id,
+                    "shim without a task is ended"
+                );
                 shim.shutdown(true).await.ok();
                 return self.clean(&key, &bundle, &binary).await;
             }
@@ -91,7 +93,7 @@ impl Inner {
                 task.note_pid("", init);
                 match state {
                     Ok(state) => {
-                        debug!(pid = state.pid, "task adopted");
+                        debug!(container = task.key().id, pid = state.pid, "task adopted");
                         task.note_pid("", state.pid);
                         if state.status() == Status::Stopped {
                             let (pid, status) = (state.pid, state.exit_status);
@@ -100,7 +102,7 @@ impl Inner {
                         self.adopt(&task);
                     }
                     Err(error) => {
-                        warn!(%error, "shim is alive and silent");
+                        warn!(container = task.key().id, %error, "shim is alive and silent");
                         self.adopt(&task);
                         self.tasks.spawn(ask_again(task));
                     }
@@ -115,7 +117,7 @@ impl Inner {
         let exit = match self.caller.delete(binary, &bundle.path, key).await {
             Ok(answer) => Exit::from(answer),
             Err(error) => {
-                warn!(%error, "shim delete");
+                warn!(namespace = key.namespace, container = key.id, %error, "shim delete");
                 Exit { pid: 0, status: 255, at: Some(now()) }
             }
         };

@@ -54,7 +54,7 @@ impl Caller {
         let input = options.map(Message::encode_to_vec).unwrap_or_default();
         let output = match self.run(binary, bundle, key, "start", &input, START).await {
             Err(TaskError::ShimFailed { output, .. }) if wants_parameters(&output) => {
-                debug!(shim = %binary.display(), "shim wants bootstrap parameters");
+                debug!(container = key.id, shim = %binary.display(), "shim wants bootstrap parameters");
                 let parameters = self.parameters(key, options).encode_to_vec();
                 self.run(binary, bundle, key, "start", &parameters, START).await?
             }

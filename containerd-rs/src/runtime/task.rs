@@ -280,12 +280,13 @@ impl Task {
     pub(super) async fn own(self: Arc<Self>, runtime: Arc<Inner>) {
         let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut inbox) = inbox else { return };
+        let (namespace, container) = (self.key.namespace.as_str(), self.key.id.as_str());
         loop {
             let (reply, here) = tokio::select! {
                 biased;
                 Some(delete) = inbox.recv() => delete,
                 () = self.shim.closed() => {
-                    warn!("shim disconnected");
+                    warn!(namespace, container, "shim disconnected");
                     self.bury(&runtime).await;
                     break;
                 }
@@ -295,7 +296,7 @@ impl Task {
                     let exit = Exit::from(answer);
                     let dismissed = async { span("end shim", self.dismiss(&runtime)).await };
                     within(here, dismissed).await;
-                    info!(status = exit.status, "task deleted");
+                    info!(namespace, container, status = exit.status, "task deleted");
                     reply.send(Ok(exit)).ok();
                     break;
                 }
@@ -323,7 +324,7 @@ impl Task {
     /// After a Delete: the shim ends, then the bundle goes.
     async fn dismiss(&self, runtime: &Inner) {
         if let Err(error) = self.shim.shutdown(false).await {
-            warn!(%error, "shim shutdown");
+            warn!(container = self.key.id, %error, "shim shutdown");
         }
         let left = async {
             // Found by the name of the container until then. One that stays is a pod's.
@@ -340,7 +341,7 @@ impl Task {
         let found = match runtime.caller.delete(&self.binary, &self.bundle.path, &self.key).await {
             Ok(answer) => Some(Exit::from(answer)),
             Err(error) => {
-                warn!(%error, "shim delete");
+                warn!(container = self.key.id, %error, "shim delete");
                 None
             }
         };

@@ -2,5 +2,4 @@
 #![allow(unsafe_code, reason = "system calls without a safe wrapper live here")]
 
 pub(crate) mod copy;
-pub(crate) mod memory;
 pub(crate) mod mount;

@@ -21,6 +21,7 @@ use crate::app::App;
 use crate::config;
 use crate::container::create;
 use crate::container::lifecycle::Phase;
+use crate::sys;
 
 pub(crate) async fn route(app: &Arc<App>, mut call: Call) -> Result<Reply, ApiError> {
     let answered = answer(app, &call).await;
@@ -218,8 +219,7 @@ async fn info(app: &App) -> Info {
             mirrors: Some(app.config.registry_mirrors.clone()),
             ..RegistryConfig::default()
         },
-        n_cpu: std::thread::available_parallelism()
-            .map_or(1, |count| i64::try_from(count.get()).unwrap_or(1)),
+        n_cpu: sys::processors(),
         mem_total: memory(),
         docker_root_dir: app.config.data_root.to_string_lossy().into_owned(),
         name: nix::unistd::gethostname()

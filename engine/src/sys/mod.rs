@@ -3,10 +3,14 @@
 
 pub(crate) mod dirs;
 pub(crate) mod inside;
-pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod netns;
 pub(crate) mod pidfd;
 pub(crate) mod pidfile;
 pub(crate) mod signal;
 pub(crate) mod spawn;
+
+/// Processors this process may run on, whatever part of them its cgroup gives it: what dockerd counts.
+pub(crate) fn processors() -> i64 {
+    rustix::thread::sched_getaffinity(None).map_or(1, |set| i64::from(set.count()))
+}

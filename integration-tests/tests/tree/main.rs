@@ -6,19 +6,34 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Ours that each of ours may use, outside of tests.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("proto", &[]),
     ("ttrpc-wire", &[]),
     ("oci-image", &[]),
     ("container-log", &[]),
     ("trace-log", &[]),
+    ("idle-memory", &[]),
     ("docker-api", &["oci-image"]),
     ("oci-registry", &["oci-image"]),
     ("runtime", &["trace-log"]),
-    ("shim", &["proto", "ttrpc-wire", "container-log", "trace-log"]),
-    ("containerd-rs", &["proto", "ttrpc-wire", "oci-image", "oci-registry", "trace-log"]),
+    ("shim", &["proto", "ttrpc-wire", "container-log", "trace-log", "idle-memory"]),
+    (
+        "containerd-rs",
+        &["proto", "ttrpc-wire", "oci-image", "oci-registry", "trace-log", "idle-memory"],
+    ),
     ("ctr", &["proto", "oci-image"]),
-    ("engine", &["docker-api", "proto", "oci-image", "oci-registry", "container-log", "trace-log"]),
+    (
+        "engine",
+        &[
+            "docker-api",
+            "proto",
+            "oci-image",
+            "oci-registry",
+            "container-log",
+            "trace-log",
+            "idle-memory",
+        ],
+    ),
     ("cli", &["docker-api", "oci-image"]),
     ("integration-tests", &["docker-api", "proto", "oci-image"]),
     ("guest", &[]),

@@ -1,6 +1,7 @@
 //! Idle daemons after what ran so far, then shims with a container each.
 
-use std::fs;
+use std::time::Duration;
+use std::{fs, thread};
 
 use anyhow::{Context, ensure};
 
@@ -9,7 +10,7 @@ use crate::sections::Run;
 
 pub(super) fn section(run: &mut Run) -> anyhow::Result<()> {
     for stack in &run.stacks {
-        stack.world.quiet()?;
+        thread::sleep(IDLE);
         let mut take = |measure: &str, kib: f64| {
             run.samples.add("memory", measure, stack.side, Sample::kib(kib));
         };
@@ -23,7 +24,7 @@ pub(super) fn section(run: &mut Run) -> anyhow::Result<()> {
                 let name = format!("m{number}");
                 stack.run(&["run", "-d", "--name", &name, "busybox", "sleep", "1000"])?;
             }
-            stack.world.quiet()?;
+            thread::sleep(IDLE);
             let shims = stack.shims();
             ensure!(shims.len() == count, "{count} containers, {shims:?}");
             for pid in shims {
@@ -36,6 +37,9 @@ pub(super) fn section(run: &mut Run) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// What is idle does nothing for a while: burst threads have ended, what a start took is given back.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Proportional set size in KiB.
 fn pss(pid: i32) -> anyhow::Result<f64> {
