@@ -9,9 +9,11 @@ pub(crate) enum FlagError {
     // Compat: the texts of Go's flag package.
     #[error("flag provided but not defined: -{0}")]
     Unknown(String),
+    #[error("bad flag syntax: {0}")]
+    Syntax(String),
     #[error("flag needs an argument: -{0}")]
     NoValue(String),
-    #[error("invalid boolean value {value:?} for -{name}")]
+    #[error("invalid boolean value {value:?} for -{name}: parse error")]
     NotBool { name: String, value: String },
     #[error("invalid value {value:?} for flag -{name}")]
     Invalid { name: String, value: String },
@@ -68,6 +70,10 @@ impl Parsed {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (body, None),
             };
+            // Not every flag has a short name.
+            if name.is_empty() || name.starts_with('-') {
+                return Err(FlagError::Syntax(argument));
+            }
             let Some((long, _, takes_value)) =
                 flags.iter().find(|(long, short, _)| name == *long || name == *short)
             else {
@@ -81,13 +87,12 @@ impl Parsed {
                 (true, None) => {
                     arguments.next().ok_or_else(|| FlagError::NoValue(name.to_owned()))?
                 }
-                (false, value) => {
-                    let value = value.unwrap_or_else(|| "true".to_owned());
-                    if !matches!(value.as_str(), "true" | "false" | "1" | "0") {
-                        return Err(FlagError::NotBool { name: name.to_owned(), value });
-                    }
-                    value
-                }
+                (false, None) => "true".to_owned(),
+                (false, Some(value)) => match value.as_str() {
+                    "1" | "t" | "T" | "true" | "TRUE" | "True" => "true".to_owned(),
+                    "0" | "f" | "F" | "false" | "FALSE" | "False" => "false".to_owned(),
+                    _ => return Err(FlagError::NotBool { name: name.to_owned(), value }),
+                },
             };
             parsed.values.push((long, value));
         }
@@ -103,7 +108,7 @@ impl Parsed {
     }
 
     pub(crate) fn is_set(&self, name: &str) -> bool {
-        matches!(self.get(name), Some("true" | "1"))
+        self.get(name) == Some("true")
     }
 
     pub(crate) fn number(&self, name: &str) -> Result<u32, FlagError> {
@@ -119,6 +124,7 @@ impl Parsed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::noise::{Noise, assert_sentence};
 
     const FLAGS: &[Flag] = &[("bundle", "b", true), ("detach", "d", false), ("env", "e", true)];
 
@@ -150,6 +156,90 @@ mod tests {
         assert_eq!(parse("c1 --help", Order::Mixed).unwrap_err(), FlagError::Help);
         assert_eq!(parse("c1 ls --help", Order::UntilProgram).unwrap().words[2], "--help");
         assert_eq!(text("c1 --bundle"), "flag needs an argument: -bundle");
-        assert_eq!(text("--detach=x"), "invalid boolean value \"x\" for -detach");
+        assert_eq!(text("--detach=x"), "invalid boolean value \"x\" for -detach: parse error");
+        for bad in ["--=true", "-=", "---debug", "--", "-"] {
+            match parse(bad, Order::Mixed) {
+                Err(error) => assert_eq!(error.to_string(), format!("bad flag syntax: {bad}")),
+                Ok(parsed) => assert!(bad.len() < 3 && parsed.values.is_empty(), "{bad}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_flag_without_a_short_name_is_not_meant_by_no_name() {
+        const LONG: &[Flag] = &[("debug", "", false), ("root", "", true)];
+        for line in ["--=true", "-=x"] {
+            let parsed = Parsed::new([line.to_owned()], LONG, Order::Mixed);
+            assert_eq!(parsed.unwrap_err(), FlagError::Syntax(line.to_owned()));
+        }
+    }
+
+    /// What a caller means, and one of the ways to write it.
+    fn spelled(noise: &mut Noise, order: Order) -> (Parsed, Vec<String>) {
+        let (mut meant, mut line) = (Parsed::default(), Vec::new());
+        for _ in 0..noise.below(7) {
+            if noise.one_in(3) {
+                let word = noise.pick(&["c1", "", "-", "a=b", "é"]).to_owned();
+                line.push(word.clone());
+                meant.words.push(word);
+                if order == Order::First || order == Order::UntilProgram && meant.words.len() > 1 {
+                    let rest =
+                        noise.list(3, |noise| noise.pick(&["-d", "--env", "--", "x"]).to_owned());
+                    line.extend(rest.clone());
+                    meant.words.extend(rest);
+                    return (meant, line);
+                }
+                continue;
+            }
+            let (long, short, takes_value) = noise.pick(FLAGS);
+            let flag = noise.pick(&["--", "-"]).to_owned() + noise.pick(&[long, short]);
+            let value = match takes_value {
+                true => noise.pick(&["/b", "", "-d", "--", "a=b", "é\n"]),
+                false => noise.pick(&["true", "false"]),
+            };
+            if takes_value && noise.one_in(2) {
+                line.extend([flag, value.to_owned()]);
+            } else if value == "true" && noise.one_in(2) {
+                line.push(flag);
+            } else {
+                line.push(format!("{flag}={value}"));
+            }
+            meant.values.push((long, value.to_owned()));
+        }
+        if noise.one_in(3) {
+            let rest = noise.list(3, |noise| noise.pick(&["-d", "--env", "--", "x"]).to_owned());
+            line.push("--".to_owned());
+            line.extend(rest.clone());
+            meant.words.extend(rest);
+        }
+        (meant, line)
+    }
+
+    properties! {
+        #[test]
+        fn flags_mean_the_same_however_and_wherever_they_stand(noise) {
+            let order = noise.pick(&[Order::First, Order::Mixed, Order::UntilProgram]);
+            let (meant, line) = spelled(noise, order);
+            let parsed = Parsed::new(line.clone(), FLAGS, order).unwrap();
+            assert_eq!((&parsed.values, &parsed.words), (&meant.values, &meant.words), "{line:?}");
+        }
+
+        #[test]
+        fn any_command_line_is_read_or_refused_with_a_sentence(noise) {
+            let names = ["bundle", "b", "d", "detach", "env", "help", "x", "é", "-", ""];
+            let word = |noise: &mut Noise| {
+                let (dashes, value) = (["", "-", "-", "--", "--", "---"], ["", "", "=", "=1", "=x=y", " "]);
+                noise.pick(&dashes).to_owned() + noise.pick(&names) + noise.pick(&value)
+            };
+            let line = noise.list(6, word);
+            let order = noise.pick(&[Order::First, Order::Mixed, Order::UntilProgram]);
+            match Parsed::new(line.clone(), FLAGS, order) {
+                Ok(parsed) => {
+                    assert!(parsed.words.iter().all(|word| line.contains(word)), "{line:?}");
+                    assert!(parsed.values.len() + parsed.words.len() <= line.len(), "{line:?}");
+                }
+                Err(error) => assert_sentence(error.to_string().trim_end()),
+            }
+        }
     }
 }

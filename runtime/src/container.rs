@@ -424,20 +424,24 @@ fn parse_stat(text: &str) -> Option<ProcessStat> {
 }
 
 fn user_name(uid: u32) -> String {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    passwd
-        .lines()
-        .find_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-        })
-        .unwrap_or_else(|| format!("#{uid}"))
+    let passwd = fs::read("/etc/passwd").unwrap_or_default();
+    name_of(&String::from_utf8_lossy(&passwd), uid).unwrap_or_else(|| format!("#{uid}"))
+}
+
+fn name_of(passwd: &str, uid: u32) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
 }
 
 fn io_error(call: &'static str, path: &Path, cause: io::Error) -> ContainerError {
     ContainerError::Io { call, path: path.to_owned(), cause }
 }
+
+#[cfg(test)]
+mod foreign;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,11 @@
 //! keeps the record ([`container`]) and speaks with the child (`init::handshake`).
 //! What is left to others: the filter's code ([`seccomp`]) and the limits ([`cgroup`]).
 
+// First: its macro is for the tests of all that follow.
+#[cfg(test)]
+#[macro_use]
+mod noise;
+
 mod args;
 mod cgroup;
 mod commands;

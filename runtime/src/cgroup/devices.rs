@@ -337,4 +337,60 @@ mod tests {
         assert_eq!(error(rule(true, "c", 1, 1, "q")), DeviceRuleError::Access("q".into()));
         assert!(DevicePolicy::new(&[rule(true, "c", 1, 1, "rq")]).is_ok());
     }
+
+    /// What the lines for v1 come to: a default, and what is excepted from it.
+    fn allowed(lines: &[(&str, String)], kind: char, access: u8, numbers: (u32, u32)) -> bool {
+        let by_default = lines[0].0 == "devices.allow";
+        let fits = |pattern: &str, number: u32| pattern == "*" || pattern == number.to_string();
+        let found = lines[1..].iter().filter(|(_, line)| {
+            let (device, letters) = line.rsplit_once(' ').unwrap();
+            let (major, minor) = device[2..].split_once(':').unwrap();
+            let bits = [('m', MKNOD), ('r', READ), ('w', WRITE)];
+            let has = bits
+                .iter()
+                .filter(|(letter, _)| letters.contains(*letter))
+                .fold(0, |all, (_, bit)| all | bit);
+            let enough = if by_default { has & access != 0 } else { has & access == access };
+            device.starts_with(kind) && fits(major, numbers.0) && fits(minor, numbers.1) && enough
+        });
+        (found.count() > 0) != by_default
+    }
+
+    properties! {
+        #[test]
+        fn both_hierarchies_are_told_the_same(noise) {
+            let number = |noise: &mut crate::noise::Noise| noise.pick(&[None, Some(-1), Some(1), Some(3), Some(0xffff_ffff)]);
+            let rules = noise.list(6, |noise| DeviceRule {
+                allow: noise.one_in(2),
+                kind: noise.pick(&["a", "", "b", "c", "u"]).into(),
+                major: number(noise),
+                minor: number(noise),
+                access: noise.pick(&["rwm", "", "r", "wm", "rq"]).into(),
+            });
+            let policy = DevicePolicy::new(&rules).unwrap();
+            let (program, lines) = (policy.program(), policy.lines());
+            for _ in 0..30 {
+                let (letter, kind) = noise.pick(&[('b', 1), ('c', 2)]);
+                let access = noise.pick(&[MKNOD, READ, WRITE, READ | WRITE]);
+                let numbers = (noise.pick(&[0, 1, 3, 5, 136, u32::MAX]), noise.pick(&[0, 1, 3, 5, u32::MAX]));
+                let answer = answers(&program, kind, u32::from(access), numbers.0, numbers.1);
+                assert_eq!(answer, allowed(&lines, letter, access, numbers), "{letter} {access} {numbers:?}: {rules:?}");
+            }
+        }
+
+        #[test]
+        fn a_rule_is_refused_or_has_numbers_of_the_kernels(noise) {
+            let rule = DeviceRule {
+                allow: noise.one_in(2),
+                kind: noise.pick(&["a", "b", "c", "p", "x", "é"]).into(),
+                major: Some(noise.number().cast_signed()),
+                minor: Some(noise.number().cast_signed()),
+                access: noise.text(&["r", "w", "m", "x", "\n"], 4),
+            };
+            match DevicePolicy::new(std::slice::from_ref(&rule)) {
+                Ok(policy) => assert!(policy.lines().iter().all(|(_, line)| !line.contains('\n')), "{rule:?}"),
+                Err(error) => crate::noise::assert_sentence(&error.to_string()),
+            }
+        }
+    }
 }

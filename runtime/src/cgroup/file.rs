@@ -58,3 +58,28 @@ pub(super) fn errno(error: &Error) -> Option<i32> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    properties! {
+        #[test]
+        fn processes_are_the_numbers_of_their_file(noise) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("cgroup.procs");
+            let wanted = noise.list(8, |noise| i32::try_from(noise.below(1 << 22)).unwrap());
+            let text: String = wanted.iter().map(|pid| format!("{pid}\n")).collect();
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(pids(directory.path()).unwrap(), wanted);
+
+            let mut bytes = noise.lines(&["1", "-", "+", " ", "4194304", "99999999999", "x", "é"]).into_bytes();
+            noise.tear(&mut bytes);
+            std::fs::write(&path, &bytes).unwrap();
+            match pids(directory.path()) {
+                Ok(pids) => assert!(pids.len() <= bytes.len()),
+                Err(error) => crate::noise::assert_sentence(&error.to_string()),
+            }
+        }
+    }
+}

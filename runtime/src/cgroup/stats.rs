@@ -20,7 +20,8 @@ impl Cgroup {
         let of = |controller: &str| self.paths.get(controller).map_or(Path::new(""), |path| path);
         let (cpu, cpuacct) = (of("cpu"), of("cpuacct"));
         let ticks = table(cpuacct, "cpuacct.stat");
-        let nanoseconds = |key: &str| ticks.get(key).map_or(0, |ticks| ticks * 10_000_000);
+        let nanoseconds =
+            |key: &str| ticks.get(key).map_or(0, |ticks| ticks.saturating_mul(10_000_000));
         let throttling = table(cpu, "cpu.stat");
         let per_cpu = read(cpuacct, "cpuacct.usage_percpu").unwrap_or_default();
         let per_cpu: Vec<u64> =
@@ -64,7 +65,7 @@ impl Cgroup {
 
 fn v2(directory: &Path) -> Value {
     let cpu = table(directory, "cpu.stat");
-    let nanoseconds = |key: &str| cpu.get(key).map_or(0, |value| value * 1000);
+    let nanoseconds = |key: &str| cpu.get(key).map_or(0, |value| value.saturating_mul(1000));
     let raw = table(directory, "memory.stat");
     let entry = |prefix: &str| {
         without_zeros(json!({
@@ -245,5 +246,105 @@ mod tests {
             json!({"major": 8, "minor": 0, "op": "Read", "value": 512})
         );
         assert!(stats["hugetlb"]["2MB"].is_object());
+    }
+
+    #[test]
+    fn counters_near_their_end_stay_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let most = u64::MAX.to_string();
+        std::fs::write(dir.path().join("cpu.stat"), format!("usage_usec {most}\n")).unwrap();
+        std::fs::write(dir.path().join("cpuacct.stat"), format!("user {most}\n")).unwrap();
+        assert_eq!(v2(dir.path())["cpu"]["usage"]["total"], u64::MAX);
+        let cgroup = Cgroup::load([("cpuacct".to_owned(), dir.path().to_owned())].into());
+        assert_eq!(cgroup.v1_stats()["cpu"]["usage"]["user"], u64::MAX);
+    }
+
+    /// Files that v1 and v2 have, and lines that are in one of them.
+    const FILES: [&str; 14] = [
+        "cpu.stat",
+        "memory.stat",
+        "memory.current",
+        "memory.max",
+        "pids.current",
+        "pids.max",
+        "io.stat",
+        "hugetlb.2MB.current",
+        "hugetlb.2MB.max",
+        "cpuacct.stat",
+        "cpuacct.usage_percpu",
+        "blkio.throttle.io_serviced",
+        "memory.limit_in_bytes",
+        "memory.events",
+    ];
+    const PIECES: [&str; 21] = [
+        "usage_usec",
+        "system",
+        "nr_periods",
+        "file",
+        "8:0",
+        ":",
+        "Read",
+        "rbytes=",
+        "wios=",
+        " ",
+        " ",
+        "\n",
+        "7",
+        "-1",
+        "max",
+        "18446744073709551615",
+        "=",
+        "\0",
+        "é",
+        "total_cache",
+        "oom_kill ",
+    ];
+
+    properties! {
+        #[test]
+        fn whatever_the_files_hold_there_are_numbers_in_runcs_shape(noise) {
+            let dir = tempfile::tempdir().unwrap();
+            for name in FILES {
+                let line = |noise: &mut crate::noise::Noise| {
+                    format!("{}{}{}\n", noise.pick(&PIECES), noise.pick(&[" ", " ", "="]), noise.number())
+                };
+                let lines = noise.list(5, line).concat() + &noise.lines(&PIECES);
+                let mut bytes = lines.into_bytes();
+                if noise.one_in(5) {
+                    noise.tear(&mut bytes);
+                }
+                std::fs::write(dir.path().join(name), bytes).unwrap();
+            }
+            let whole = ["cpu", "cpuacct", "memory", "pids", "blkio", "hugetlb"];
+            let place = |name: &str| (name.to_owned(), dir.path().to_owned());
+            let v1 = Cgroup::load(whole.into_iter().map(place).collect()).stats();
+            for stats in [v1, Cgroup::load([place("")].into()).stats()] {
+                for part in whole.into_iter().filter(|part| *part != "cpuacct") {
+                    assert!(stats[part].is_object(), "{part}: {stats}");
+                }
+                for device in stats["blkio"].as_object().unwrap().values().flat_map(|list| list.as_array().unwrap()) {
+                    assert!(device["major"].is_u64() && device["value"].is_u64(), "{device}");
+                }
+                let raw = stats["memory"]["raw"].as_object().unwrap();
+                assert!(raw.values().all(Value::is_u64), "{raw:?}");
+            }
+        }
+
+        #[test]
+        fn what_the_kernel_writes_is_what_is_told(noise) {
+            let dir = tempfile::tempdir().unwrap();
+            let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+            let (used, limit, rate) = (noise.number() >> 11, noise.number(), noise.number());
+            let (major, minor) = (noise.below(4096), noise.below(1 << 20));
+            write("cpu.stat", &format!("usage_usec {used}\nuser_usec 1\nsystem_usec 2\n"));
+            write("memory.current", &format!("{limit}\n"));
+            write("io.stat", &format!("{major}:{minor} rbytes={rate} wbytes=0 rios={used} wios=1\n"));
+            let stats = v2(dir.path());
+            let total = &stats["cpu"]["usage"]["total"];
+            assert_eq!(total.as_u64().unwrap_or(0), used * 1000);
+            assert_eq!(stats["memory"]["usage"]["usage"].as_u64().unwrap_or(0), limit);
+            let read = json!({"major": major, "minor": minor, "op": "Read", "value": rate});
+            assert_eq!(stats["blkio"]["ioServiceBytesRecursive"][0], read);
+        }
     }
 }

@@ -385,4 +385,22 @@ mod tests {
             assert!(parse_user(text).is_err(), "{text:?}");
         }
     }
+
+    properties! {
+        #[test]
+        fn a_user_is_numbers_below_the_last(noise) {
+            let text = noise.text(&["0", "7", ":", "4294967295", "4294967294", "-", "+", " ", "root", "٣"], 4);
+            let id = |text: &str| {
+                let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+                text.parse::<u32>().ok().filter(|id| digits && *id != u32::MAX)
+            };
+            let parts: Vec<&str> = text.split(':').collect();
+            let wanted = match parts.as_slice() {
+                [uid] => id(uid).map(|uid| (uid, None)),
+                [uid, gid] => id(uid).zip(id(gid)).map(|(uid, gid)| (uid, Some(gid))),
+                _ => None,
+            };
+            assert_eq!(parse_user(&text).ok(), wanted, "{text:?}");
+        }
+    }
 }

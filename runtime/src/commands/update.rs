@@ -262,4 +262,48 @@ mod tests {
         let merged = merge(memory(1, 9), memory(5, 0)).memory.unwrap();
         assert_eq!((merged.limit, merged.swap), (Some(5), Some(9)));
     }
+
+    properties! {
+        #[test]
+        fn a_size_is_its_number_of_units(noise) {
+            let (number, power) = (noise.below(1 << 20) as i64, noise.below(4));
+            let unit = noise.pick(&["", "i", "ib", "b", "B"]);
+            let unit = ["", "k", "M", "g"][power].to_owned() + if power == 0 { "" } else { unit };
+            let blank = noise.pick(&["", " "]);
+            let bytes = number << (10 * power);
+            assert_eq!(size(&format!("{number}{blank}{unit}")), Some(bytes));
+            let half = bytes + (1 << (10 * power) >> 1);
+            assert_eq!(size(&format!("{number}.5{blank}{unit}")), Some(half));
+        }
+
+        #[test]
+        fn a_broken_size_is_none_or_of_bytes(noise) {
+            let text = noise.text(&["9", "0", ".", "-", "+", "e", "k", "p", "b", "i", " ", "é", "9223372036854775807"], 6);
+            if let Some(bytes) = size(&text) {
+                assert!(bytes >= 0 && text.starts_with(|c: char| c.is_ascii_digit()), "{text:?}: {bytes}");
+            }
+        }
+
+        #[test]
+        fn what_an_update_does_not_name_stays(noise) {
+            let some = |noise: &mut crate::noise::Noise| {
+                let number = |noise: &mut crate::noise::Noise| noise.pick(&[None, Some(0), Some(1), Some(-1), Some(1 << 40)]);
+                let memory = LinuxMemory { limit: number(noise), swap: number(noise), ..LinuxMemory::default() };
+                let cpu = LinuxCpu { quota: number(noise), cpus: noise.pick(&["", "0", "0-3"]).into(), ..LinuxCpu::default() };
+                let memory = Some(memory).filter(|_| noise.one_in(2));
+                LinuxResources { memory, cpu: Some(cpu), ..LinuxResources::default() }
+            };
+            let (before, wanted) = (some(noise), some(noise));
+            let merged = merge(before.clone(), wanted.clone());
+            let limit = |resources: &LinuxResources| {
+                let limit = resources.memory.as_ref().and_then(|memory| memory.limit);
+                limit.filter(|limit| *limit != 0)
+            };
+            assert_eq!(limit(&merged), limit(&wanted).or(limit(&before)));
+            let cpus = |resources: &LinuxResources| resources.cpu.clone().unwrap().cpus;
+            let new = Some(cpus(&wanted)).filter(|cpus| !cpus.is_empty());
+            assert_eq!(cpus(&merged), new.unwrap_or(cpus(&before)));
+            assert_eq!(merge(merged.clone(), wanted), merged);
+        }
+    }
 }

@@ -340,4 +340,18 @@ mod tests {
         assert_eq!(text("/etc"), "exec: \"/etc\": permission denied");
         assert_eq!(find_program("sh", "/nowhere:/bin").unwrap(), "/bin/sh");
     }
+
+    properties! {
+        #[test]
+        fn a_home_is_that_of_the_first_line_that_has_one(noise) {
+            let user = |noise: &mut crate::noise::Noise| (noise.below(3), noise.pick(&["", "/", "/srv/a b", "é"]));
+            let users = noise.list(5, user);
+            let text: String = users.iter().map(|(uid, home)| format!("u:x:{uid}:7:c:{home}:/bin/sh\n")).collect();
+            let uid = noise.below(4);
+            let wanted = users.iter().find(|user| user.0 == uid && !user.1.is_empty()).map(|user| user.1);
+            assert_eq!(home_of(&text, u32::try_from(uid).unwrap()), wanted);
+            let broken = noise.lines(&[":", ":", "x", "1", "-", "\0", "é", "/h", "99999999999"]);
+            assert!(home_of(&broken, 1).is_none_or(|home| broken.contains(home) && !home.contains(':')));
+        }
+    }
 }

@@ -297,4 +297,26 @@ mod tests {
             "error during container init: write sysctl key net.x: operation not permitted"
         );
     }
+
+    properties! {
+        #[test]
+        fn a_message_arrives_as_it_was_sent(noise) {
+            let text = noise.text(&["a", "é", "\n", "\0", "\"", "long "], 30);
+            let failure = Failure { step: noise.pick(&STEPS), errno: noise.pick(&[0, 1, 13, -1, i32::MAX]), detail: text.clone() };
+            let born = FromInit::Born(noise.pick(&[1, 0, -1, i32::MAX]));
+            for message in [born, FromInit::Admitted(noise.one_in(2)), FromInit::Note(text), FromInit::Failed(failure)] {
+                assert_eq!(FromInit::from_bytes(&message.to_bytes()).as_ref(), Some(&message));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_message_or_none(noise) {
+            let mut bytes = noise.list(20, |noise| noise.bits().to_le_bytes()[0]);
+            bytes.insert(0, noise.pick(b"BAMLSRNFX"));
+            if let Some(message) = FromInit::from_bytes(&bytes) {
+                let again = FromInit::from_bytes(&message.to_bytes());
+                assert_eq!(again, Some(message));
+            }
+        }
+    }
 }

@@ -42,3 +42,6 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, LoadError> {
         .map_err(|cause| LoadError::Read { path: path.to_owned(), cause })?;
     serde_json::from_slice(&bytes).map_err(|cause| LoadError::Json { path: path.to_owned(), cause })
 }
+
+#[cfg(test)]
+mod foreign;

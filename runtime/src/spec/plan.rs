@@ -362,20 +362,24 @@ fn namespaces(wanted: &[oci::Namespace]) -> Result<(Flags, Vec<Join>), PlanError
             create |= flag;
             continue;
         }
-        let fd = rustix::fs::open(
-            namespace.path.as_str(),
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|cause| PlanError::NamespacePath {
-            path: namespace.path.clone(),
-            cause: cause.into(),
-        })?;
+        let fd = open_namespace(&namespace.path)
+            .map_err(|cause| PlanError::NamespacePath { path: namespace.path.clone(), cause })?;
         let flag =
             i32::try_from(flag).map_err(|_| PlanError::UnknownNamespace(namespace.kind.clone()))?;
         join.push(Join { flag, path: namespace.path.clone(), fd });
     }
     Ok((create, join))
+}
+
+/// Whatever lies there: a fifo would keep us waiting, and only a namespace can be joined.
+fn open_namespace(path: &str) -> io::Result<OwnedFd> {
+    const NSFS: i64 = 0x6e73_6673;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(path, flags, Mode::empty())?;
+    if rustix::fs::fstatfs(&fd)?.f_type != NSFS {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    Ok(fd)
 }
 
 pub(crate) const NAMESPACES: [&str; 8] =

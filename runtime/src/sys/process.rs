@@ -97,7 +97,12 @@ pub(crate) fn exec_fd(
     io::Error::last_os_error()
 }
 
+/// To one process. The kernel shows those of an outer pid namespace as 0, which to kill(2) is the
+/// caller's own group.
 pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    if pid <= 0 {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
     // SAFETY: integers only.
     check_int(unsafe { libc::kill(pid, signal) }).map(drop)
 }
@@ -249,4 +254,17 @@ pub(crate) fn keep_only<const N: usize>(
         close_on_exec_from(rest)?;
     }
     Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_process_is_signalled() {
+        for pid in [0, -1, i32::MIN] {
+            assert_eq!(kill(pid, 0).unwrap_err().raw_os_error(), Some(libc::ESRCH), "{pid}");
+        }
+        kill(std::process::id().cast_signed(), 0).unwrap();
+    }
 }
