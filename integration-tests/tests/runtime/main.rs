@@ -10,6 +10,7 @@ mod cgroup;
 mod events;
 mod exec;
 mod fields;
+mod hostile;
 mod lifecycle;
 mod options;
 mod process;

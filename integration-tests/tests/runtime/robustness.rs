@@ -157,7 +157,7 @@ fn options_that_need_a_newer_kernel_are_refused_without_it() {
 }
 
 /// What is there of a container: processes that carry its id, groups, the state.
-fn remains(bundle: &Bundle) -> Vec<String> {
+pub(crate) fn remains(bundle: &Bundle) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();

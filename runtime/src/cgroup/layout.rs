@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::Error;
 use crate::sys::file;
+use crate::sys::mountinfo::{self, Mounted};
 
 /// A mounted v1 hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,31 +30,22 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn read() -> Result<Self, Error> {
         let read = |path: &str| {
-            file::read_text(Path::new(path))
-                .map_err(|cause| Error::Read { path: path.into(), cause })
+            file::read(Path::new(path)).map_err(|cause| Error::Read { path: path.into(), cause })
         };
-        let layout = Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
+        let own = read("/proc/self/cgroup")?;
+        let layout = Self::parse(read("/proc/self/mountinfo")?, &String::from_utf8_lossy(&own));
         if layout.v1.is_empty() && layout.unified.is_none() {
             return Err(Error::NotMounted);
         }
         Ok(layout)
     }
 
-    pub(super) fn parse(mountinfo: &str, own: &str) -> Self {
+    pub(super) fn parse(mountinfo: impl AsRef<[u8]>, own: &str) -> Self {
         let mut layout = Self { own: parse_own(own), ..Self::default() };
-        for line in mountinfo.lines() {
-            let Some((before, after)) = line.split_once(" - ") else { continue };
-            let fields: Vec<&str> = before.split(' ').collect();
-            let tail: Vec<&str> = after.split(' ').collect();
-            let (&[_, _, _, root, mount_point, ..], &[kind, _, options, ..]) =
-                (fields.as_slice(), tail.as_slice())
-            else {
-                continue;
-            };
-            let (root, mount_point) = (unescape(root), unescape(mount_point));
-            match kind {
-                "cgroup" => layout.add_v1(root, mount_point, options),
-                "cgroup2" if layout.unified.is_none() => layout.unified = Some((mount_point, root)),
+        for Mounted { root, point, kind, options } in mountinfo::parse(mountinfo.as_ref()) {
+            match kind.as_str() {
+                "cgroup" => layout.add_v1(root, point, &options),
+                "cgroup2" if layout.unified.is_none() => layout.unified = Some((point, root)),
                 _ => {}
             }
         }
@@ -149,25 +141,6 @@ fn parse_own(text: &str) -> BTreeMap<String, PathBuf> {
     own
 }
 
-/// mountinfo writes blanks and the like as `\040`.
-fn unescape(field: &str) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let digits = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        let code = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        if let (b'\\', Some(code)) = (*first, code) {
-            bytes.push(code);
-            rest = tail.get(3..).unwrap_or_default();
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
-}
-
 /// Controllers of v1 (cgroup-v1 documents of the kernel).
 const KNOWN: &[&str] = &[
     "cpuset",
@@ -238,5 +211,33 @@ mod tests {
     fn a_path_cannot_climb_out() {
         assert_eq!(clean("/a/../../b//./c"), Path::new("/b/c"));
         assert_eq!(clean("../../a"), Path::new("a"));
+    }
+
+    properties! {
+        #[test]
+        fn whatever_stands_in_procfs_a_container_gets_a_place_of_its_own(noise) {
+            let pieces = [
+                "1", " ", " ", "/", "/cg", "..", " - ", "cgroup", "cgroup2", "memory", "name=", ":", ",", "0::/",
+                "\\040", "\\", "é", "rw", "-",
+            ];
+            let mountinfo = HYBRID.to_owned() + &noise.lines(&pieces) + &noise.lines(&pieces);
+            let layout = Layout::parse(&mountinfo, &noise.lines(&pieces));
+            let inner = clean(&format!("{}c1", noise.text(&["/", "..", "a", ".", "é"], 6)));
+            for (controller, path) in layout.paths(&inner).unwrap() {
+                assert!(path.ends_with(inner.file_name().unwrap()), "{controller}: {path:?}");
+                let climbs = path.components().any(|part| part == Component::ParentDir);
+                assert!(!climbs || mountinfo.contains(".."), "{controller}: {path:?}");
+            }
+        }
+
+        #[test]
+        fn a_clean_path_stays_below_and_clean(noise) {
+            let text = noise.text(&["/", "..", "a", ".", "é", " ", "//"], 10);
+            let path = clean(&text);
+            let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::RootDir);
+            assert!(path.components().all(plain), "{text:?}: {path:?}");
+            assert_eq!(path.is_absolute(), text.starts_with('/'));
+            assert_eq!(clean(path.to_str().unwrap()), path);
+        }
     }
 }

@@ -12,8 +12,8 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use super::handshake::{Context as _, Failure, Step};
 use crate::spec::oci::Device;
 use crate::spec::plan::Plan;
-use crate::sys::mount;
 use crate::sys::path::{RootFd, create_beneath, is_char_device, is_dir};
+use crate::sys::{mount, mountinfo};
 
 /// Cuts the tie to the host's mounts and makes the root a mount of its own.
 pub(super) fn prepare(plan: &Plan) -> Result<RootFd, Failure> {
@@ -286,15 +286,11 @@ pub(super) fn enter(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
 /// Without a pivot the host's mounts stay, out of reach but there: a whole procfs among them would
 /// let a user namespace in the container mount one without our masks.
 fn hide_outer_filesystems(plan: &Plan) -> io::Result<()> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let mut outer: Vec<PathBuf> = mounts
-        .lines()
-        .filter_map(|line| {
-            let (before, after) = line.split_once(" - ")?;
-            let point = PathBuf::from(unescape(before.split(' ').nth(4)?));
-            let special = matches!(after.split(' ').next(), Some("proc" | "sysfs"));
-            (special && !point.starts_with(&plan.rootfs)).then_some(point)
-        })
+    let mounts = std::fs::read("/proc/self/mountinfo")?;
+    let mut outer: Vec<PathBuf> = mountinfo::parse(&mounts)
+        .filter(|mounted| matches!(mounted.kind.as_str(), "proc" | "sysfs"))
+        .map(|mounted| mounted.point)
+        .filter(|point| !point.starts_with(&plan.rootfs))
         .collect();
     // What is mounted later may stand on what was before.
     outer.reverse();
@@ -310,22 +306,6 @@ fn hide_outer_filesystems(plan: &Plan) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// `\040` and its like in mountinfo, see proc_pid_mountinfo(5).
-fn unescape(text: &str) -> String {
-    let mut plain = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('\\') {
-        plain.push_str(before);
-        let code = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) => plain.push(char::from(code)),
-            None => plain.push('\\'),
-        }
-        rest = if code.is_some() { &after[3..] } else { after };
-    }
-    plain + rest
 }
 
 /// A file of the container for reading, at most `limit` bytes; `None` where there is none.
