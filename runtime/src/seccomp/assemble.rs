@@ -63,9 +63,13 @@ impl Assembler {
 
     fn chain(&mut self, rules: &[Rule], default: u32) -> Label {
         let mut next = self.ret(default);
-        for rule in rules.iter().rev() {
+        for (rule, tests) in rules.iter().rev().flat_map(Rule::each) {
+            // Too long already: the rest would only take memory.
+            if self.reversed.len() > MAX_INSTRUCTIONS {
+                break;
+            }
             let mut hit = self.ret(rule.action);
-            for test in rule.tests.iter().rev() {
+            for test in tests.iter().rev() {
                 hit = self.test(*test, rule.wide, hit, next);
             }
             next = hit;

@@ -8,6 +8,8 @@
 mod arch;
 mod assemble;
 #[cfg(test)]
+mod foreign;
+#[cfg(test)]
 mod golden;
 mod policy;
 mod table;
@@ -57,7 +59,7 @@ pub(crate) enum SeccompError {
     NotifyWrite,
     #[error("seccomp listenerPath is not set, though SCMP_ACT_NOTIFY is used")]
     NoListener,
-    #[error("seccomp profile compiles to {0} instructions, the kernel takes at most 4096")]
+    #[error("seccomp profile compiles to {0} instructions or more, the kernel takes at most 4096")]
     TooLong(usize),
 }
 

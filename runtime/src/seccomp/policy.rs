@@ -7,6 +7,7 @@
 //! program probing for a newer call finds it absent rather than forbidden.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::arch::{ARM_PRIVATE, Arch, X32_BIT, multiplexed};
 use super::table::{ABSENT, lookup};
@@ -32,13 +33,23 @@ pub(super) struct Test {
     pub(super) value: u64,
 }
 
-/// All tests hold: return `action`.
+/// All tests of one alternative hold: return `action`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rule {
-    pub(super) tests: Vec<Test>,
+    /// Shared by all calls that an entry names: a profile may name many, with many conditions.
+    pub(super) alternatives: Alternatives,
     pub(super) wide: bool,
     pub(super) action: u32,
 }
+
+impl Rule {
+    /// Its alternatives, the last one first.
+    pub(super) fn each(&self) -> impl Iterator<Item = (&Self, &[Test])> {
+        self.alternatives.iter().rev().map(move |tests| (self, tests.as_slice()))
+    }
+}
+
+pub(super) type Alternatives = Rc<Vec<Vec<Test>>>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Decision {
@@ -99,7 +110,7 @@ impl Policy {
 struct Entry<'a> {
     names: &'a [String],
     action: u32,
-    alternatives: Vec<Vec<Test>>,
+    alternatives: Alternatives,
 }
 
 fn entries(profile: &LinuxSeccomp, default: u32) -> Result<Vec<Entry<'_>>, Error> {
@@ -109,7 +120,7 @@ fn entries(profile: &LinuxSeccomp, default: u32) -> Result<Vec<Entry<'_>>, Error
         if action == super::USER_NOTIF && syscall.names.iter().any(|name| name == "write") {
             return Err(Error::NotifyWrite);
         }
-        let alternatives = alternatives(syscall)?;
+        let alternatives = Rc::new(alternatives(syscall)?);
         if action != default {
             entries.push(Entry { names: &syscall.names, action, alternatives });
         }
@@ -170,17 +181,14 @@ fn fill(
     let number =
         |name: &str| lookup(name).map(|row| row[arch.column()]).filter(|number| *number != ABSENT);
     let mut calls: BTreeMap<u32, Decision> = BTreeMap::new();
-    let mut add = |number: u32, alternatives: &[Vec<Test>], action: u32| {
+    let mut add = |number: u32, alternatives: &Alternatives, action: u32| {
         let decision = calls.entry(number).or_insert_with(|| Decision::Chain(Vec::new()));
         match decision {
             Decision::Return(_) => {}
             slot if alternatives.is_empty() => *slot = Decision::Return(action),
             Decision::Chain(rules) => {
-                rules.extend(alternatives.iter().map(|tests| Rule {
-                    tests: tests.clone(),
-                    wide: arch.is_64_bit(),
-                    action,
-                }));
+                let alternatives = Rc::clone(alternatives);
+                rules.push(Rule { alternatives, wide: arch.is_64_bit(), action });
             }
         }
     };
@@ -195,7 +203,7 @@ fn fill(
                 && let Some(number) = number(by)
             {
                 let test = Test { index: 0, compare: Compare::Eq, value: u64::from(sub) };
-                add(number, &[vec![test]], entry.action);
+                add(number, &Rc::new(vec![vec![test]]), entry.action);
             }
         }
     }

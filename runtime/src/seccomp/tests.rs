@@ -53,7 +53,7 @@ pub(super) fn run(program: &[libc::sock_filter], data: &Data) -> u32 {
 type Spoken<'a> = (&'a LinuxSyscall, Option<u32>);
 
 /// What the profile says, read plainly.
-struct Reading<'a> {
+pub(super) struct Reading<'a> {
     profile: &'a LinuxSeccomp,
     arches: Vec<Arch>,
     default: u32,
@@ -63,7 +63,7 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(profile: &'a LinuxSeccomp, native: Arch) -> Self {
+    pub(super) fn new(profile: &'a LinuxSeccomp, native: Arch) -> Self {
         let mut arches: Vec<Arch> =
             profile.architectures.iter().filter_map(|name| Arch::parse(name).unwrap()).collect();
         arches.push(native);
@@ -76,8 +76,10 @@ impl<'a> Reading<'a> {
                 for name in &entry.names {
                     if let Some(number) = of(name) {
                         entries.entry((*arch, number)).or_default().push((entry, None));
-                        let newest = newest.entry(*arch).or_insert(0);
-                        *newest = if number < 0xf_0000 { number.max(*newest) } else { *newest };
+                        if number < 0xf_0000 {
+                            let newest = newest.entry(*arch).or_insert(0);
+                            *newest = number.max(*newest);
+                        }
                     }
                     let through = multiplexed(name).filter(|_| *arch == Arch::X86);
                     if let Some((by, sub)) = through.filter(|_| entry.args.is_empty()) {
@@ -91,8 +93,9 @@ impl<'a> Reading<'a> {
         Self { profile, arches, default, entries, newest }
     }
 
-    fn of(&self, data: &Data) -> u32 {
-        let x32 = data.audit == Arch::X32.audit() && data.number & X32_BIT != 0;
+    pub(super) fn of(&self, data: &Data) -> u32 {
+        // All that lies above is x32's.
+        let x32 = data.audit == Arch::X32.audit() && data.number >= X32_BIT;
         let x32 = x32 && self.arches.contains(&Arch::X32);
         let arch =
             self.arches.iter().find(|a| a.audit() == data.audit && (**a == Arch::X32) == x32);
@@ -112,12 +115,14 @@ impl<'a> Reading<'a> {
                 _ => is & value == two & value,
             }
         };
-        let mut conditional = None;
+        let (mut conditional, mut named) = (None, false);
         for (entry, sub) in self.entries.get(&(*arch, number)).into_iter().flatten() {
             let result = action(&entry.action, entry.errno_ret).unwrap();
             if result == self.default {
                 continue;
             }
+            // Arm's private calls are newer than any other, and yet the profile may name them.
+            named = true;
             let distinct: BTreeSet<u32> = entry.args.iter().map(|arg| arg.index).collect();
             let matches = match sub {
                 Some(sub) => data.args[0] & 0xffff_ffff == u64::from(*sub),
@@ -134,7 +139,7 @@ impl<'a> Reading<'a> {
             || self.profile.default_errno_ret == Some(ENOSYS);
         match (conditional, self.newest.get(arch)) {
             (Some(result), _) => result,
-            (None, Some(newest)) if !gentle && number > *newest => ERRNO | ENOSYS,
+            (None, Some(newest)) if !gentle && !named && number > *newest => ERRNO | ENOSYS,
             (None, Some(_)) if !gentle => self.default,
             _ if *arch == Arch::X86_64 && number >= X32_BIT && number != u32::MAX => KILL_THREAD,
             _ => self.default,
@@ -156,7 +161,7 @@ fn entry(names: &[&str], action: &str, args: Vec<LinuxSeccompArg>) -> LinuxSysca
 }
 
 /// A big list of harmless calls and a few that depend on arguments, as container engines write.
-fn engine_like() -> LinuxSeccomp {
+pub(super) fn engine_like() -> LinuxSeccomp {
     let refused = [
         "acct",
         "add_key",
