@@ -149,6 +149,7 @@ const KNOWN: &[(&str, Numbers)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use proto::containerd::events::TaskExit;
 
     #[test]
@@ -160,5 +161,40 @@ mod tests {
         assert_eq!(event_field(&event, "pid"), None);
         let broken = prost_types::Any { value: vec![0xff; 4], ..event };
         assert_eq!(event_field(&broken, "id"), None);
+    }
+
+    const WORDS: &[&[u8]] = &[
+        b"",
+        b"\x0a",
+        b"\x12\x03abc",
+        b"\xff\xff\xff\xff\x0f",
+        b"\x0b\x0c",
+        b"\x0a\x01\xff",
+        b"\x08\x01",
+    ];
+
+    proptest! {
+        #[test]
+        fn a_field_is_what_the_whole_event_has(
+            container_id in "\\PC{0,9}", id in "\\PC{0,9}", pid: u32,
+            later in "[a-z]{0,2}",
+            edits in proptest::collection::vec((any::<usize>(), 0_usize..3, 0..WORDS.len()), 0..4),
+        ) {
+            let event = TaskExit { container_id, id, pid, exit_status: 7, exited_at: None };
+            let mut event = proto::any::pack(&event);
+            // A field that comes again counts anew.
+            event.value.extend(proto::any::pack(&TaskExit { id: later, ..TaskExit::default() }).value);
+            for (at, cut, word) in edits {
+                let at = at % (event.value.len() + 1);
+                event.value.splice(at..(at + cut).min(event.value.len()), WORDS[word].iter().copied());
+            }
+            let fields = ["container_id", "id"].map(|name| event_field(&event, name));
+            if let Ok(whole) = proto::any::unpack::<TaskExit>(&event) {
+                prop_assert_eq!(fields, [Some(whole.container_id.into()), Some(whole.id.into())]);
+            } else {
+                let length = |field: &Option<Cow<'_, str>>| field.as_ref().map_or(0, |field| field.len());
+                prop_assert!(fields.iter().map(length).sum::<usize>() <= event.value.len());
+            }
+        }
     }
 }

@@ -182,3 +182,82 @@ fn to_status(error: Error) -> Status {
 }
 
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proto::any::pack;
+
+    fn platforms() -> impl Strategy<Value = Vec<WirePlatform>> {
+        let one = ("(linux|windows|)", "(amd64|arm64|\\PC{0,3})", "(v[0-9])?").prop_map(
+            |(os, architecture, variant)| WirePlatform {
+                os,
+                architecture,
+                variant,
+                ..WirePlatform::default()
+            },
+        );
+        proptest::collection::vec(one, 0..4)
+    }
+
+    prop_compose! {
+        fn stores()(
+            name in "\\PC{0,9}", labels in proptest::collection::hash_map("\\PC{0,4}", "\\PC{0,4}", 0..3),
+            platforms in platforms(), unpacks in platforms(), manifest_limit in 0_u32..4,
+            extra in proptest::collection::vec(("\\PC{0,6}", any::<[bool; 4]>()), 0..4),
+        ) -> wire::ImageStore {
+            wire::ImageStore {
+                name,
+                labels,
+                platforms,
+                unpacks: unpacks
+                    .into_iter()
+                    .map(|platform| wire::UnpackConfiguration { platform: Some(platform), snapshotter: "s".into() })
+                    .collect(),
+                manifest_limit,
+                extra_references: extra
+                    .into_iter()
+                    .map(|(name, [is_prefix, allow_overwrite, add_digest, skip_named_digest])| wire::ImageReference {
+                        name, is_prefix, allow_overwrite, add_digest, skip_named_digest,
+                    })
+                    .collect(),
+                ..wire::ImageStore::default()
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_store_is_read_whole(given in stores()) {
+            let store = image_store(message(&pack(&given)).unwrap()).unwrap();
+            prop_assert_eq!((store.platforms.len(), store.unpacks.len()), (given.platforms.len(), given.unpacks.len()));
+            let target = oci_image::manifest::Descriptor::of("m", b"x");
+            let names = store.names(&target);
+            let whole = given.extra_references.iter().filter(|extra| !extra.is_prefix);
+            prop_assert_eq!(names.len(), usize::from(!given.name.is_empty()) + whole.count());
+            let prefixes: Vec<&String> =
+                given.extra_references.iter().filter(|extra| extra.is_prefix).map(|extra| &extra.name).collect();
+            let imported = store.imported_names(&target);
+            prop_assert!(imported.iter().all(|name| prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()))));
+        }
+
+        #[test]
+        fn a_broken_message_is_an_invalid_argument(
+            given in stores(), edits in proptest::collection::vec((any::<usize>(), 0_usize..4, any::<[u8; 2]>()), 0..5),
+        ) {
+            let mut any = pack(&given);
+            for (at, cut, bytes) in edits {
+                let at = at % (any.value.len() + 1);
+                any.value.splice(at..(at + cut).min(any.value.len()), bytes);
+            }
+            let length = any.value.len();
+            match message::<wire::ImageStore>(&any).and_then(image_store) {
+                Ok(store) => prop_assert!(store.extra.len() + store.platforms.len() <= length),
+                Err(status) => prop_assert_eq!(status.code(), tonic::Code::InvalidArgument),
+            }
+            any.type_url = "containerd.types.transfer.Unknown".to_owned();
+            prop_assert_eq!(message::<wire::ImageStore>(&any).unwrap_err().code(), tonic::Code::InvalidArgument);
+        }
+    }
+}

@@ -42,7 +42,14 @@ pub(crate) fn required<T>(field: Option<T>, name: &str) -> Result<T, Status> {
 }
 
 pub(crate) fn timestamp(at: Timestamp) -> WireTimestamp {
-    WireTimestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+    // A fraction counts forward on the wire, before 1970 too.
+    let (seconds, nanos) = (at.as_second(), at.subsec_nanosecond());
+    let borrowed = i64::from(nanos < 0);
+    let second = 1_000_000_000;
+    WireTimestamp {
+        seconds: seconds - borrowed,
+        nanos: if nanos < 0 { nanos + second } else { nanos },
+    }
 }
 
 pub(crate) fn from_timestamp(at: WireTimestamp) -> Result<Timestamp, Status> {
@@ -108,4 +115,69 @@ pub(crate) fn signed(size: u64) -> i64 {
 pub(crate) fn unsigned(size: i64, name: &str) -> Result<u64, Status> {
     u64::try_from(size)
         .map_err(|_| Kind::InvalidArgument.status(format!("{name} must not be negative: {size}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FIRST: i64 = -62_135_596_800;
+    const LAST: i64 = 253_402_207_199;
+
+    #[test]
+    fn a_fraction_before_1970_counts_forward() {
+        let wire = WireTimestamp { seconds: -1, nanos: 500_000_000 };
+        assert_eq!(timestamp(Timestamp::new(0, -500_000_000).unwrap()), wire);
+    }
+
+    proptest! {
+        #[test]
+        fn a_timestamp_survives_the_way(seconds in FIRST..=LAST, nanos in 0..1_000_000_000_i32) {
+            let wire = WireTimestamp { seconds, nanos };
+            prop_assert_eq!(timestamp(from_timestamp(wire).unwrap()), wire);
+        }
+
+        #[test]
+        fn any_timestamp_is_refused_or_one_of_the_wires(seconds: i64, small in -5_i64..5, nanos: i32, little in -1_500_000_000..1_500_000_000_i32) {
+            for wire in [(seconds, nanos), (small, nanos), (small, little)] {
+                match from_timestamp(WireTimestamp { seconds: wire.0, nanos: wire.1 }) {
+                    Ok(at) => {
+                        let wire = timestamp(at);
+                        prop_assert!((0..1_000_000_000).contains(&wire.nanos), "{:?}", wire);
+                        prop_assert_eq!(from_timestamp(wire).unwrap(), at);
+                    }
+                    Err(status) => prop_assert_eq!(status.code(), tonic::Code::InvalidArgument),
+                }
+            }
+        }
+
+        #[test]
+        fn headers_name_a_namespace_and_a_lease(
+            namespace in proptest::option::of("[a-z]{1,9}|[a-zA-Z0-9._/ ~-]{0,12}"),
+            lease in proptest::option::of("|[ -~]{0,9}"),
+        ) {
+            let mut request = Request::new(());
+            for (name, value) in [(proto::namespace::GRPC_KEY, &namespace), (proto::namespace::LEASE_KEY, &lease)] {
+                if let Some(value) = value {
+                    request.metadata_mut().insert(name, value.parse().unwrap());
+                }
+            }
+            let parsed = Namespace::parse(namespace.as_deref().unwrap_or_default());
+            match (context(&request), parsed) {
+                (Ok(context), Ok(namespace)) => {
+                    prop_assert_eq!(context.namespace, namespace);
+                    prop_assert_eq!(context.lease, lease.filter(|lease| !lease.is_empty()));
+                }
+                (Err(status), Err(_)) => prop_assert!(!status.message().is_empty()),
+                (got, wanted) => prop_assert!(false, "{:?}, should be {:?}", got, wanted),
+            }
+        }
+
+        #[test]
+        fn a_size_is_signed_on_the_wire_only(size: u64, wire: i64) {
+            prop_assert_eq!(unsigned(signed(size), "size").unwrap(), size.min(i64::MAX.unsigned_abs()));
+            prop_assert_eq!(unsigned(wire, "size").ok(), u64::try_from(wire).ok());
+        }
+    }
 }

@@ -184,6 +184,7 @@ fn remapped_group(spec: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn bundle(top: &Path) -> Bundle {
         let key = TaskKey { namespace: "ns".to_owned(), id: "c1".to_owned() };
@@ -235,5 +236,41 @@ mod tests {
         assert_eq!(remapped_group(spec), Some(1000));
         assert_eq!(remapped_group(b"{\"linux\":{}}"), None);
         assert_eq!(remapped_group(b"no json"), None);
+    }
+
+    const SPEC: &str = r#"{"ociVersion":"1.0.2","linux":{"uidMappings":null,"gidMappings":[{"containerID":0,"hostID":7,"size":1},
+{"containerID":1,"hostID":8,"size":1}],"namespaces":[{"type":"user"}]},"process":{"args":["a"]}}"#;
+    const WORDS: &[&str] =
+        &["null", "[]", "{}", "\"\"", "-1", ",", "\"", "0", "4294967296", "[[[[", "\0"];
+
+    proptest! {
+        #[test]
+        fn the_group_is_that_of_the_first_mapping_of_root(
+            mappings in proptest::collection::vec((0_u32..3, any::<u32>()), 0..5),
+        ) {
+            let wire: Vec<_> = mappings
+                .iter()
+                .map(|(inner, outer)| serde_json::json!({"containerID": inner, "hostID": outer, "size": 1}))
+                .collect();
+            let spec = serde_json::json!({"linux": {"gidMappings": wire}}).to_string();
+            let wanted = mappings.iter().find(|(inner, _)| *inner == 0).map(|(_, outer)| *outer);
+            prop_assert_eq!(remapped_group(spec.as_bytes()), wanted);
+        }
+
+        #[test]
+        fn a_damaged_specification_has_no_group_that_it_does_not_name(
+            edits in proptest::collection::vec((any::<usize>(), 0_usize..9, 0..WORDS.len()), 0..4),
+        ) {
+            let mut spec = SPEC.as_bytes().to_vec();
+            for (at, cut, word) in edits {
+                let at = at % (spec.len() + 1);
+                spec.splice(at..(at + cut).min(spec.len()), WORDS[word].bytes());
+            }
+            if let Some(group) = remapped_group(&spec) {
+                let value: serde_json::Value = serde_json::from_slice(&spec).unwrap();
+                let mappings = value["linux"]["gidMappings"].as_array().unwrap();
+                prop_assert!(mappings.iter().any(|one| one["containerID"] == 0 && one["hostID"] == group));
+            }
+        }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) async fn copy(fifo: &Path, key: &TaskKey) {
         }
     };
     let mut reader = BufReader::with_capacity(PIECE, receiver);
-    let mut line = Vec::new();
+    let mut line = Line::default();
     let mut second = Instant::now();
     let mut lines = 0_u32;
     loop {
@@ -38,24 +38,36 @@ pub(crate) async fn copy(fifo: &Path, key: &TaskKey) {
         if chunk.is_empty() {
             return;
         }
-        let newline = chunk.iter().position(|byte| *byte == b'\n');
-        let end = newline.unwrap_or(chunk.len());
-        line.extend_from_slice(&chunk[..end.min(LINE.saturating_sub(line.len()))]);
-        reader.consume(newline.map_or(end, |at| at + 1));
-        if newline.is_none() {
-            continue;
-        }
+        let (read, text) = line.take(chunk);
+        reader.consume(read);
+        let Some(text) = text else { continue };
         if second.elapsed() > Duration::from_secs(1) {
             second = Instant::now();
             lines = 0;
         }
         lines = lines.saturating_add(1);
         if lines <= LINES_PER_SECOND {
-            tell(key, String::from_utf8_lossy(&line).trim_end());
+            tell(key, text.trim_end());
         } else if lines == LINES_PER_SECOND + 1 {
             warn!(namespace = key.namespace, container = key.id, "shim log is cut for a second");
         }
-        line.clear();
+    }
+}
+
+/// What there is of a line.
+#[derive(Default)]
+struct Line(Vec<u8>);
+
+impl Line {
+    /// Takes the chunk up to its first newline: how many bytes, and the line if it is whole.
+    fn take(&mut self, chunk: &[u8]) -> (usize, Option<String>) {
+        let newline = chunk.iter().position(|byte| *byte == b'\n');
+        let end = newline.unwrap_or(chunk.len());
+        self.0.extend_from_slice(&chunk[..end.min(LINE.saturating_sub(self.0.len()))]);
+        let Some(at) = newline else { return (end, None) };
+        let text = String::from_utf8_lossy(&self.0).into_owned();
+        self.0.clear();
+        (at + 1, Some(text))
     }
 }
 
@@ -68,5 +80,35 @@ fn tell(key: &TaskKey, line: &str) {
         Some("warning" | "warn") => warn!(namespace, container, "shim: {line}"),
         Some("error" | "fatal" | "panic") => error!(namespace, container, "shim: {line}"),
         _ => info!(namespace, container, "shim: {line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn lines_come_whole_or_cut_however_they_arrive(
+            lines in proptest::collection::vec(("[a\"=é\u{0} ]{0,12}", 0_usize..1200), 1..5), cut in 1_usize..700,
+        ) {
+            let lines: Vec<String> = lines.into_iter().map(|(text, times)| text.repeat(times)).collect();
+            let bytes = lines.join("\n") + "\n";
+            let (mut line, mut found) = (Line::default(), Vec::new());
+            for mut chunk in bytes.as_bytes().chunks(cut) {
+                while !chunk.is_empty() {
+                    let (read, text) = line.take(chunk);
+                    chunk = &chunk[read..];
+                    found.extend(text);
+                    prop_assert!(line.0.len() <= LINE);
+                }
+            }
+            let wanted: Vec<String> = lines
+                .iter()
+                .map(|line| String::from_utf8_lossy(&line.as_bytes()[..line.len().min(LINE)]).into_owned())
+                .collect();
+            prop_assert_eq!(found, wanted);
+        }
     }
 }

@@ -3,7 +3,6 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use prost::Message;
 use proto::containerd::task::v2 as wire;
@@ -26,7 +25,7 @@ struct Fake {
     created: AtomicBool,
     silent: AtomicBool,
     exit: watch::Sender<Option<u32>>,
-    calls: Mutex<Vec<String>>,
+    calls: watch::Sender<Vec<String>>,
 }
 
 impl Fake {
@@ -38,12 +37,12 @@ impl Fake {
             created: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             exit: watch::Sender::new(None),
-            calls: Mutex::default(),
+            calls: watch::Sender::default(),
         }
     }
 
     fn calls(&self) -> Vec<String> {
-        self.calls.lock().unwrap().clone()
+        self.calls.borrow().clone()
     }
 }
 
@@ -53,7 +52,7 @@ impl Service for Fake {
             return Err(Status::new(Code::Unimplemented, "unknown service"));
         }
         assert_eq!(request.metadata_value(ttrpc_wire::NAMESPACE_KEY), Some("ns"));
-        self.calls.lock().unwrap().push(request.method.clone());
+        self.calls.send_modify(|calls| calls.push(request.method.clone()));
         if self.silent.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
@@ -104,7 +103,7 @@ impl Service for Fake {
 /// Temporary directories, a runtime service, the events it published.
 struct Bench {
     top: tempfile::TempDir,
-    events: Arc<Mutex<Vec<(String, TaskExit)>>>,
+    events: watch::Sender<Vec<(String, TaskExit)>>,
 }
 
 impl Bench {
@@ -124,7 +123,7 @@ impl Bench {
         let path = top.path().join("shim");
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        Self { top, events: Arc::default() }
+        Self { top, events: watch::Sender::default() }
     }
 
     fn runtime(&self) -> Runtime {
@@ -137,11 +136,11 @@ impl Bench {
             shims: BTreeMap::new(),
             debug: false,
         };
-        let events = Arc::clone(&self.events);
+        let events = self.events.clone();
         let publish = move |envelope: Envelope| {
             let any = envelope.event.unwrap();
             let exit = proto::any::unpack::<TaskExit>(&any).unwrap_or_default();
-            events.lock().unwrap().push((envelope.topic, exit));
+            events.send_modify(|events| events.push((envelope.topic, exit)));
         };
         Runtime::new(settings, Arc::new(publish))
     }
@@ -183,17 +182,7 @@ impl Bench {
     }
 
     fn topics(&self) -> Vec<String> {
-        self.events.lock().unwrap().iter().map(|(topic, _)| topic.clone()).collect()
-    }
-
-    async fn until(&self, what: &str, mut held: impl FnMut() -> bool) {
-        for _ in 0..500 {
-            if held() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("never: {what}");
+        self.events.borrow().iter().map(|(topic, _)| topic.clone()).collect()
     }
 }
 
@@ -237,7 +226,8 @@ async fn whoever_deletes_waits_for_the_creation() {
     let runtime = bench.runtime();
     let (creator, request) = (runtime.clone(), bench.request());
     let creation = tokio::spawn(async move { creator.create(key(), request).await.map(drop) });
-    bench.until("the shim is asked", || fake.calls().contains(&"Create".to_owned())).await;
+    let asked = |calls: &Vec<String>| calls.contains(&"Create".to_owned());
+    fake.calls.subscribe().wait_for(asked).await.unwrap();
     let key = key();
     assert!(matches!(runtime.get(&key), Err(TaskError::NotFound { .. })));
     let settled = runtime.settled(&key);
@@ -278,9 +268,9 @@ async fn a_shims_death_ends_its_task_and_is_told() {
     drop(life);
     let exit = waiter.await.unwrap();
     assert_eq!((exit.pid, exit.status, exit.at.unwrap().seconds), (PID, 137, 7));
-    bench.until("delete event", || bench.topics().len() == 2).await;
+    bench.events.subscribe().wait_for(|events| events.len() == 2).await.unwrap();
     assert_eq!(bench.topics(), [topic::EXIT, topic::DELETE]);
-    assert_eq!(bench.events.lock().unwrap()[0].1.exit_status, 137);
+    assert_eq!(bench.events.borrow()[0].1.exit_status, 137);
     assert!(!bench.bundle().exists());
     assert!(runtime.get(&key()).is_err());
 }
