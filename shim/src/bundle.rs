@@ -75,22 +75,35 @@ impl RuntimeOptions {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct SpecExcerpt {
+    #[serde(deserialize_with = "or_default")]
     pub(crate) annotations: std::collections::BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
     linux: LinuxExcerpt,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct LinuxExcerpt {
+    #[serde(deserialize_with = "or_default")]
     namespaces: Vec<NamespaceExcerpt>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct NamespaceExcerpt {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "or_default")]
     kind: String,
+    #[serde(deserialize_with = "or_default")]
     path: String,
+}
+
+/// Go writes `null` for what is empty.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl SpecExcerpt {
@@ -199,6 +212,18 @@ mod tests {
     }
 
     #[test]
+    fn null_is_as_good_as_absent() {
+        for text in [
+            r#"{"annotations":null,"linux":null}"#,
+            r#"{"linux":{"namespaces":null}}"#,
+            r#"{"linux":{"namespaces":[{"type":null,"path":null}]}}"#,
+        ] {
+            let spec: SpecExcerpt = serde_json::from_str(text).unwrap();
+            assert_eq!((spec.group(), spec.has_own_pid_namespace()), (None, false), "{text}");
+        }
+    }
+
+    #[test]
     fn options_survive_the_bundle() {
         let dir = tempfile::tempdir().unwrap();
         let options = RuntimeOptions { root: "/x".into(), io_uid: 7, ..Default::default() };
@@ -219,6 +244,32 @@ mod tests {
     const WORDS: &[&str] = &["null", "[]", "{}", "\"\"", "-1", ",", "\"", "4294967296", "\0"];
 
     proptest! {
+        #[test]
+        fn any_options_survive_the_bundle(
+            bools: [bool; 3], ids: [u32; 2], texts in proptest::array::uniform3("\\PC{0,9}"),
+        ) {
+            let [shim_cgroup, binary_name, root] = texts;
+            let wire = Options {
+                no_pivot_root: bools[0],
+                no_new_keyring: bools[1],
+                systemd_cgroup: bools[2],
+                io_uid: ids[0],
+                io_gid: ids[1],
+                shim_cgroup,
+                binary_name,
+                root,
+                ..Options::default()
+            };
+            let dir = tempfile::tempdir().unwrap();
+            let options = RuntimeOptions::from_wire(proto::any::unpack(&proto::any::pack(&wire)).unwrap());
+            options.store(dir.path()).unwrap();
+            prop_assert_eq!(format!("{:?}", RuntimeOptions::load(dir.path())), format!("{options:?}"));
+            let again = (options.no_pivot_root, options.no_new_keyring, options.systemd_cgroup);
+            prop_assert_eq!(again, (wire.no_pivot_root, wire.no_new_keyring, wire.systemd_cgroup));
+            prop_assert_eq!((options.io_uid, options.io_gid), (wire.io_uid, wire.io_gid));
+            prop_assert_eq!((options.shim_cgroup, options.binary_name, options.root), (wire.shim_cgroup, wire.binary_name, wire.root));
+        }
+
         #[test]
         fn a_damaged_bundle_is_told_or_read(
             edits in proptest::collection::vec((any::<usize>(), 0_usize..9, 0..WORDS.len()), 0..4),

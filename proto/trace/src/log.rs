@@ -120,6 +120,7 @@ impl Log {
 mod tests {
     use super::*;
     use crate::{Caller, Page, Place};
+    use proptest::prelude::*;
     use std::os::unix::fs::PermissionsExt;
 
     fn caller() -> Caller {
@@ -204,6 +205,42 @@ mod tests {
             "/",
         ] {
             assert_eq!(Log::at(Path::new(bad)), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_span_is_read_as_it_was_written(
+            names in proptest::collection::vec("[^\n\r]{0,20}", 0..5), id: u64, start: u64, end: u64,
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let log = Log::create(directory.path(), caller().trace).unwrap();
+            let id = SpanId::parse(&format!("{id:016x}")).unwrap();
+            let mut page = Page::new("p", Place { caller: caller(), log: log.clone() });
+            names.iter().for_each(|name| page.add(name, id, caller().span, start, end));
+            page.write();
+            let wanted: Vec<Span> = names
+                .into_iter()
+                .map(|name| Span { program: "p".into(), id, parent: caller().span, start, end, name })
+                .collect();
+            prop_assert_eq!(log.read().unwrap(), wanted);
+        }
+
+        #[test]
+        fn a_damaged_file_has_the_spans_that_are_whole(
+            lines in proptest::collection::vec("([a-z]{0,3} [0-9a-f]{16} [0-9a-f]{15,16} -?[0-9]{1,21} [0-9]{0,3} |[^\n]{0,30})[a-z ]{0,3}", 0..6),
+            bytes in proptest::collection::vec(any::<u8>(), 0..9),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let log = Log::create(directory.path(), caller().trace).unwrap();
+            let text = [HEAD.as_bytes(), lines.join("\n").as_bytes(), b"\n", &bytes].concat();
+            std::fs::write(log.path(), text).unwrap();
+            for span in log.read().unwrap() {
+                let Span { program, id, parent, start, end, name } = span;
+                let line = format!("{program} {id} {parent} {start} {end} {name}");
+                let same = |given: &String| Span::parse(given.trim_end_matches('\r')).is_some_and(|span| span.name == name);
+                prop_assert!(lines.iter().any(same) || line.contains('\u{fffd}'), "{}", line);
+            }
         }
     }
 }

@@ -94,6 +94,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const CALLER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     const PATH: &str = "/run/a b/4bf92f3577b34da6a3ce929d0e0e4736.spans";
@@ -115,6 +116,24 @@ mod tests {
         let foreign = CALLER.replace("4bf9", "4bf8");
         for other in [None, Some("x"), Some(foreign.as_str())] {
             assert_eq!(place.clone().called_by(other), place);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_annotation_is_a_place_or_nothing(
+            caller in "00-[0-9a-f]{31,32}-[0-9a-f]{16}-0[0-3]", directory in "/?[a-z ./]{0,9}", name in "[0-9a-f]{31,32}",
+            ending in "(\\.spans|spans|\\.|)", cut in 0_usize..140,
+        ) {
+            let text = format!("{caller} {directory}/{name}{ending}");
+            let cut = cut.min(text.len());
+            for text in [&text[..], &text[..cut], &text[cut..]] {
+                if let Some(place) = Place::parse(text) {
+                    let path = place.log.path();
+                    prop_assert!(path.is_absolute() && path.extension().is_some_and(|end| end == "spans"));
+                    prop_assert_eq!(Place::parse(&place.to_string()).unwrap(), place);
+                }
+            }
         }
     }
 }

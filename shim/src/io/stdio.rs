@@ -194,7 +194,11 @@ fn open_sink(uri: &str) -> Result<SinkIo, TaskError> {
     match uri.split_once("://") {
         Some(("file", path)) => {
             let path = path.split_once('?').map_or(path, |(path, _)| path);
-            append(path).map(SinkIo::File)
+            // What is a fifo by either name must keep nobody waiting.
+            match std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+                true => open_sink(path),
+                false => append(path).map(SinkIo::File),
+            }
         }
         None | Some(("fifo", _)) => {
             let path = uri.strip_prefix("fifo://").unwrap_or(uri);
@@ -272,3 +276,63 @@ fn set_nonblocking(fd: &OwnedFd) -> Result<(), TaskError> {
 
 /// Room for a burst while the disk is busy; the kernel allocates it only as it fills.
 const LOG_PIPE_SIZE: i32 = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::Mode;
+    use proptest::prelude::*;
+
+    fn kind(uri: &str) -> Result<&'static str, String> {
+        match open_sink(uri) {
+            Ok(SinkIo::Fifo { .. }) => Ok("fifo"),
+            Ok(SinkIo::File(_)) => Ok("file"),
+            Ok(SinkIo::Log) => Ok("log"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn a_fifo_that_nobody_reads_keeps_nobody_waiting_whatever_it_is_called() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let (told, heard) = std::sync::mpsc::channel();
+        let path = path.display().to_string();
+        std::thread::spawn(move || {
+            for uri in [path.clone(), format!("fifo://{path}"), format!("file://{path}?a=b")] {
+                told.send(kind(&uri)).unwrap();
+            }
+        });
+        for _ in 0..3 {
+            let kind = heard.recv_timeout(std::time::Duration::from_secs(20)).expect("an answer");
+            assert_eq!(kind.as_deref(), Ok("fifo"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_sink_is_what_lies_where_its_uri_says(
+            scheme in "(|fifo://|file://|http://|json-file:/|[a-z]{1,4}://)", name in "(f|x|missing|d|[^/?\u{0}]{1,5})", query in "(\\?a=b)?",
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |name: &str| dir.path().join(name);
+            nix::unistd::mkfifo(&at("f"), Mode::S_IRWXU).unwrap();
+            std::fs::write(at("x"), "").unwrap();
+            std::fs::create_dir(at("d")).unwrap();
+            let known = ["", "fifo://", "file://"].contains(&scheme.as_str());
+            let is_file = scheme == "file://";
+            let query = if is_file { query } else { String::new() };
+            prop_assume!(known || !scheme.is_empty());
+            match kind(&format!("{scheme}{}{query}", at(&name).display())) {
+                Ok("fifo") => prop_assert!(known && name == "f"),
+                Ok(kind) => prop_assert!(known && kind == "file" && at(&name).is_file() && (is_file || name == "x")),
+                Err(error) => {
+                    let there = at(&name).exists() && name != "d" && name != "." && name != "..";
+                    prop_assert!(!known || !there, "{}", error);
+                    prop_assert!(!error.is_empty());
+                }
+            }
+        }
+    }
+}
