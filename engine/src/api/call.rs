@@ -374,4 +374,28 @@ mod tests {
             }
         }
     }
+
+    proptest! {
+        #[test]
+        fn a_boolean_is_one_of_gos_words_and_a_flag_anything(text in "(true|TRUE|t|1|0|no|none|False|FALSE|f|)|[ tTrRuUeE01%+a-f]{0,5}") {
+            let query = Query::parse(&format!("a={}", encode(&text)));
+            let truth = ["1", "t", "T", "true", "True", "TRUE"].contains(&text.as_str());
+            let lie = ["", "0", "f", "F", "false", "False", "FALSE"].contains(&text.as_str());
+            match query.boolean("a") {
+                Ok(value) => prop_assert!(truth && value || lie && !value, "{:?}", text),
+                Err(error) => prop_assert!(!truth && !lie, "{:?}: {:?}", text, error),
+            }
+            if truth {
+                prop_assert!(query.flag("a"));
+            }
+        }
+
+        #[test]
+        fn any_query_has_no_more_than_its_text(text in "[a=&%+;0-9é]{0,24}") {
+            let query = Query::parse(&text);
+            let said: usize = query.0.iter().map(|(key, values)| key.chars().count() * values.len() + values.iter().map(|value| value.chars().count()).sum::<usize>()).sum();
+            prop_assert!(said <= text.chars().count());
+            prop_assert!(query.0.keys().all(|key| query.all(key)[0] == query.get(key)));
+        }
+    }
 }

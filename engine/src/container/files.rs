@@ -19,14 +19,19 @@ pub(super) fn write(
     let hostname = format!("{}\n", record.config.hostname);
     std::fs::write(dir.join("hostname"), hostname).map_err(fail("hostname"))?;
     std::fs::write(dir.join("hosts"), hosts(record)).map_err(fail("hosts"))?;
-    let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let host_resolv = text_of(Path::new("/etc/resolv.conf"));
     let text = resolv_conf(record, defaults, &host_resolv);
     std::fs::write(dir.join("resolv.conf"), text).map_err(fail("resolv.conf"))
 }
 
+/// What can be read of a file of the host's: a comment in another encoding costs its own letters only.
+fn text_of(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
 fn hosts(record: &Record) -> String {
     if record.host_config.network_mode == "host" {
-        return std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        return text_of(Path::new("/etc/hosts"));
     }
     let mut text = String::from("127.0.0.1\tlocalhost\n");
     text.push_str("::1\tlocalhost ip6-localhost ip6-loopback\n");
@@ -109,6 +114,7 @@ fn resolv_conf(record: &Record, defaults: &NetworkConfig, host: &str) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn defaults() -> NetworkConfig {
         NetworkConfig {
@@ -143,5 +149,35 @@ mod tests {
         let mut record = Record::default();
         record.host_config.extra_hosts = Some(vec!["db:10.1.1.1".to_owned()]);
         assert!(hosts(&record).ends_with("10.1.1.1\tdb\n"));
+    }
+
+    #[test]
+    fn a_comment_that_is_no_text_costs_no_server() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("resolv.conf");
+        std::fs::write(&path, b"# caf\xe9\nnameserver 10.0.0.1\n").unwrap();
+        let host = text_of(&path);
+        assert_eq!(resolv_conf(&Record::default(), &defaults(), &host), "nameserver 10.0.0.1\n");
+        assert_eq!(text_of(&directory.path().join("none")), "");
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_of_the_host_gives_servers_that_answer(
+            lines in proptest::collection::vec(
+                "(nameserver|search|options|domain|#|;)?[ \t]{0,2}(127\\.0\\.0\\.53|::1|10\\.0\\.0\\.[1-9]|ndots:2|[a-z.é]{0,5})[ \t]?[a-z]{0,3}", 0..6,
+            ),
+        ) {
+            let text = resolv_conf(&Record::default(), &defaults(), &lines.join("\n"));
+            let servers: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("nameserver ")).collect();
+            prop_assert!(!servers.is_empty());
+            for line in text.lines() {
+                let (word, rest) = line.split_once(' ').unwrap();
+                prop_assert!(["nameserver", "search", "options"].contains(&word) && !rest.is_empty(), "{}", line);
+            }
+            let loopback = |server: &&str| server.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+            prop_assert!(!servers.iter().any(loopback), "{}", text);
+            prop_assert_eq!(resolv_conf(&Record::default(), &defaults(), &text), text);
+        }
     }
 }

@@ -301,6 +301,7 @@ const FAILED: i64 = -1;
 #[cfg(test)]
 mod tests {
     use docker_api::container::HealthConfig;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -388,6 +389,50 @@ mod tests {
         ];
         for (milliseconds, text) in rows {
             assert_eq!(go_duration(Duration::from_millis(milliseconds)), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_duration_reads_back(nanoseconds in 0_u64..(1 << 62), small in 0_u64..5_000_000_000) {
+            for nanoseconds in [nanoseconds, small] {
+                let text = go_duration(Duration::from_nanos(nanoseconds));
+                prop_assert_eq!(docker_api::time::parse_duration(&text), i64::try_from(nanoseconds).ok(), "{}", text);
+            }
+        }
+
+        #[test]
+        fn whatever_is_asked_for_a_probe_comes_in_time(
+            numbers in proptest::array::uniform5(proptest::option::of(any::<i64>())),
+            test in proptest::option::of(proptest::collection::vec("(CMD|CMD-SHELL|NONE|\\PC{0,4})", 0..4)),
+            codes in proptest::collection::vec(-1_i64..2, 0..12),
+        ) {
+            let [interval, timeout, start_period, start_interval, retries] = numbers;
+            let health = HealthConfig { test: test.clone(), interval, timeout, start_period, start_interval, retries };
+            let config = Config { healthcheck: Some(health), ..Config::default() };
+            let Some(plan) = Plan::of(&config) else {
+                prop_assert!(begin(&config, None).is_none());
+                return Ok(());
+            };
+            let nothing = test.is_some_and(|test| test == ["CMD"]);
+            prop_assert!((!plan.command.is_empty() || nothing) && plan.retries > 0);
+            let mut health = begin(&config, None).unwrap();
+            let mut bad = 0;
+            for (at, code) in (0..).zip(codes) {
+                let pause = plan.pause(&health, Duration::from_secs(at));
+                prop_assert!(!pause.is_zero() && !plan.timeout.is_zero());
+                health = plan.after(health, result(code), Duration::from_secs(at));
+                let counts = health.status != STARTING || Duration::from_secs(at) >= plan.start_period;
+                bad = if code == 0 { 0 } else { bad + i64::from(counts) };
+                prop_assert_eq!(health.failing_streak, bad);
+                let wanted = match bad {
+                    0 if code == 0 => HEALTHY,
+                    bad if bad >= plan.retries => UNHEALTHY,
+                    _ => health.status.as_str(),
+                };
+                prop_assert_eq!(health.status.as_str(), wanted);
+                prop_assert!(health.log.as_ref().is_some_and(|log| log.len() <= LOG && log.last() == Some(&result(code))));
+            }
         }
     }
 }

@@ -237,3 +237,12 @@ proptest::proptest! {
 
 const RECORD: &str = r#"{"version":1,"created":"2024-01-01T00:00:00Z","labels":{"a":"b"},"options":{"type":"tmpfs","device":"t"}}"#;
 const WORDS: &[&str] = &["null", "[]", "{}", "2", "-1", ",", "\"", "\0", "../x"];
+
+proptest::proptest! {
+    #[test]
+    fn a_name_is_what_dockerds_pattern_matches(name in "[a-zA-Z0-9_./é -]{0,5}|[a-z]{250,260}") {
+        let pattern = regex::Regex::new("^[a-zA-Z0-9][a-zA-Z0-9_.-]+$").unwrap();
+        let wanted = pattern.is_match(&name) && name.len() <= 255;
+        proptest::prop_assert_eq!(super::local::check_name(&name).is_ok(), wanted);
+    }
+}

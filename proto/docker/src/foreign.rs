@@ -155,6 +155,19 @@ proptest! {
     }
 
     #[test]
+    fn both_forms_of_filters_mean_the_same(
+        pairs in proptest::collection::btree_map("[a-z]{1,3}", proptest::collection::btree_map("\\PC{0,6}", any::<bool>(), 0..4), 0..4),
+    ) {
+        let objects = serde_json::to_string(&pairs).unwrap();
+        let lists: std::collections::BTreeMap<_, Vec<_>> = pairs
+            .iter()
+            .map(|(key, values)| (key, values.iter().filter(|(_, on)| **on).map(|(value, _)| value).collect()))
+            .collect();
+        let lists = serde_json::to_string(&lists).unwrap();
+        prop_assert_eq!(Filters::parse(&objects).unwrap(), Filters::parse(&lists).unwrap(), "{} {}", objects, lists);
+    }
+
+    #[test]
     fn filters_survive_their_text(
         pairs in proptest::collection::vec(("[a-z]{1,3}", "\\PC{0,6}"), 0..6),
     ) {

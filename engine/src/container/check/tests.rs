@@ -157,3 +157,113 @@ fn a_list_costs_no_more_than_its_text() {
     let text = "0-65536,".repeat(100_000);
     assert_eq!(ranges(&text), Some(vec![(0, 65_536)]));
 }
+
+/// A host's part of a request, some of it wrong.
+const HOST: &str = r#"{"Memory":8388608,"MemorySwap":16777216,"MemoryReservation":7340032,"NanoCpus":1000000000,"CpuShares":512,
+"CpusetCpus":"0-1","CpusetMems":"0","BlkioWeight":300,"OomScoreAdj":5,"ShmSize":67108864,"MemorySwappiness":10,"PidsLimit":5,
+"RestartPolicy":{"Name":"on-failure","MaximumRetryCount":2},"NetworkMode":"bridge","PidMode":"","IpcMode":"","UTSMode":"",
+"ExtraHosts":["a:1.2.3.4","b:host-gateway","c=[::1]"],"LogConfig":{"Type":"json-file","Config":{"max-size":"1m","max-file":"3",
+"compress":"true","tag":"{{.Name}}","labels-regex":"^a","mode":"blocking"}},"Annotations":{"a":"b"},"Isolation":"default"}"#;
+const CONFIG: &str = r#"{"WorkingDir":"/w","StopSignal":"SIGTERM","Env":["A=b","C"],"Healthcheck":{"Test":["CMD","x"],
+"Interval":1000000,"Timeout":0,"StartPeriod":2000000,"Retries":3},"Hostname":"h"}"#;
+const WORDS: &[&str] = &[
+    "null",
+    "[]",
+    "{}",
+    "\"\"",
+    "-1",
+    "-5",
+    "0",
+    "1",
+    "9223372036854775807",
+    "x",
+    "always",
+    "container:",
+    "host",
+    "wat",
+    "(",
+    "{{",
+    ",",
+    "%",
+    "é",
+    "1001",
+    "no",
+    "0-9",
+    "non-blocking",
+    "[\"x\"]",
+    "[\"=b\"]",
+    "7340032",
+];
+
+/// Where its members are, at every depth.
+fn places(document: &serde_json::Value, at: &str) -> Vec<String> {
+    let members = document.as_object().into_iter().flatten();
+    members.fold(Vec::new(), |mut all, (name, member)| {
+        let place = format!("{at}/{name}");
+        all.extend(places(member, &place));
+        all.push(place);
+        all
+    })
+}
+
+/// Puts words in the places of members.
+fn damaged(text: &str, edits: &[(usize, usize)]) -> Vec<u8> {
+    let mut document: serde_json::Value = serde_json::from_str(text).unwrap();
+    for (at, word) in edits {
+        let all = places(&document, "");
+        let word = WORDS[*word];
+        let word = serde_json::from_str(word).unwrap_or_else(|_| word.into());
+        *document.pointer_mut(&all[at % all.len()]).unwrap() = word;
+    }
+    document.to_string().into_bytes()
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_request_is_refused_in_a_sentence_or_in_its_limits(
+        edits in proptest::collection::vec((0_usize..10_000, 0..WORDS.len()), 0..4), cgroup2: bool, weights: bool,
+    ) {
+        let machine = Machine { cgroup2, weights, ..machine() };
+        if let Ok(config) = docker_api::from_json::<Config>(&damaged(CONFIG, &edits)) {
+            match process(&config) {
+                Ok(()) => {
+                    prop_assert!(config.working_dir.is_empty() || config.working_dir.starts_with('/'));
+                    let health = config.healthcheck.unwrap_or_default();
+                    prop_assert!(health.interval.unwrap_or(0) >= 0 && health.retries.unwrap_or(0) >= 0);
+                }
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+        }
+        let Ok(mut host) = docker_api::from_json::<HostConfig>(&damaged(HOST, &edits)) else { return Ok(()) };
+        let mut warnings = vec![];
+        let parts: [Checked; 5] = [
+            restart(&host),
+            resources(&mut host.resources, &mut warnings, &machine),
+            modes(&Config::default(), &host, &mut warnings),
+            logging(&host, "json-file"),
+            platform(&host),
+        ];
+        for error in parts.iter().filter_map(|part| part.as_ref().err()) {
+            prop_assert!(!error.to_string().is_empty() && !error.to_string().contains("panic"));
+        }
+        if parts[0].is_ok() {
+            prop_assert!(host.restart_policy.maximum_retry_count >= 0);
+        }
+        if parts[1].is_ok() {
+            let all = &host.resources;
+            prop_assert!(all.memory >= 0 && all.cpu_shares >= 0 && (0..=4_000_000_000).contains(&all.nano_cpus), "{:?}", all);
+            prop_assert!(all.blkio_weight == 0 || weights && (10..=1000).contains(&all.blkio_weight), "{:?}", all);
+            prop_assert!(!cgroup2 || all.memory_swappiness.is_none(), "{:?}", all);
+            let mut again = all.clone();
+            prop_assert!(resources(&mut again, &mut vec![], &machine).is_ok());
+            prop_assert_eq!(&again, all);
+        }
+        if parts[2].is_ok() {
+            prop_assert!((-1000..=1000).contains(&host.oom_score_adj) && host.shm_size >= 0);
+        }
+        if parts[3].is_ok() {
+            let options = &host.log_config.config;
+            prop_assert!(options.get("max-file").is_none_or(|count| count.is_empty() || count.parse::<u32>().is_ok()));
+        }
+    }
+}

@@ -131,6 +131,7 @@ fn normalise(field: &str, names: &[String]) -> Result<Vec<String>, ContainerErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn list(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
@@ -149,5 +150,29 @@ mod tests {
         assert_eq!(words(error), "invalid CapAdd: unknown capability: \"CAP_WAT\"");
         let error = select(false, &[], &list(&["wat"])).unwrap_err();
         assert_eq!(words(error), "invalid CapDrop: unknown capability: \"CAP_WAT\"");
+    }
+
+    proptest! {
+        #[test]
+        fn a_container_has_what_was_added_and_not_what_was_dropped(
+            add in proptest::collection::vec("(all|ALL|CAP_KILL|kill|net_admin|NET_RAW|Cap_Chown)", 0..4),
+            drop in proptest::collection::vec("(ALL|cap_kill|CHOWN|NET_RAW|mknod)", 0..4),
+            wrong in proptest::option::of("[A-Zé_]{0,4}"),
+        ) {
+            let has = |list: &[String], name: &str| {
+                list.iter().any(|own| own.to_ascii_uppercase().trim_start_matches("CAP_") == name.trim_start_matches("CAP_"))
+            };
+            let set = select(false, &add, &drop).unwrap();
+            for name in ALL {
+                let by_default = DEFAULT.contains(name) && !has(&drop, "ALL");
+                let base = by_default || has(&add, "ALL") && all().contains(&name.to_string());
+                let wanted = has(&add, name) || base && !has(&drop, name);
+                prop_assert_eq!(set.contains(&name.to_string()), wanted, "{} of {:?} without {:?}", name, add, drop);
+            }
+            if let Some(wrong) = wrong.filter(|name| !has(&list(ALL), name) && name != "ALL") {
+                let error = select(false, &[wrong], &drop).unwrap_err().to_string();
+                prop_assert!(error.starts_with("invalid CapAdd: unknown capability"), "{}", error);
+            }
+        }
     }
 }

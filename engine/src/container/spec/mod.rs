@@ -50,7 +50,7 @@ struct Security {
 pub(crate) fn check(record: &Record, config: &Config) -> Result<(), ContainerError> {
     let host = &record.host_config;
     let capabilities = capabilities(host)?;
-    let security = security(host, config)?;
+    let security = security(host, config.no_new_privileges)?;
     seccomp_value(host, &security, config, &capabilities)?;
     limits::rlimits(host, config)?;
     let valid_mode = |mode: &str, extra: &[&str]| {
@@ -82,7 +82,7 @@ pub(crate) fn build(
 ) -> Result<Value, ContainerError> {
     let host = &record.host_config;
     let capabilities = capabilities(host)?;
-    let security = security(host, config)?;
+    let security = security(host, config.no_new_privileges)?;
     let mut linux = Map::new();
     let mut sysctl = Map::new();
     let own_network = host.network_mode != "host" && !host.network_mode.starts_with("container:");
@@ -212,7 +212,7 @@ pub(crate) fn exec_process(
     request: &docker_api::exec::ExecCreateRequest,
     user: User,
 ) -> Result<Value, ContainerError> {
-    let security = security(&record.host_config, config)?;
+    let security = security(&record.host_config, config.no_new_privileges)?;
     let process = Process {
         args: request.cmd.clone().unwrap_or_default(),
         env: environment_with(record, request.env.as_deref().unwrap_or_default(), request.tty),
@@ -288,9 +288,8 @@ fn overlay(env: &mut Vec<String>, values: &[String]) {
     }
 }
 
-fn security(host: &HostConfig, config: &Config) -> Result<Security, ContainerError> {
-    let mut security =
-        Security { no_new_privileges: config.no_new_privileges, ..Security::default() };
+fn security(host: &HostConfig, no_new_privileges: bool) -> Result<Security, ContainerError> {
+    let mut security = Security { no_new_privileges, ..Security::default() };
     for option in host.security_opt.iter().flatten() {
         let (key, value) = match option.split_once(['=', ':']) {
             Some((key, value)) => (key, value),
@@ -444,6 +443,8 @@ pub(crate) fn default_readonly_paths() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -471,5 +472,52 @@ mod tests {
         let value = process.to_json();
         assert_eq!(value["capabilities"], json!({"bounding": ["CAP_KILL"]}));
         assert_eq!(value["cwd"], "/");
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_value_of_each_variable_counts(
+            image in proptest::collection::vec("(A|B|PATH|AB|é)=[a=1]{0,3}", 0..6),
+            more in proptest::collection::vec("(A|B|PATH|HOSTNAME|é)(=[a=1]{0,3})?", 0..6),
+        ) {
+            let mut record = Record::default();
+            record.config.env = Some(image.clone());
+            let before = environment(&record, &[]);
+            let env = environment(&record, &more);
+            let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+            let names: std::collections::BTreeSet<String> = env.iter().map(|pair| name(pair)).collect();
+            prop_assert_eq!(names.len(), env.len());
+            for own in &env {
+                let last = more.iter().chain(&before).filter(|pair| name(pair) == name(own) && pair.contains('='));
+                let given = more.iter().rev().find(|pair| name(pair) == name(own) && pair.contains('='));
+                let wanted = given.or(before.iter().find(|pair| name(pair) == name(own)));
+                prop_assert_eq!(wanted, Some(own), "{:?} over {:?}", more, before);
+                prop_assert!(last.count() > 0);
+            }
+        }
+
+        #[test]
+        fn a_security_option_is_one_of_a_few(
+            options in proptest::collection::vec("(no-new-privileges|seccomp|apparmor|systempaths|label|writable-cgroups|[a-zé]{0,3})[=:]?(true|false|unconfined|builtin|disable|)", 0..4),
+        ) {
+            let host = HostConfig { security_opt: Some(options.clone()), ..HostConfig::default() };
+            let known = |option: &String| {
+                let (key, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
+                match key {
+                    "seccomp" | "apparmor" | "label" => true,
+                    "no-new-privileges" => ["", "true", "false"].contains(&value),
+                    "systempaths" => value == "unconfined",
+                    "writable-cgroups" => ["true", "false"].contains(&value),
+                    _ => false,
+                }
+            };
+            match options.iter().find(|option| !known(option)) {
+                None => prop_assert!(selinux() || security(&host, false).is_ok()),
+                Some(wrong) => {
+                    let error = security(&host, false).unwrap_err().to_string();
+                    prop_assert!(error.starts_with("invalid --security-opt") && error.contains(wrong.as_str()), "{}", error);
+                }
+            }
+        }
     }
 }

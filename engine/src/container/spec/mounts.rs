@@ -125,3 +125,29 @@ pub(super) fn rootfs_propagation(mounts: &[(Mounted, PathBuf)]) -> Option<&'stat
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn of_opposite_options_of_a_tmpfs_the_last_counts(
+            options in proptest::collection::vec("(exec|noexec|suid|nosuid|dev|nodev|ro|size=64k|mode=1777||é)", 0..7),
+        ) {
+            let mounted = Mounted { kind: "tmpfs".into(), destination: "/t".into(), tmpfs: options.join(","), ..Mounted::default() };
+            let value = one(&mounted, &PathBuf::new());
+            let words: Vec<&str> = value["options"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+            for (yes, no) in [("exec", "noexec"), ("suid", "nosuid"), ("dev", "nodev")] {
+                let at = |word: &str| words.iter().rposition(|own| *own == word);
+                let allowed = at(yes) > at(no);
+                let last = options.iter().rev().find(|option| *option == yes || *option == no);
+                prop_assert_eq!(allowed, last.is_some_and(|option| option == yes), "{:?}: {:?}", options, words);
+            }
+            let data = |option: &&String| ["ro", "size=64k", "mode=1777", "é"].contains(&option.as_str());
+            prop_assert!(options.iter().filter(data).all(|option| words.contains(&option.as_str())));
+            prop_assert!(!words.contains(&""));
+        }
+    }
+}
