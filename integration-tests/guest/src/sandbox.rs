@@ -31,7 +31,10 @@ use crate::cgroup::{TOP, hierarchies, thaw};
 
 /// `guest sandbox`: makes the cgroups and the namespaces, and clears up when init has ended.
 pub(crate) fn outer(name: &str, root: &str, layout: &str) -> io::Result<u8> {
-    let all = hierarchies(layout).inspect_err(|error| tell(&format!("failed\t{error}")))?;
+    let all = hierarchies(layout).inspect_err(|error| {
+        fs::remove_dir(root).unwrap_or_default();
+        tell(&format!("failed\t{error}"));
+    })?;
     let made = all.iter().try_for_each(|hierarchy| hierarchy.make(name));
     let ended = made.and_then(|()| {
         let new = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;

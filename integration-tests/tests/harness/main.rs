@@ -1,7 +1,10 @@
 //! The harness itself: stacks start, run, are private and leave nothing.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::process::Command;
+
 use integration_tests::Stack;
+use integration_tests::parts::ours;
 use integration_tests::sandbox::{Ended, Layout, Sandbox};
 
 #[test]
@@ -59,6 +62,11 @@ fn a_cgroup_layout_is_shown_or_refused() {
             Err(problem) => {
                 let word = format!("{layout:?}").to_lowercase();
                 assert_eq!(problem, format!("this host cannot show the cgroup layout {word}"));
+                let root = tempfile::tempdir().unwrap().keep();
+                let mut guest = Command::new(ours("guest"));
+                guest.args(["sandbox", "it-refused"]).arg(&root).arg(word);
+                assert!(!guest.output().unwrap().status.success());
+                assert!(!root.exists(), "{} stays", root.display());
                 continue;
             }
         };
