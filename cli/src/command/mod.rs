@@ -177,7 +177,8 @@ pub(crate) async fn run(cli: Cli, ui: &mut Ui) -> Result<u8, CliError> {
         return Err(CliError::Usage(format!("Unable to parse logging level: {}", cli.log_level)));
     }
     let directory = cli.config.or_else(|| std::env::var("DOCKER_CONFIG").ok());
-    let config = Config::load(directory.as_deref())?;
+    let (config, warning) = Config::load(directory.as_deref());
+    warning.into_iter().for_each(|warning| ui.complain(&warning));
     // A flag counts before DOCKER_HOST, which counts before everything else.
     let addressed =
         cli.host.is_some() || (cli.context.is_none() && std::env::var_os("DOCKER_HOST").is_some());

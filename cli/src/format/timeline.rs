@@ -25,13 +25,16 @@ pub(crate) fn tree(own: &[Span], engine: &[Span]) -> Vec<String> {
         let (after, took) = (start - i128::from(run.start), span.end.saturating_sub(span.start));
         let (after, took) = (millis(after), millis(i128::from(took)));
         let name = [&*span.program, &*span.name].map(printable).join(" ");
-        lines.push(format!("{after:>10} {took:>10}  {:1$}{name}", "", 2 * depth));
+        lines.push(format!("{after:>10} {took:>10}  {:1$}{name}", "", 2 * depth.min(DEEPEST)));
         // Each once, also where an engine makes a ring of them.
         let children = below.remove(&*span.id).unwrap_or_default();
         open.extend(children.into_iter().rev().map(|at| (depth + 1, spans[at].0, spans[at].1)));
     }
     lines
 }
+
+/// What lies deeper, an engine made up.
+const DEEPEST: usize = 40;
 
 /// From the engine's clock to ours. On one host they are the same; else what the engine did for a
 /// request is taken to lie in the middle of it.
@@ -60,6 +63,8 @@ fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn span(program: &str, name: &str, id: &str, parent: &str, from: u64, to: u64) -> Span {
@@ -117,5 +122,42 @@ mod tests {
         let lines = tree(&own(), &engine);
         assert!(lines.iter().all(|line| !line.contains(['\x1b', '\n'])), "{lines:?}");
         assert_eq!(tree(&[], &engine), Vec::<String>::new());
+    }
+
+    #[test]
+    fn no_chain_of_calls_is_too_long_for_a_line() {
+        let chain: Vec<Span> = (0_u32..40_000)
+            .map(|at| {
+                span(
+                    "e",
+                    "x",
+                    &format!("x{at}"),
+                    &at.checked_sub(1).map_or("run".into(), |by| format!("x{by}")),
+                    1,
+                    2,
+                )
+            })
+            .collect();
+        let lines = tree(&own(), &chain);
+        assert_eq!(lines.len(), chain.len() + own().len() + 1);
+        assert!(lines.iter().all(|line| line.len() < 200));
+    }
+
+    proptest! {
+        #[test]
+        fn any_spans_are_each_a_line_of_their_own(
+            spans in proptest::collection::vec(("\\PC{0,5}|[\u{1b}\n\ta]{0,5}", 0_usize..6, 0_usize..7, any::<[u64; 2]>(), any::<bool>()), 0..9),
+        ) {
+            let all: Vec<(Span, bool)> = spans
+                .into_iter()
+                .map(|(name, id, parent, [start, end], own)| {
+                    (Span { program: "p".into(), name, id: id.to_string(), parent: parent.to_string(), start, end }, own)
+                })
+                .collect();
+            let part = |wanted: bool| all.iter().filter(|(_, own)| *own == wanted).map(|(span, _)| span.clone()).collect::<Vec<_>>();
+            let lines = tree(&part(true), &part(false));
+            prop_assert!(lines.len() <= all.len() + 1);
+            prop_assert!(lines.iter().all(|line| !line.chars().any(char::is_control)), "{:?}", lines);
+        }
     }
 }
