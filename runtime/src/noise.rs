@@ -18,7 +18,7 @@ macro_rules! properties {
 pub(crate) fn cases(mut property: impl FnMut(&mut Noise)) {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = number("PROPTEST_RNG_SEED").unwrap_or_else(trace_log::now);
-    for case in 0..number("PROPTEST_CASES").unwrap_or(256) {
+    for case in 0..number("PROPTEST_CASES").unwrap_or(100) {
         property(&mut Noise { state: seed.wrapping_add(case << 32), seed, case });
     }
 }

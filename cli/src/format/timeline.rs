@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn no_chain_of_calls_is_too_long_for_a_line() {
-        let chain: Vec<Span> = (0_u32..40_000)
+        let chain: Vec<Span> = (0_u32..35_000)
             .map(|at| {
                 span(
                     "e",
@@ -144,6 +144,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, ..ProptestConfig::default() })]
+
         #[test]
         fn any_spans_are_each_a_line_of_their_own(
             spans in proptest::collection::vec(("\\PC{0,5}|[\u{1b}\n\ta]{0,5}", 0_usize..6, 0_usize..7, any::<[u64; 2]>(), any::<bool>()), 0..9),

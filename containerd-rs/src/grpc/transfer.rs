@@ -228,6 +228,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 8, ..ProptestConfig::default() })]
+
         #[test]
         fn a_store_is_read_whole(given in stores()) {
             let store = image_store(message(&pack(&given)).unwrap()).unwrap();

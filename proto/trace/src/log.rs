@@ -209,6 +209,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 8, ..ProptestConfig::default() })]
+
         #[test]
         fn any_span_is_read_as_it_was_written(
             names in proptest::collection::vec("[^\n\r]{0,20}", 0..5), id: u64, start: u64, end: u64,

@@ -311,6 +311,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 8, ..ProptestConfig::default() })]
+
         #[test]
         fn a_sink_is_what_lies_where_its_uri_says(
             scheme in "(|fifo://|file://|http://|json-file:/|[a-z]{1,4}://)", name in "(f|x|missing|d|[^/?\u{0}]{1,5})", query in "(\\?a=b)?",

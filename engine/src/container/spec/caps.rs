@@ -153,6 +153,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, ..ProptestConfig::default() })]
+
         #[test]
         fn a_container_has_what_was_added_and_not_what_was_dropped(
             add in proptest::collection::vec("(all|ALL|CAP_KILL|kill|net_admin|NET_RAW|Cap_Chown)", 0..4),

@@ -475,6 +475,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, ..ProptestConfig::default() })]
+
         #[test]
         fn the_last_value_of_each_variable_counts(
             image in proptest::collection::vec("(A|B|PATH|AB|é)=[a=1]{0,3}", 0..6),
