@@ -6,6 +6,7 @@
 //!     seccomp.bpf         the compiled filter, for exec
 //!     .exec.fifo          exists until created
 //!     exec.fifo           the same from then on, until start
+//!     notify/notify.sock  while who started it waits for readiness
 //! ```
 
 use std::collections::BTreeMap;
@@ -207,6 +208,11 @@ impl Container {
 
     pub(crate) fn fifo_path(&self) -> PathBuf {
         self.dir.join("exec.fifo")
+    }
+
+    /// Where the container finds who listens for its readiness.
+    pub(crate) fn notify_dir(&self) -> PathBuf {
+        self.dir.join("notify")
     }
 
     pub(crate) fn unannounced_fifo_path(&self) -> PathBuf {

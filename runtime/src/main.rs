@@ -18,6 +18,7 @@ mod foreground;
 mod hooks;
 mod init;
 mod log;
+mod notify;
 mod protect;
 mod seccomp;
 mod spec;

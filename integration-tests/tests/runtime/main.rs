@@ -12,6 +12,7 @@ mod exec;
 mod fields;
 mod hostile;
 mod lifecycle;
+mod notify;
 mod options;
 mod process;
 mod red_team;

@@ -15,6 +15,7 @@ use crate::container::{Container, Lock, Record, process_stat};
 use crate::hooks;
 use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
 use crate::init::{self, Birth};
+use crate::notify;
 use crate::spec::mounts::{MountAction, map_text};
 use crate::spec::oci::{IdMapping, LinuxResources, Process, Spec};
 use crate::spec::plan::{Choices, Plan, PlanError};
@@ -189,6 +190,10 @@ pub(crate) fn make(
         return Err(error.into());
     }
     container.record.cgroup_paths = cgroup.paths().clone();
+    if let Err(error) = notify::prepare(&mut plan, &container) {
+        container.remove()?;
+        return Err(error);
+    }
     laps.lap("plan");
     let given = Given { plan: &plan, bundle, options, cgroup: &cgroup };
     let built = build(globals, &mut container, &given, console, &mut laps);

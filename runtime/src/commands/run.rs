@@ -6,6 +6,7 @@ use super::create::{self, Options};
 use super::{Globals, delete, parse_one, start};
 use crate::args::Flag;
 use crate::foreground::Foreground;
+use crate::notify::{Forward, Notify};
 use crate::sys;
 
 pub(super) const FLAGS: &[Flag] = &[
@@ -38,7 +39,14 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         if detach {
             let console = options.connect_console()?;
             let made = create::make(globals, &id, &bundle, &options, console)?;
-            release_or_destroy(globals, &made)?;
+            let notify = release_or_destroy(globals, &made)?;
+            let create::Made { container, lock } = made;
+            drop(lock);
+            if let Some(forward) = connected(globals, notify)
+                && let Err(error) = forward.wait(&globals.log, container.record.pid)
+            {
+                globals.log.warn(&format!("{error:#}"));
+            }
             return Ok(0);
         }
         if !parsed.is_set("no-subreaper") {
@@ -48,7 +56,8 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         let made = create::make(globals, &id, &bundle, &options, foreground.console())?;
         let pid = made.container.record.pid;
         foreground.take_terminal()?;
-        release_or_destroy(globals, &made)?;
+        let notify = release_or_destroy(globals, &made)?;
+        foreground.forward_readiness(connected(globals, notify));
         // Others may kill and delete it while we wait.
         let create::Made { container, lock } = made;
         drop(lock);
@@ -62,13 +71,19 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
     running().context("runc run failed")
 }
 
-fn release_or_destroy(globals: &Globals, made: &create::Made) -> anyhow::Result<()> {
-    if let Err(error) = start::release(&made.container) {
+/// Compat: nobody to tell is no error here.
+fn connected(globals: &Globals, notify: Option<Notify>) -> Option<Forward> {
+    let connected = notify?.connect();
+    connected.inspect_err(|error| globals.log.warn(&error.to_string())).ok()
+}
+
+fn release_or_destroy(globals: &Globals, made: &create::Made) -> anyhow::Result<Option<Notify>> {
+    let released = Notify::listen(&made.container)
+        .and_then(|notify| start::release(&made.container).map(|()| notify));
+    released.inspect_err(|_| {
         drop(delete::kill_first(&made.container));
         if let Err(also) = delete::destroy(globals, &made.container) {
             globals.log.warn(&also.to_string());
         }
-        return Err(error);
-    }
-    Ok(())
+    })
 }

@@ -88,6 +88,32 @@ impl PlannedMount {
     }
 }
 
+impl PlannedMount {
+    /// A bind that the configuration does not name.
+    pub(super) fn own(
+        source: &Path,
+        destination: &str,
+        options: &[&str],
+        open: impl Fn(&MountOptions) -> io::Result<Tree>,
+    ) -> Result<Self, PlanError> {
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        let options = MountOptions::parse(&options);
+        let tree = open(&options).map_err(|cause| PlanError::MountSource {
+            from: source.display().to_string(),
+            to: destination.to_owned(),
+            call: "bind mount",
+            cause,
+        })?;
+        Ok(Self {
+            destination: destination.to_owned(),
+            kind: String::new(),
+            source: source.display().to_string(),
+            options,
+            action: MountAction::Bind { tree: Some(tree), source: source.to_owned(), ids: None },
+        })
+    }
+}
+
 /// SELinux cannot label procfs and sysfs; a message queue takes no option.
 fn add_label(data: &mut String, kind: &str, label: &str) {
     if label.is_empty() || matches!(kind, "proc" | "sysfs" | "mqueue") {

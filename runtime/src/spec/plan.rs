@@ -248,6 +248,21 @@ impl Plan {
         if self.creates(libc::CLONE_NEWUSER) { self.create & ns(libc::CLONE_NEWIPC) } else { 0 }
     }
 
+    /// A mount of the runtime's own, after all others.
+    pub(crate) fn bind_own(
+        &mut self,
+        source: &Path,
+        destination: &str,
+        options: &[&str],
+    ) -> Result<(), PlanError> {
+        let user_namespace = self.has_user_namespace();
+        let mount = PlannedMount::own(source, destination, options, |options| {
+            mounts::Tree::open(source, options, self.propagation, user_namespace)
+        });
+        self.mounts.push(mount?);
+        Ok(())
+    }
+
     pub(crate) fn joins(&self, flag: libc::c_int) -> bool {
         self.join.iter().any(|join| join.flag == flag)
     }

@@ -1,5 +1,6 @@
 //! Unix sockets with descriptors in them (SCM_RIGHTS), and the handshake's socket pair.
 
+use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,6 +30,52 @@ pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
     )?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
+}
+
+/// A datagram socket at `directory/name` for everyone, whatever another left there. By descriptor: an
+/// address has room for 107 bytes only.
+pub(crate) fn bind_datagram(directory: &Path, name: &str) -> io::Result<OwnedFd> {
+    use rustix::fs::{AtFlags, Mode, OFlags};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+    rustix::fs::unlinkat(&directory, name, AtFlags::empty()).or_else(|error| match error {
+        rustix::io::Errno::NOENT => Ok(()),
+        error => Err(error),
+    })?;
+    let socket = datagram()?;
+    let path = format!("{}/{name}", super::mount::fd_path(directory.as_fd()));
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::fs::chmodat(&directory, name, Mode::from_raw_mode(0o777), AtFlags::empty())?;
+    Ok(socket)
+}
+
+/// `@name` is an abstract one.
+pub(crate) fn connect_datagram(address: &OsStr) -> io::Result<OwnedFd> {
+    let address = match address.as_encoded_bytes() {
+        [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
+        path => SocketAddrUnix::new(path)?,
+    };
+    let socket = datagram()?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket)
+}
+
+fn datagram() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?)
+}
+
+/// One message, or as much of it as anyone sends; empty where there is none.
+pub(crate) fn receive_now(socket: impl AsFd) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0_u8; 4096];
+    match rustix::net::recv(socket, &mut bytes[..], RecvFlags::DONTWAIT) {
+        Ok((length, _)) => {
+            bytes.truncate(length);
+            Ok(bytes)
+        }
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 pub(crate) fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
