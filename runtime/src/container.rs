@@ -96,6 +96,8 @@ pub(crate) struct Record {
     pub(crate) resources: LinuxResources,
     /// Nothing outlives the first process of a pid namespace of its own.
     pub(crate) private_pids: bool,
+    /// Who made it may have had no right to cgroups.
+    pub(crate) optional_cgroups: bool,
 }
 
 const RUNTIME: &str = "runc-rs";

@@ -20,6 +20,7 @@ mod init;
 mod log;
 mod notify;
 mod protect;
+mod rootless;
 mod seccomp;
 mod spec;
 mod sys;
@@ -140,10 +141,14 @@ fn globals(parsed: &Parsed, inherited: u32, started: u64) -> anyhow::Result<Glob
         Some("disabled") => Driver::Disabled,
         Some(other) => anyhow::bail!("unknown cgroup manager specified: {other}"),
     };
+    let root = match parsed.get("root") {
+        Some(root) => std::path::absolute(root).unwrap_or_else(|_| PathBuf::from(root)),
+        None => rootless::root_of_user()?.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)),
+    };
     Ok(Globals {
-        root: std::path::absolute(parsed.get("root").unwrap_or(DEFAULT_ROOT))
-            .unwrap_or_else(|_| PathBuf::from(DEFAULT_ROOT)),
+        root,
         root_given: parsed.get("root").is_some(),
+        rootless: rootless::choice(parsed.get("rootless"))?,
         log,
         cgroup_driver,
         inherited,

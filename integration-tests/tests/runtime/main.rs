@@ -18,5 +18,6 @@ mod process;
 mod red_team;
 mod robustness;
 mod rootfs;
+mod rootless;
 mod terminal;
 mod update;

@@ -15,6 +15,7 @@ mod file;
 mod layout;
 mod oom;
 mod processes;
+mod rights;
 mod stats;
 mod sys;
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub(crate) enum Driver {
 }
 pub(crate) use doors::Doors;
 pub(crate) use oom::OomWatch;
+pub(crate) use rights::Rights;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CgroupError {
@@ -52,6 +54,13 @@ pub(crate) enum CgroupError {
     Systemd,
     #[error("the container has no cgroup of its own")]
     Disabled,
+    // Compat: runc's sentences.
+    #[error(
+        "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: {0}"
+    )]
+    LimitsWithoutRights(String),
+    #[error("cannot set {0} limit: container could not join or create cgroup")]
+    NotJoined(&'static str),
     #[error("no cgroup file system is mounted")]
     NotMounted,
     // Compat: runc's sentences.
@@ -121,6 +130,9 @@ pub(crate) struct Cgroup {
     paths: BTreeMap<String, PathBuf>,
     /// As `plan` found it.
     layout: Option<Layout>,
+    rights: Rights,
+    /// What kept it from the unified hierarchy, where it may do without.
+    denied: Option<String>,
 }
 
 /// One step of filling a container's `cgroup` mount.
@@ -138,8 +150,9 @@ pub(crate) enum CgroupMount {
         /// Hybrid: where the unified hierarchy is shown, if it is (`unified`).
         unified: Option<(PathBuf, String)>,
     },
-    /// v2: a cgroup2 mount; or a bind of this directory where no cgroup namespace is made.
-    V2 { bind: PathBuf },
+    /// v2: a cgroup2 mount; or a bind of this directory where no cgroup namespace is made. Where
+    /// neither can be, nothing is to be seen.
+    V2 { bind: Option<PathBuf> },
 }
 
 impl Cgroup {
@@ -166,11 +179,11 @@ impl Cgroup {
         if inner.file_name().is_none() {
             return Err(Error::EmptyPath(wanted.to_owned()));
         }
-        Ok(Self { paths: layout.paths(&inner)?, layout: Some(layout) })
+        Ok(Self { paths: layout.paths(&inner)?, layout: Some(layout), ..Self::default() })
     }
 
     pub(crate) fn load(paths: BTreeMap<String, PathBuf>) -> Self {
-        Self { paths, layout: None }
+        Self { paths, ..Self::default() }
     }
 
     fn layout(&self) -> Result<Cow<'_, Layout>, Error> {
@@ -216,7 +229,7 @@ impl Cgroup {
                 }
             }
         }
-        Ok(Self { paths, layout: None })
+        Ok(Self { paths, ..Self::default() })
     }
 
     /// A place that exists already must be free: its processes would share the limits, and what is
@@ -232,36 +245,32 @@ impl Cgroup {
         Ok(())
     }
 
-    pub(crate) fn create(&self) -> Result<(), Error> {
+    pub(crate) fn create(&mut self) -> Result<(), Error> {
         if self.is_disabled() {
             return Ok(());
         }
         let layout = self.layout()?;
-        self.create_below(layout.unified.as_ref().map(|(mount_point, _)| mount_point.as_path()))
+        let unified = layout.unified.as_ref().map(|(mount_point, _)| mount_point.clone());
+        self.create_below(unified.as_deref())
     }
 
-    fn create_below(&self, unified: Option<&Path>) -> Result<(), Error> {
-        for (controller, directory) in &self.paths {
-            match unified {
-                Some(mount_point) if controller.is_empty() => v2::create(mount_point, directory)?,
-                _ => fs::create_dir_all(directory)
-                    .map_err(|cause| Error::Create { path: directory.clone(), cause })?,
-            }
-            if controller == "cpuset" {
-                v1::inherit_cpuset(directory)?;
-            }
+    fn create_below(&mut self, unified: Option<&Path>) -> Result<(), Error> {
+        for (controller, directory) in self.paths.clone() {
+            let made = create_one(unified, &controller, &directory);
+            self.allowed(made, &directory)?;
         }
         Ok(())
     }
 
     /// Moves a process into every hierarchy.
-    pub(crate) fn join(&self, pid: i32) -> Result<(), Error> {
+    pub(crate) fn join(&mut self, pid: i32) -> Result<(), Error> {
         let pid = pid.to_string();
         // Hierarchies with several controllers are joined once.
-        let directories: BTreeSet<&PathBuf> = self.paths.values().collect();
-        directories
-            .into_iter()
-            .try_for_each(|directory| file::write(directory, "cgroup.procs", &pid))
+        let directories: BTreeSet<PathBuf> = self.paths.values().cloned().collect();
+        directories.into_iter().try_for_each(|directory| {
+            let joined = file::write(&directory, "cgroup.procs", &pid);
+            self.allowed(joined, &directory)
+        })
     }
 
     /// For a process that is yet to be born; `join` is for where this is not to be had.
@@ -271,7 +280,7 @@ impl Cgroup {
 
     /// For a process that is to stand beside `first`, which may have moved further down: where
     /// groups below hand controllers on, cgroup2 takes no process any more.
-    pub(crate) fn join_beside(&self, pid: i32, first: i32) -> Result<(), Error> {
+    pub(crate) fn join_beside(&mut self, pid: i32, first: i32) -> Result<(), Error> {
         let Err(error) = self.join(pid) else { return Ok(()) };
         let refused = matches!(
             file::errno(&error),
@@ -288,14 +297,17 @@ impl Cgroup {
     /// devices that every container has.
     pub(crate) fn apply(&self, resources: &LinuxResources) -> Result<(), Error> {
         if self.is_disabled() {
-            return Ok(());
+            return self.do_without(resources);
         }
         let devices = DevicePolicy::new(&resources.devices).map_err(Error::DeviceRule)?;
-        match self.v2_directory() {
-            Some(directory) => v2::apply_devices(directory, &devices)?,
-            None => v1::apply_devices(&self.paths, &devices)?,
+        let applied = match self.v2_directory() {
+            Some(directory) => v2::apply_devices(directory, &devices),
+            None => v1::apply_devices(&self.paths, &devices),
+        };
+        if self.rights == Rights::All {
+            applied?;
         }
-        self.update(resources)
+        self.update(resources).map_err(|error| self.explain(error))
     }
 
     /// Writes the limits, leaving devices as they are.
@@ -388,24 +400,31 @@ impl Cgroup {
         first
     }
 
-    /// What a `cgroup` mount in the container is made of.
-    pub(crate) fn mounts(&self) -> Result<CgroupMount, Error> {
+    /// What a `cgroup` mount in the container is made of; `private`: it has a namespace for them.
+    pub(crate) fn mounts(&self, private: bool) -> Result<CgroupMount, Error> {
         if let Some(directory) = self.v2_directory() {
-            return Ok(CgroupMount::V2 { bind: directory.clone() });
+            return Ok(CgroupMount::V2 { bind: Some(directory.clone()) });
         }
         let layout = self.layout()?;
         match &layout.unified {
             Some((mount_point, _)) if self.is_disabled() && layout.is_v2() => {
-                Ok(CgroupMount::V2 { bind: mount_point.clone() })
+                // CVE-2023-25809: the host's whole hierarchy is not what was asked for.
+                Ok(CgroupMount::V2 { bind: (!private).then(|| mount_point.clone()) })
             }
-            _ => Ok(self.mounts_of(&layout)),
+            _ => self.mounts_of(&layout),
         }
     }
 
-    fn mounts_of(&self, layout: &Layout) -> CgroupMount {
+    fn mounts_of(&self, layout: &Layout) -> Result<CgroupMount, Error> {
+        // Where a user's has none of its own it is in the caller's.
+        let own = match self.rights {
+            Rights::Optional => layout.paths(Path::new(""))?,
+            _ => BTreeMap::new(),
+        };
         let (mut binds, mut links, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
         for hierarchy in &layout.v1 {
-            let directory = hierarchy.controllers.iter().find_map(|name| self.paths.get(name));
+            let place = |name| self.paths.get(name).or_else(|| own.get(name));
+            let directory = hierarchy.controllers.iter().find_map(place);
             let (Some(directory), Some(name)) = (directory, hierarchy.mount_point.file_name())
             else {
                 continue;
@@ -428,7 +447,7 @@ impl Cgroup {
             fresh.push((data, name));
         }
         // Compat: runc shows a container the v1 hierarchies only.
-        CgroupMount::V1 { binds, links, fresh, unified: None }
+        Ok(CgroupMount::V1 { binds, links, fresh, unified: None })
     }
 
     /// The one directory, where there is only the unified hierarchy.
@@ -442,6 +461,15 @@ impl Cgroup {
         let named = keys.iter().filter_map(|key| self.paths.get(*key));
         named.chain(self.paths.values()).find(|directory| directory.exists())
     }
+}
+
+fn create_one(unified: Option<&Path>, controller: &str, directory: &Path) -> Result<(), Error> {
+    match unified {
+        Some(mount_point) if controller.is_empty() => v2::create(mount_point, directory)?,
+        _ => fs::create_dir_all(directory)
+            .map_err(|cause| Error::Create { path: directory.to_owned(), cause })?,
+    }
+    if controller == "cpuset" { v1::inherit_cpuset(directory) } else { Ok(()) }
 }
 
 /// Whether cgroup2 is all there is.

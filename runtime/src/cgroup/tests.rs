@@ -163,7 +163,8 @@ fn mounts_describe_each_hierarchy_once() {
         "",
     );
     let cgroup = Cgroup::planned(layout.clone(), Some("/docker/c1"), "c1").unwrap();
-    let CgroupMount::V1 { binds, links, fresh, unified } = cgroup.mounts_of(&layout) else {
+    let CgroupMount::V1 { binds, links, fresh, unified } = cgroup.mounts_of(&layout).unwrap()
+    else {
         panic!("v1");
     };
     let bind = |path: &str, name: &str| (PathBuf::from(path), name.to_owned());
@@ -196,7 +197,7 @@ struct Real(Cgroup, Vec<Child>);
 impl Real {
     fn new(name: &str) -> Self {
         let path = format!("/runc-rs-test-{}-{name}", std::process::id());
-        let cgroup =
+        let mut cgroup =
             Cgroup::plan(Some(&path), "c", &LinuxResources::default(), Driver::Cgroupfs).unwrap();
         cgroup.create().unwrap();
         Self(cgroup, Vec::new())
@@ -206,7 +207,7 @@ impl Real {
         let child = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         self.1.push(child);
-        self.0.join(pid).unwrap();
+        self.0.clone().join(pid).unwrap();
         pid
     }
 }

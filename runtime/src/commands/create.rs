@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::admission::{Inside, clone_inside, enter_cgroups};
+use super::admission::{Inside, born_of_stage, clone_inside, enter_cgroups};
+use super::outside::{self, apply_limits, apply_schedule, reset_affinity};
 use super::{Globals, listen_fds, parse_one, write_pid_file};
 use crate::args::{Flag, Parsed};
 use crate::cgroup::{Cgroup, Doors, Driver};
@@ -16,10 +17,11 @@ use crate::hooks;
 use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
 use crate::init::{self, Birth};
 use crate::notify;
-use crate::spec::mounts::{MountAction, map_text};
-use crate::spec::oci::{IdMapping, LinuxResources, Process, Spec};
+use crate::rootless;
+use crate::spec::mounts::MountAction;
+use crate::spec::oci::{LinuxResources, Process, Spec};
 use crate::spec::plan::{Choices, Plan, PlanError};
-use crate::spec::process::{Inherited, ProcessPlan, unavailable};
+use crate::spec::process::{Inherited, unavailable};
 use crate::sys::clone::Side;
 use crate::sys::{self, errno_of, errno_text};
 use crate::trace::Laps;
@@ -82,6 +84,7 @@ impl Options {
                 no_pivot: parsed.is_set("no-pivot"),
                 new_keyring: !parsed.is_set("no-new-keyring"),
                 preserve_fds: globals.preserved(parsed)?,
+                unprivileged: rootless::unprivileged(),
             },
         })
     }
@@ -177,12 +180,13 @@ pub(crate) fn make(
         resources: bundle.spec.linux.as_ref().map_or_else(LinuxResources::default, |linux| {
             LinuxResources { devices: Vec::new(), ..linux.resources.clone() }
         }),
-        private_pids: plan.creates(libc::CLONE_NEWPID),
+        private_pids: plan.private_pids(),
+        optional_cgroups: rootless::cgroups_are_optional(globals.rootless),
         seccomp_flags: plan.seccomp.as_ref().map_or(0, |program| program.flags),
         seccomp_notifies: plan.seccomp.as_ref().is_some_and(|program| program.needs_listener),
         ..Default::default()
     };
-    let cgroup = planned_cgroup(globals, bundle, id)?;
+    let mut cgroup = planned_cgroup(globals, bundle, id)?;
     let (mut container, lock) = Container::create(&globals.root, record)?;
     // Not ours to remove when it is in use.
     if let Err(error) = cgroup.check_unused() {
@@ -195,8 +199,8 @@ pub(crate) fn make(
         return Err(error);
     }
     laps.lap("plan");
-    let given = Given { plan: &plan, bundle, options, cgroup: &cgroup };
-    let built = build(globals, &mut container, &given, console, &mut laps);
+    let given = Given { plan: &plan, bundle, options };
+    let built = build(globals, &mut container, &given, &mut cgroup, console, &mut laps);
     if let Err(error) = built {
         undo(globals, &container);
         return Err(error);
@@ -209,17 +213,17 @@ struct Given<'a> {
     plan: &'a Plan,
     bundle: &'a Bundle,
     options: &'a Options,
-    cgroup: &'a Cgroup,
 }
 
 fn build(
     globals: &Globals,
     container: &mut Container,
     given: &Given<'_>,
+    cgroup: &mut Cgroup,
     console: Option<OwnedFd>,
     laps: &mut Laps,
 ) -> anyhow::Result<()> {
-    let Given { plan, bundle, options, cgroup } = *given;
+    let Given { plan, bundle, options } = *given;
     let none = LinuxResources::default();
     let linux = bundle.spec.linux.as_ref();
     let resources = linux.map_or(&none, |linux| &linux.resources);
@@ -231,10 +235,19 @@ fn build(
     }
     let exec_fifo = make_fifo(&container.unannounced_fifo_path())?;
     cgroup.create().map_err(not_admitted)?;
+    if cgroup.is_disabled() && container.record.optional_cgroups && !plan.private_pids() {
+        // Compat: runc's warning.
+        globals.log.warn(
+            "Creating a rootless container with no cgroup and no private pid namespace. Such \
+             configuration is strongly discouraged (as it is impossible to properly kill all \
+             container's processes) and will result in an error in a future runc version.",
+        );
+    }
     laps.lap("cgroup");
 
     let wants_cgroup = plan.mounts.iter().any(|mount| matches!(mount.action, MountAction::Cgroup));
-    let cgroup_mount = if wants_cgroup { Some(cgroup.mounts()?) } else { None };
+    let cgroup_mount =
+        if wants_cgroup { Some(cgroup.mounts(plan.new_cgroup_namespace)?) } else { None };
     let doors = cgroup.doors();
     let (ours, theirs) = sys::socket::message_pair().context("handshake socket")?;
     let record = container.record.clone();
@@ -253,7 +266,7 @@ fn build(
     container.record.complete = true;
     laps.lap("clone");
 
-    prepare_from_outside(plan, pid)?;
+    outside::prepare(plan, pid)?;
     if !inside.told(&channel)? {
         cgroup.join(pid).map_err(not_admitted)?;
     }
@@ -263,6 +276,7 @@ fn build(
              cgroup config for procHooks process: {error}"
         )
     })?;
+    container.record.cgroup_paths = cgroup.paths().clone();
     reset_affinity(globals, pid);
     laps.lap("limits");
     proceed(&channel)?;
@@ -309,7 +323,11 @@ pub(super) fn planned_cgroup(
     let linux = bundle.spec.linux.as_ref();
     let path = linux.and_then(|linux| linux.cgroups_path.as_deref());
     let resources = linux.map_or(&none, |linux| &linux.resources);
-    Ok(Cgroup::plan(path, id, resources, globals.cgroup_driver)?)
+    let cgroup = Cgroup::plan(path, id, resources, globals.cgroup_driver)?;
+    if rootless::cgroups_are_optional(globals.rootless) {
+        return Ok(cgroup.without_root(path.is_some_and(|path| !path.is_empty())));
+    }
+    Ok(cgroup)
 }
 
 fn init_error(error: hooks::HookError) -> anyhow::Error {
@@ -344,8 +362,12 @@ fn give_birth(
     doors: Option<Doors>,
     channel: RuntimeEnd,
 ) -> anyhow::Result<Born> {
-    // Nobody in the container may look into us through its procfs before the exec.
-    sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).context("prctl PR_SET_DUMPABLE")?;
+    let oom_score = rootless::OomScore::set(plan.process.oom_score_adj)?;
+    // Nobody in the container may look into us through its procfs before the exec. Of a user's new
+    // user namespace nobody else is part, and its first process must show its id maps.
+    if !(plan.unprivileged && plan.creates(libc::CLONE_NEWUSER)) {
+        sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).context("prctl PR_SET_DUMPABLE")?;
+    }
     let staged = plan.needs_stage();
     let flags = if staged { 0 } else { plan.create & !plan.late() };
     let (side, mut inside) = clone_inside(flags, doors.as_ref())?;
@@ -361,104 +383,15 @@ fn give_birth(
         }
         Side::Parent(pid) => {
             // Our copy of init's end must go, or its death would go unnoticed.
-            drop((birth, doors));
+            drop((birth, doors, oom_score));
             if !staged {
                 return Ok(Born { pid, channel, inside });
             }
             inside = Inside::Known(inside.told(&channel)?);
-            let mut told = channel.receive().context("handshake")?;
-            while let Some(FromInit::Note(text)) = told {
-                globals.log.debug(&text);
-                told = channel.receive().context("handshake")?;
-            }
-            sys::clone::wait(pid, true).context("wait for the stage")?;
-            match told {
-                Some(FromInit::Born(pid)) => Ok(Born { pid, channel, inside }),
-                Some(FromInit::Failed(failure)) => {
-                    bail!("unable to start container process: {}", failure.sentence())
-                }
-                _ => bail!("unable to start container process: the stage ended without a word"),
-            }
+            let pid = born_of_stage(globals, &channel, pid)?;
+            Ok(Born { pid, channel, inside })
         }
     }
-}
-
-/// What only the runtime's own rights can do to the process.
-fn prepare_from_outside(plan: &Plan, pid: i32) -> anyhow::Result<()> {
-    if plan.creates(libc::CLONE_NEWUSER) {
-        write_map(pid, "uid_map", &plan.uid_mappings)?;
-        write_map(pid, "gid_map", &plan.gid_mappings)?;
-    }
-    apply_oom_score(&plan.process, pid)
-}
-
-pub(super) fn apply_limits(process: &ProcessPlan, pid: i32, what: &str) -> anyhow::Result<()> {
-    for (resource, soft, hard) in &process.rlimits {
-        sys::identity::set_rlimit(pid, *resource, *soft, *hard).map_err(|error| {
-            anyhow!(
-                "unable to start container process: {what}: error setting rlimit type {resource}: {}",
-                errno_text(errno_of(&error))
-            )
-        })?;
-    }
-    Ok(())
-}
-
-pub(super) fn apply_oom_score(process: &ProcessPlan, pid: i32) -> anyhow::Result<()> {
-    if let Some(score) = process.oom_score_adj {
-        std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).map_err(
-            |error| {
-                anyhow!(
-                    "unable to start container process: write oom_score_adj: {}",
-                    errno_text(errno_of(&error))
-                )
-            },
-        )?;
-    }
-    Ok(())
-}
-
-/// The runtime's own CPUs are nobody's wish: all that the cgroup allows. Compat: a failure is told
-/// and passed over.
-pub(super) fn reset_affinity(globals: &Globals, pid: i32) {
-    // 8192 CPUs are the most that kernels are built for.
-    if let Err(error) = sys::schedule::set_affinity(pid, &[u64::MAX; 128]) {
-        globals.log.warn(&format!("reset CPU affinity: {}", errno_text(errno_of(&error))));
-    }
-}
-
-/// From outside too: a user namespace may not raise its own priority.
-pub(super) fn apply_schedule(
-    process: &ProcessPlan,
-    resources: &LinuxResources,
-    pid: i32,
-) -> anyhow::Result<()> {
-    let pinned = resources.cpu.as_ref().is_some_and(|cpu| !cpu.cpus.is_empty());
-    let failed = |what: &str, error: io::Error| {
-        anyhow!(
-            "unable to start container process: error setting {what}: {}",
-            errno_text(errno_of(&error))
-        )
-    };
-    if let Some(scheduler) = &process.scheduler {
-        match sys::schedule::set_scheduler(pid, scheduler) {
-            // Compat: runc's sentence; a deadline wants all CPUs.
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) && pinned => {
-                bail!("process scheduler can't be used together with AllowedCPUs")
-            }
-            result => result.map_err(|error| failed("scheduler", error))?,
-        }
-    }
-    if let Some(priority) = process.io_priority {
-        sys::schedule::set_io_priority(pid, priority)
-            .map_err(|error| failed("io priority", error))?;
-    }
-    Ok(())
-}
-
-fn write_map(pid: i32, name: &str, mappings: &[IdMapping]) -> anyhow::Result<()> {
-    std::fs::write(format!("/proc/{pid}/{name}"), map_text(mappings))
-        .map_err(|error| anyhow!("failed to write {name}: {}", errno_text(errno_of(&error))))
 }
 
 fn proceed(channel: &RuntimeEnd) -> anyhow::Result<()> {
@@ -573,10 +506,8 @@ pub(super) fn warn_of_capabilities(globals: &Globals, process: &Process) {
             globals.log.warn(&format!("can't raise ambient capability {name}: {cause}"));
         }
     }
-    if let Ok(held) = sys::identity::permitted() {
-        let missing = unavailable(sets, held);
-        if !missing.is_empty() {
-            globals.log.warn(&format!("ignoring unknown or unavailable capabilities: {missing:?}"));
-        }
+    let missing = unavailable(sets, rootless::capabilities_to_give());
+    if !missing.is_empty() {
+        globals.log.warn(&format!("ignoring unknown or unavailable capabilities: {missing:?}"));
     }
 }

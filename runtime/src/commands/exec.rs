@@ -5,20 +5,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 
-use super::admission::{clone_inside, enter_cgroups};
+use super::admission::{Inside, born_of_stage, clone_inside, enter_cgroups};
 use super::create::{
-    Bundle, apply_limits, apply_oom_score, apply_schedule, connect_console, hand_over_listener,
-    reset_affinity, send_pidfd, warn_of_capabilities,
+    Bundle, connect_console, hand_over_listener, send_pidfd, warn_of_capabilities,
 };
+use super::outside::{apply_limits, apply_oom_score, apply_schedule, reset_affinity};
 use super::{Globals, Usage, listen_fds, parse, program, write_pid_file};
 use crate::args::{Flag, Order, Parsed};
 use crate::cgroup::Cgroup;
-use crate::container::{Container, Status};
+use crate::container::{Container, Record, Status};
 use crate::foreground::Foreground;
 use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
 use crate::init::{self, Entry};
+use crate::rootless;
 use crate::seccomp::Program;
-use crate::spec::oci::{Capabilities, LinuxResources, Process, User};
+use crate::spec::oci::{Capabilities, Process, User};
 use crate::spec::process::ProcessPlan;
 use crate::spec::schedule::MemoryPolicyPlan;
 use crate::sys::clone::{Side, pidfd_open};
@@ -65,9 +66,12 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
     let mut process = process(&container, parsed)?;
     let inherited = &container.record.inherited;
     inherited.fill(&mut process);
-    let held = sys::identity::permitted().unwrap_or(u64::MAX);
+    if rootless::unprivileged() && !process.user.additional_gids.is_empty() {
+        bail!(rootless::NO_GROUPS);
+    }
     warn_of_capabilities(globals, &process);
-    let mut plan = ProcessPlan::new(&process, held)?;
+    let mut plan = ProcessPlan::new(&process, rootless::capabilities_to_give())?;
+    plan.fixed_groups = rootless::groups_are_fixed();
     plan.personality = inherited.personality;
     plan.memory_policy = inherited.memory_policy.as_ref().map(MemoryPolicyPlan::new).transpose()?;
     let listen = listen_fds();
@@ -207,9 +211,11 @@ fn enter(
         bail!("container not running");
     }
     let namespaces = differing_namespaces(first)?;
+    let oom_score = rootless::OomScore::set(plan.oom_score_adj)?;
     // Nobody in the container may look into us through its procfs before the exec.
     sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).context("prctl PR_SET_DUMPABLE")?;
-    if namespaces & libc::CLONE_NEWPID != 0 {
+    let staged = rootless::unprivileged() && namespaces & libc::CLONE_NEWUSER != 0;
+    if namespaces & libc::CLONE_NEWPID != 0 && !staged {
         // For the next child only; we stay where we are.
         sys::clone::setns(pidfd.as_fd(), libc::CLONE_NEWPID)
             .map_err(|error| anyhow!("join the pid namespace: {}", errno_text(errno_of(&error))))?;
@@ -217,37 +223,47 @@ fn enter(
     let (ours, theirs) = sys::socket::message_pair().context("handshake socket")?;
     let channel = RuntimeEnd(ours);
     let keyring = container.record.new_keyring.then_some(container.record.id.as_str());
-    let entry = Entry {
+    let mut entry = Entry {
         process: plan,
         seccomp: filter,
         channel: InitEnd(theirs),
         console,
         pidfd,
-        namespaces: namespaces & !libc::CLONE_NEWPID,
+        namespaces: if staged { namespaces } else { namespaces & !libc::CLONE_NEWPID },
         keyring,
         debug: globals.log.tells_debug(),
     };
     // One that is to start on other CPUs goes there first.
     let pinned = plan.affinity.as_ref().is_some_and(|(before, _)| !before.is_empty());
     let doors = if pinned { None } else { place.cgroup().doors() };
-    let (side, inside) = clone_inside(0, doors.as_ref())?;
+    let (side, mut inside) = clone_inside(0, doors.as_ref())?;
     let pid = match side {
         Side::Child => {
             // A copy of the runtime's end in here would hide its death from us.
             drop(channel);
             enter_cgroups(doors, &entry.channel);
+            if staged {
+                let told = entry.channel.as_fd().try_clone_to_owned().map(InitEnd);
+                let told = told.unwrap_or_else(|_| sys::clone::exit_now(255));
+                init::enter_stage(&mut entry, &told);
+            }
             init::enter(entry)
         }
         Side::Parent(pid) => {
-            drop((entry, doors));
-            pid
+            drop((entry, doors, oom_score));
+            if staged {
+                inside = Inside::Known(inside.told(&channel)?);
+                born_of_stage(globals, &channel, pid)?
+            } else {
+                pid
+            }
         }
     };
     let admitted = inside
         .told(&channel)
         .and_then(|inside| {
             let place = (!inside).then_some(place);
-            admit(globals, place, plan, &container.record.resources, pid)
+            admit(globals, place, plan, &container.record, pid)
         })
         .and_then(|()| converse(globals, container, &channel));
     if admitted.is_err() {
@@ -273,8 +289,8 @@ impl Place {
 
     fn join(&self, pid: i32) -> Result<(), crate::cgroup::Error> {
         match self {
-            Self::At(cgroup) => cgroup.join(pid),
-            Self::Beside(cgroup, first) => cgroup.join_beside(pid, *first),
+            Self::At(cgroup) => cgroup.clone().join(pid),
+            Self::Beside(cgroup, first) => cgroup.clone().join_beside(pid, *first),
         }
     }
 }
@@ -284,7 +300,7 @@ fn admit(
     globals: &Globals,
     place: Option<&Place>,
     plan: &ProcessPlan,
-    resources: &LinuxResources,
+    record: &Record,
     pid: i32,
 ) -> anyhow::Result<()> {
     let pin = |mask: &[u64]| {
@@ -301,8 +317,10 @@ fn admit(
         globals.log.debug(&format!("nsexec[{pid}]: affinity: {first:#x}"));
     }
     // Compat: runc's words.
-    if let Some(place) = place {
-        place.join(pid).map_err(|error| anyhow!("error adding pid {pid} to cgroups: {error}"))?;
+    if let Some(Err(error)) = place.map(|place| place.join(pid))
+        && !record.optional_cgroups
+    {
+        bail!("error adding pid {pid} to cgroups: {error}");
     }
     if plan.affinity.is_none() {
         reset_affinity(globals, pid);
@@ -310,7 +328,7 @@ fn admit(
     pin(after)?;
     apply_limits(plan, pid, "error setting rlimits for process")?;
     apply_oom_score(plan, pid)?;
-    apply_schedule(plan, resources, pid)
+    apply_schedule(plan, &record.resources, pid)
 }
 
 /// Through the handshake to the exec: the socket closes with it.

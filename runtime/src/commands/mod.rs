@@ -11,6 +11,7 @@ pub(crate) mod features;
 pub(crate) mod help;
 pub(crate) mod kill;
 pub(crate) mod list;
+mod outside;
 pub(crate) mod pause;
 pub(crate) mod run;
 pub(crate) mod spec;
@@ -36,6 +37,8 @@ pub(crate) struct Globals {
     /// By the caller; else it is the usual place.
     pub(crate) root_given: bool,
     pub(crate) log: Log,
+    /// Whether the caller's cgroups may be out of reach; `None`: to be found out.
+    pub(crate) rootless: Option<bool>,
     pub(crate) cgroup_driver: Driver,
     /// Descriptors from 3 on, without a gap, that the caller left open.
     pub(crate) inherited: u32,

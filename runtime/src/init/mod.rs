@@ -101,6 +101,10 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     // container's.
     let early = if plan.has_user_namespace() { None } else { Some(surroundings(plan)?) };
     channel.wait()?;
+    if plan.unprivileged {
+        // Until now the user had to reach our id maps.
+        sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).step(Step::Namespace, "set dumpable")?;
+    }
     note("child process in init()")?;
     let root = match early {
         Some(root) => root,
@@ -175,6 +179,10 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
         Ok(command) => command,
         Err(failure) => give_up(Some(channel), failure),
     };
+    if plan.unprivileged {
+        // A user's exec enters only what shows itself; all that is left here is the container's.
+        sys::identity::prctl(libc::PR_SET_DUMPABLE, 1).ok();
+    }
     // A filter of the container's may have the last word here.
     sys::process::end_when_asked().ok();
     if let Err(failure) = channel.send(&FromInit::Ready) {
@@ -278,6 +286,18 @@ pub(crate) struct Entry<'a> {
     pub(crate) namespaces: libc::c_int,
     pub(crate) keyring: Option<&'a str>,
     pub(crate) debug: bool,
+}
+
+/// The stage of an ordinary user's exec, who may enter a pid namespace only from the user namespace
+/// that owns it. Returns in the process to be; the stage itself ends in here.
+pub(crate) fn enter_stage(entry: &mut Entry<'_>, channel: &InitEnd) {
+    let first = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
+    let result = sys::clone::setns(entry.pidfd.as_fd(), entry.namespaces & first)
+        .step(Step::Namespace, "join the container's namespaces")
+        .and_then(|()| namespaces::become_root())
+        .and_then(|()| clone_sibling(0));
+    entry.namespaces &= !first;
+    end_stage(channel, result);
 }
 
 /// A process that enters a running container; never returns.

@@ -199,9 +199,10 @@ fn mount_cgroup(
         CgroupMount::V2 { bind } => {
             let fresh = mount::mount_on("cgroup", target.as_fd(), "cgroup2", flags, "");
             match fresh {
-                Err(error) if matches!(errno_of(&error), libc::EPERM | libc::EBUSY) => {
-                    bind_host(bind, target.as_fd(), attributes)
-                }
+                Err(error) if matches!(errno_of(&error), libc::EPERM | libc::EBUSY) => match bind {
+                    Some(bind) => bind_host(bind, target.as_fd(), attributes),
+                    None => mount::mount_on("tmpfs", target.as_fd(), "tmpfs", libc::MS_RDONLY, ""),
+                },
                 result => result,
             }
         }

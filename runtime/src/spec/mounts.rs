@@ -43,6 +43,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) joined: Option<BorrowedFd<'a>>,
     pub(crate) propagation: Option<u64>,
     pub(crate) user_namespace: bool,
+    /// Only init has rights, in its user namespace.
+    pub(crate) unprivileged: bool,
     /// Of the container.
     pub(crate) mappings: (&'a [IdMapping], &'a [IdMapping]),
     /// SELinux context of filesystems that can carry one, or "".
@@ -94,7 +96,7 @@ impl PlannedMount {
         source: &Path,
         destination: &str,
         options: &[&str],
-        open: impl Fn(&MountOptions) -> io::Result<Tree>,
+        open: impl Fn(&MountOptions) -> io::Result<Option<Tree>>,
     ) -> Result<Self, PlanError> {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let options = MountOptions::parse(&options);
@@ -109,7 +111,7 @@ impl PlannedMount {
             kind: String::new(),
             source: source.display().to_string(),
             options,
-            action: MountAction::Bind { tree: Some(tree), source: source.to_owned(), ids: None },
+            action: MountAction::Bind { tree, source: source.to_owned(), ids: None },
         })
     }
 }
@@ -161,7 +163,7 @@ fn bind(
     if let Err(cause) = std::fs::metadata(&source) {
         return Err(failed("stat", cause));
     }
-    let tree = if around.user_namespace || ids.is_some() {
+    let tree = if !around.unprivileged && (around.user_namespace || ids.is_some()) {
         let tree = Tree::open(&source, options, around.propagation, around.user_namespace);
         Some(tree.map_err(|cause| failed("bind mount", cause))?)
     } else {
@@ -339,6 +341,7 @@ mod tests {
             joined: None,
             propagation: None,
             user_namespace: false,
+            unprivileged: false,
             mappings: (&[], &[]),
             label: "",
         };

@@ -12,6 +12,7 @@ use super::oci::{self, Device, IdMapping, Spec};
 use super::options;
 use super::process::{ProcessError, ProcessPlan};
 use super::schedule::MemoryPolicyPlan;
+use crate::rootless;
 use crate::seccomp;
 use crate::sys::clone::{Flags, NEWTIME, ns};
 use crate::sys::{self, errno_of, errno_text};
@@ -75,6 +76,8 @@ pub(crate) enum PlanError {
     DeviceType(String),
     #[error("device {0:?}: invalid owner")]
     DeviceOwner(String),
+    #[error("{0}")]
+    Rootless(String),
     #[error("a mount has no destination")]
     NoDestination,
 }
@@ -93,6 +96,8 @@ pub(crate) struct Plan {
     pub(crate) id: String,
     pub(crate) rootfs: PathBuf,
     pub(crate) rootfs_readonly: bool,
+    /// All that needs a right is for init to do, in its own user namespace.
+    pub(crate) unprivileged: bool,
     pub(crate) no_pivot: bool,
     pub(crate) new_keyring: bool,
     pub(crate) propagation: Option<u64>,
@@ -125,6 +130,8 @@ pub(crate) struct Choices {
     pub(crate) no_pivot: bool,
     pub(crate) new_keyring: bool,
     pub(crate) preserve_fds: u32,
+    /// For an ordinary user.
+    pub(crate) unprivileged: bool,
 }
 
 impl Plan {
@@ -146,8 +153,12 @@ impl Plan {
         let rootfs = rootfs
             .canonicalize()
             .map_err(|cause| PlanError::Rootfs { path: rootfs.display().to_string(), cause })?;
-        let held = sys::identity::permitted().unwrap_or(u64::MAX);
+        if choices.unprivileged {
+            rootless::check(spec)?;
+        }
+        let held = rootless::capabilities_to_give();
         let mut process = ProcessPlan::new(process, held).map_err(PlanError::Process)?;
+        process.fixed_groups = rootless::groups_are_fixed();
         process.preserve_fds = choices.preserve_fds;
         process.personality = linux.personality.as_ref().map(personality).transpose()?;
         process.memory_policy = linux
@@ -185,6 +196,7 @@ impl Plan {
                 .map(|join| join.fd.as_fd()),
             propagation,
             user_namespace: has(libc::CLONE_NEWUSER),
+            unprivileged: choices.unprivileged,
             mappings: (&linux.uid_mappings, &linux.gid_mappings),
             label,
         };
@@ -214,6 +226,7 @@ impl Plan {
             id: id.to_owned(),
             rootfs,
             rootfs_readonly: root.readonly,
+            unprivileged: choices.unprivileged,
             no_pivot: choices.no_pivot,
             new_keyring: choices.new_keyring,
             propagation,
@@ -242,6 +255,11 @@ impl Plan {
         self.create & ns(flag) != 0
     }
 
+    /// Whether nothing outlives the first process.
+    pub(crate) fn private_pids(&self) -> bool {
+        self.creates(libc::CLONE_NEWPID)
+    }
+
     /// Namespaces whose first objects belong to whoever makes them: with a new user namespace init
     /// makes these itself, once it is root there.
     pub(crate) fn late(&self) -> Flags {
@@ -256,8 +274,10 @@ impl Plan {
         options: &[&str],
     ) -> Result<(), PlanError> {
         let user_namespace = self.has_user_namespace();
+        let unprivileged = self.unprivileged;
         let mount = PlannedMount::own(source, destination, options, |options| {
-            mounts::Tree::open(source, options, self.propagation, user_namespace)
+            let open = || mounts::Tree::open(source, options, self.propagation, user_namespace);
+            (!unprivileged).then(open).transpose()
         });
         self.mounts.push(mount?);
         Ok(())
