@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Unit};
 use crate::seccomp::Program;
 use crate::spec::oci::{Hooks, LinuxResources};
 use crate::spec::process::Inherited;
@@ -86,6 +86,8 @@ pub(crate) struct Record {
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) hooks: Hooks,
     pub(crate) cgroup_paths: BTreeMap<String, PathBuf>,
+    /// Of systemd's, where that made the cgroups.
+    pub(crate) unit: Option<Unit>,
     /// All of it is known. Created is what has its fifo under the final name.
     pub(crate) complete: bool,
     pub(crate) new_keyring: bool,
@@ -229,7 +231,7 @@ impl Container {
     }
 
     pub(crate) fn cgroup(&self) -> Cgroup {
-        Cgroup::load(self.record.cgroup_paths.clone())
+        Cgroup::load(self.record.cgroup_paths.clone()).of_unit(self.record.unit.clone())
     }
 
     /// The compiled filter as exec will want it.

@@ -56,6 +56,28 @@ pub(crate) fn cgroups_are_optional(choice: Option<bool>) -> bool {
     choice.unwrap_or_else(|| unprivileged() || in_user_namespace())
 }
 
+/// Whether the user's own systemd makes the cgroups. Compat: what cannot be found out is root.
+pub(crate) fn has_manager(choice: Option<bool>) -> bool {
+    choice.unwrap_or_else(|| {
+        let own = rustix::process::geteuid().as_raw();
+        let outside = || {
+            let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+            outer_id(&map, own).unwrap_or(0)
+        };
+        own != 0 || in_user_namespace() && outside() != 0
+    })
+}
+
+/// What the user namespace outside calls an id of this one.
+fn outer_id(map: &str, inner: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map(|word| word.parse::<u32>().ok());
+        let (first, outer, size) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        let offset = inner.checked_sub(first).filter(|offset| *offset < size)?;
+        outer.checked_add(offset)
+    })
+}
+
 /// Where a user's containers are kept; made if need be.
 pub(crate) fn root_of_user() -> anyhow::Result<Option<PathBuf>> {
     let Some(directory) = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty())
@@ -228,6 +250,16 @@ mod tests {
         }
         let error = choice(Some("maybe")).unwrap_err().to_string();
         assert_eq!(error, "strconv.ParseBool: parsing \"maybe\": invalid syntax");
+    }
+
+    #[test]
+    fn an_id_outside_is_found_by_the_map() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        assert_eq!(
+            [0, 1, 65_536, 65_537].map(|id| outer_id(map, id)),
+            [Some(1000), Some(100_000), Some(165_535), None]
+        );
+        assert_eq!(outer_id("", 0), None);
     }
 
     #[test]

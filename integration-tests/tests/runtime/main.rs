@@ -19,5 +19,6 @@ mod red_team;
 mod robustness;
 mod rootfs;
 mod rootless;
+mod systemd;
 mod terminal;
 mod update;

@@ -9,6 +9,7 @@
 //! In `paths` the key is the v1 controller name (`memory`, `cpu`, `name=systemd`…) or `""` for the
 //! unified hierarchy, as in runc's state.json.
 
+mod by_unit;
 mod devices;
 mod doors;
 mod file;
@@ -18,6 +19,7 @@ mod processes;
 mod rights;
 mod stats;
 mod sys;
+mod systemd;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -47,11 +49,42 @@ pub(crate) enum Driver {
 pub(crate) use doors::Doors;
 pub(crate) use oom::OomWatch;
 pub(crate) use rights::Rights;
+pub(crate) use systemd::Unit;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CgroupError {
-    #[error("systemd cgroup driver: not supported by runc-rs yet, use cgroupfs")]
-    Systemd,
+    // Compat: runc's sentences.
+    #[error("systemd not running on this host, cannot use systemd cgroups manager")]
+    NoSystemd,
+    #[error("cannot use rootless systemd cgroups manager on cgroup v1")]
+    SystemdOfUserOnV1,
+    #[error(
+        "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {0:?} \
+         instead"
+    )]
+    UnitPath(String),
+    #[error("invalid slice name: {0}")]
+    Slice(String),
+    #[error(transparent)]
+    Annotation(systemd::AnnotationError),
+    #[error(
+        "failed to connect to dbus (hint: for rootless containers, maybe you need to install \
+         dbus-user-session package, see \
+         https://github.com/opencontainers/runc/blob/master/docs/cgroup-v2.md): {0}"
+    )]
+    Bus(systemd::BusError),
+    #[error("unable to start unit {0:?}: {1}")]
+    UnitStart(String, systemd::BusError),
+    #[error("error creating systemd unit `{0}`: got `{1}`")]
+    UnitResult(String, String),
+    #[error("unable to stop unit {0:?}: {1}")]
+    UnitStop(String, systemd::BusError),
+    #[error("unable to set unit properties: {0}")]
+    UnitSet(systemd::BusError),
+    #[error("unable to attach to the unit: {0}")]
+    UnitAttach(systemd::BusError),
+    #[error("{0}")]
+    Conversion(String),
     #[error("the container has no cgroup of its own")]
     Disabled,
     // Compat: runc's sentences.
@@ -133,6 +166,20 @@ pub(crate) struct Cgroup {
     rights: Rights,
     /// What kept it from the unified hierarchy, where it may do without.
     denied: Option<String>,
+    /// Of systemd's, where that makes it.
+    unit: Option<Unit>,
+}
+
+/// What a container asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    /// As in the spec: relative ones are below the runtime's own cgroup, absent = the container's id.
+    pub(crate) path: Option<&'a str>,
+    pub(crate) id: &'a str,
+    pub(crate) resources: &'a LinuxResources,
+    pub(crate) annotations: &'a BTreeMap<String, String>,
+    /// For systemd: the user's own manager makes it.
+    pub(crate) user: bool,
 }
 
 /// One step of filling a container's `cgroup` mount.
@@ -156,21 +203,13 @@ pub(crate) enum CgroupMount {
 }
 
 impl Cgroup {
-    /// `cgroups_path` as in the spec (relative ones are below the runtime's own cgroup, absent =
-    /// the container's id).
-    pub(crate) fn plan(
-        cgroups_path: Option<&str>,
-        id: &str,
-        resources: &LinuxResources,
-        driver: Driver,
-    ) -> Result<Self, Error> {
-        DevicePolicy::new(&resources.devices).map_err(Error::DeviceRule)?;
+    pub(crate) fn plan(wish: Wish<'_>, driver: Driver) -> Result<Self, Error> {
+        DevicePolicy::new(&wish.resources.devices).map_err(Error::DeviceRule)?;
         match driver {
-            Driver::Cgroupfs => {}
-            Driver::Systemd => return Err(Error::Systemd),
-            Driver::Disabled => return Ok(Self::default()),
+            Driver::Cgroupfs => Self::planned(Layout::read()?, wish.path, wish.id),
+            Driver::Systemd => Self::planned_unit(wish),
+            Driver::Disabled => Ok(Self::default()),
         }
-        Self::planned(Layout::read()?, cgroups_path, id)
     }
 
     fn planned(layout: Layout, cgroups_path: Option<&str>, id: &str) -> Result<Self, Error> {
@@ -229,7 +268,7 @@ impl Cgroup {
                 }
             }
         }
-        Ok(Self { paths, ..Self::default() })
+        Ok(Self { paths, unit: self.unit.clone(), ..Self::default() })
     }
 
     /// A place that exists already must be free: its processes would share the limits, and what is
@@ -246,9 +285,14 @@ impl Cgroup {
     }
 
     pub(crate) fn create(&mut self) -> Result<(), Error> {
-        if self.is_disabled() {
+        // Systemd makes the first directories.
+        if self.is_disabled() || self.unit.is_some() {
             return Ok(());
         }
+        self.make_directories()
+    }
+
+    fn make_directories(&mut self) -> Result<(), Error> {
         let layout = self.layout()?;
         let unified = layout.unified.as_ref().map(|(mount_point, _)| mount_point.clone());
         self.create_below(unified.as_deref())
@@ -262,6 +306,11 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Takes the first process in, which is not there yet.
+    pub(crate) fn take(&mut self, pid: i32, resources: &LinuxResources) -> Result<(), Error> {
+        if self.unit.is_some() { self.take_by_unit(pid, resources) } else { self.join(pid) }
+    }
+
     /// Moves a process into every hierarchy.
     pub(crate) fn join(&mut self, pid: i32) -> Result<(), Error> {
         let pid = pid.to_string();
@@ -273,6 +322,11 @@ impl Cgroup {
         })
     }
 
+    /// Of systemd's, as the record keeps it.
+    pub(crate) fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
+    }
+
     /// For a process that is yet to be born; `join` is for where this is not to be had.
     pub(crate) fn doors(&self) -> Option<Doors> {
         Doors::open(self)
@@ -282,6 +336,7 @@ impl Cgroup {
     /// groups below hand controllers on, cgroup2 takes no process any more.
     pub(crate) fn join_beside(&mut self, pid: i32, first: i32) -> Result<(), Error> {
         let Err(error) = self.join(pid) else { return Ok(()) };
+        let Err(error) = self.attach(pid, error) else { return Ok(()) };
         let refused = matches!(
             file::errno(&error),
             Some(libc::EBUSY | libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)
@@ -300,6 +355,9 @@ impl Cgroup {
             return self.do_without(resources);
         }
         let devices = DevicePolicy::new(&resources.devices).map_err(Error::DeviceRule)?;
+        if let Some(unit) = &self.unit {
+            unit.set(self.v2_directory().is_some(), resources, Some(&devices))?;
+        }
         let applied = match self.v2_directory() {
             Some(directory) => v2::apply_devices(directory, &devices),
             None => v1::apply_devices(&self.paths, &devices),
@@ -307,7 +365,7 @@ impl Cgroup {
         if self.rights == Rights::All {
             applied?;
         }
-        self.update(resources).map_err(|error| self.explain(error))
+        self.write_limits(&self.as_systemd_counts(resources)).map_err(|error| self.explain(error))
     }
 
     /// Writes the limits, leaving devices as they are.
@@ -315,6 +373,11 @@ impl Cgroup {
         if self.is_disabled() {
             return Err(Error::Disabled);
         }
+        self.update_unit(resources)?;
+        self.write_limits(&self.as_systemd_counts(resources))
+    }
+
+    fn write_limits(&self, resources: &LinuxResources) -> Result<(), Error> {
         match self.v2_directory() {
             Some(directory) => v2::apply(directory, resources),
             None => v1::apply(&self.paths, resources),
@@ -392,7 +455,7 @@ impl Cgroup {
     /// Removes the directories, children first, waiting briefly for the kernel. Absent = done.
     pub(crate) fn destroy(&self) -> Result<(), Error> {
         let directories: BTreeSet<&PathBuf> = self.paths.values().collect();
-        let mut first = Ok(());
+        let mut first = self.unit.as_ref().map_or(Ok(()), Unit::stop);
         for directory in directories {
             let result = processes::remove(directory);
             first = first.and(result);

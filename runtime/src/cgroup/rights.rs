@@ -67,7 +67,7 @@ impl Cgroup {
     }
 }
 
-fn is_denied(error: &Error) -> bool {
+pub(super) fn is_denied(error: &Error) -> bool {
     let number = match error {
         Error::Create { cause, .. } => cause.raw_os_error(),
         error => errno(error),

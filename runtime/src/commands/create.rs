@@ -11,7 +11,7 @@ use super::admission::{Inside, born_of_stage, clone_inside, enter_cgroups};
 use super::outside::{self, apply_limits, apply_schedule, reset_affinity};
 use super::{Globals, listen_fds, parse_one, write_pid_file};
 use crate::args::{Flag, Parsed};
-use crate::cgroup::{Cgroup, Doors, Driver};
+use crate::cgroup::{Cgroup, Doors, Driver, Wish};
 use crate::container::{Container, Lock, Record, process_stat};
 use crate::hooks;
 use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
@@ -194,6 +194,7 @@ pub(crate) fn make(
         return Err(error.into());
     }
     container.record.cgroup_paths = cgroup.paths().clone();
+    container.record.unit = cgroup.unit().cloned();
     if let Err(error) = notify::prepare(&mut plan, &container) {
         container.remove()?;
         return Err(error);
@@ -248,7 +249,7 @@ fn build(
     let wants_cgroup = plan.mounts.iter().any(|mount| matches!(mount.action, MountAction::Cgroup));
     let cgroup_mount =
         if wants_cgroup { Some(cgroup.mounts(plan.new_cgroup_namespace)?) } else { None };
-    let doors = cgroup.doors();
+    let doors = if cgroup.unit().is_some() { None } else { cgroup.doors() };
     let (ours, theirs) = sys::socket::message_pair().context("handshake socket")?;
     let record = container.record.clone();
     let birth = Birth {
@@ -268,7 +269,10 @@ fn build(
 
     outside::prepare(plan, pid)?;
     if !inside.told(&channel)? {
-        cgroup.join(pid).map_err(not_admitted)?;
+        let taken = cgroup.take(pid, resources);
+        container.record.unit = cgroup.unit().cloned();
+        container.record.cgroup_paths = cgroup.paths().clone();
+        taken.map_err(not_admitted)?;
     }
     cgroup.apply(resources).map_err(|error| {
         anyhow!(
@@ -323,8 +327,13 @@ pub(super) fn planned_cgroup(
     let linux = bundle.spec.linux.as_ref();
     let path = linux.and_then(|linux| linux.cgroups_path.as_deref());
     let resources = linux.map_or(&none, |linux| &linux.resources);
-    let cgroup = Cgroup::plan(path, id, resources, globals.cgroup_driver)?;
-    if rootless::cgroups_are_optional(globals.rootless) {
+    let annotations = &bundle.spec.annotations;
+    let user = globals.cgroup_driver == Driver::Systemd && rootless::has_manager(globals.rootless);
+    let wish = Wish { path, id, resources, annotations, user };
+    let cgroup = Cgroup::plan(wish, globals.cgroup_driver)?;
+    // What systemd makes is to be had, or not.
+    if globals.cgroup_driver == Driver::Cgroupfs && rootless::cgroups_are_optional(globals.rootless)
+    {
         return Ok(cgroup.without_root(path.is_some_and(|path| !path.is_empty())));
     }
     Ok(cgroup)

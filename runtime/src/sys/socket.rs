@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::net::sockopt::Timeout;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
@@ -51,13 +52,26 @@ pub(crate) fn bind_datagram(directory: &Path, name: &str) -> io::Result<OwnedFd>
 
 /// `@name` is an abstract one.
 pub(crate) fn connect_datagram(address: &OsStr) -> io::Result<OwnedFd> {
-    let address = match address.as_encoded_bytes() {
+    let socket = datagram()?;
+    rustix::net::connect(&socket, &unix_address(address)?)?;
+    Ok(socket)
+}
+
+/// The same for a stream, to somebody who may have no time for us.
+pub(crate) fn connect_stream(address: &OsStr) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let patience = Some(std::time::Duration::from_secs(30));
+    rustix::net::sockopt::set_socket_timeout(&socket, Timeout::Send, patience)?;
+    rustix::net::connect(&socket, &unix_address(address)?)?;
+    Ok(socket)
+}
+
+fn unix_address(address: &OsStr) -> io::Result<SocketAddrUnix> {
+    Ok(match address.as_encoded_bytes() {
         [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
         path => SocketAddrUnix::new(path)?,
-    };
-    let socket = datagram()?;
-    rustix::net::connect(&socket, &address)?;
-    Ok(socket)
+    })
 }
 
 fn datagram() -> io::Result<OwnedFd> {
