@@ -26,6 +26,8 @@ pub(crate) enum Mood {
     Says(&'static [u8]),
     /// The connection ends at the first call of this name.
     Hangs(&'static str),
+    /// It is no bus, but systemd itself.
+    Direct,
     /// Nobody gets in.
     Rejects,
 }
@@ -38,6 +40,7 @@ struct State {
     /// Of the user's manager, below which its units are.
     root: String,
     listeners: Vec<UnixStream>,
+    everyone: Vec<UnixStream>,
 }
 
 #[derive(Debug, Clone)]
@@ -57,6 +60,7 @@ impl Manager {
             units: BTreeSet::new(),
             root: root.to_owned(),
             listeners: Vec::new(),
+            everyone: Vec::new(),
         };
         let manager = Self { socket, state: Arc::new(Mutex::new(state)) };
         let own = manager.clone();
@@ -91,6 +95,7 @@ impl Manager {
         if greet(&mut from, to, mood).is_none() {
             return;
         }
+        self.state.lock().unwrap().everyone.push(stream.try_clone().unwrap());
         if let Mood::Says(bytes) = mood {
             drop(to.write_all(bytes));
         }
@@ -104,9 +109,17 @@ impl Manager {
             }
             let mut state = self.state.lock().unwrap();
             state.calls.push(call.clone());
+            if mood == Mood::Direct && call.interface == "org.freedesktop.DBus" {
+                assert_eq!(call.member, "AddMatch", "there is nobody to greet");
+                let name = "org.freedesktop.DBus.Error.UnknownObject";
+                drop(to.write_all(&dbus::error(call.serial, name, "no bus")));
+                continue;
+            }
             let (answer, signal) = state.answer(&call, &stream);
             drop(to.write_all(&answer));
-            if let Some(signal) = signal {
+            if let Some(signal) = signal.as_ref().filter(|_| mood == Mood::Direct) {
+                state.everyone.retain(|mut client| client.write_all(signal).is_ok());
+            } else if let Some(signal) = signal {
                 state.listeners.retain(|mut listener| listener.write_all(&signal).is_ok());
             }
         }

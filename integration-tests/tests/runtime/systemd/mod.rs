@@ -18,6 +18,8 @@ struct Ruled {
     slice: String,
     /// What the user's manager is in; "" for the system's.
     root: String,
+    /// No bus is there.
+    direct: bool,
 }
 
 impl Ruled {
@@ -37,7 +39,7 @@ impl Ruled {
         let stem = bundle.id.replace('-', "");
         let slice = format!("{stem}-in.slice");
         bundle.linux()["cgroupsPath"] = json!(format!("{slice}:pre:{}", bundle.id));
-        Self { bundle, manager, slice, root }
+        Self { bundle, manager, slice, root, direct: mood == Mood::Direct }
     }
 
     fn unit(&self) -> String {
@@ -48,9 +50,16 @@ impl Ruled {
     fn command(&self, arguments: &[&str]) -> Command {
         let inner = self.bundle.command(arguments);
         let mut command = Command::new("unshare");
-        let script = "mount -t tmpfs none /run && mkdir -p /run/systemd/system && exec \"$@\"";
+        let script = "mount -t tmpfs none /run && mkdir -p /run/systemd/system && \
+                      ln -s $DOOR /run/systemd/private && exec \"$@\"";
         command.args(["-m", "sh", "-c", script, "sh"]).arg(inner.get_program());
+        command.env("DOOR", self.bundle.path().join(if self.direct { "bus" } else { "none" }));
         command.arg("--systemd-cgroup");
+        if self.direct {
+            command.env_remove("DBUS_SYSTEM_BUS_ADDRESS");
+            command.args(inner.get_args()).stdin(Stdio::null());
+            return command;
+        }
         let bus = if self.root.is_empty() {
             "DBUS_SYSTEM_BUS_ADDRESS"
         } else {
@@ -218,6 +227,16 @@ fn without_a_path_it_is_a_scope_of_the_systems() {
         drop(fs::remove_dir(mount.unwrap().path().join("system.slice")));
     }
     drop(fs::remove_dir("/sys/fs/cgroup/system.slice"));
+}
+
+#[test]
+fn where_there_is_no_bus_systemd_is_asked_itself() {
+    let ruled = Ruled::new(Mood::Direct);
+    ruled.create();
+    ruled.ok(&["delete", "--force", &ruled.bundle.id]);
+    let members: Vec<String> = ruled.manager.calls().into_iter().map(|(name, _)| name).collect();
+    let wanted = ["StartTransientUnit", "SetUnitProperties", "StopUnit", "ResetFailedUnit"];
+    assert_eq!(members, wanted);
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub(super) struct Bus {
     buffer: Vec<u8>,
     signals: Vec<Message>,
     patience: Duration,
+    /// Systemd itself is at the other end, which tells everyone everything and knows no bus.
+    direct: bool,
 }
 
 impl Bus {
@@ -63,7 +65,8 @@ impl Bus {
             Err(error) if rustix::process::geteuid().is_root() => error,
             result => return result,
         };
-        match Self::dial("unix:path=/run/systemd/private".as_ref()) {
+        let direct = Self::dial("unix:path=/run/systemd/private".as_ref());
+        match direct.map(|bus| Self { direct: true, ..bus }) {
             // The first one is what the administrator meant.
             Err(BusError::Connect { .. })
                 if std::env::var_os("DBUS_SYSTEM_BUS_ADDRESS").is_some() =>
@@ -103,10 +106,18 @@ impl Bus {
     }
 
     fn authenticate(socket: OwnedFd, patience: Duration) -> Result<Self, BusError> {
-        let mut bus = Self { socket, serial: 0, buffer: Vec::new(), signals: Vec::new(), patience };
+        let mut bus = Self {
+            socket,
+            serial: 0,
+            buffer: Vec::new(),
+            signals: Vec::new(),
+            patience,
+            direct: false,
+        };
         // The first byte carries the credentials, which say it all: in a user namespace we do not know
-        // what the other side calls us.
-        bus.send(b"\0AUTH EXTERNAL\r\nDATA\r\n")?;
+        // what the other side calls us. All at once, as systemd's own clients do it: its server does not
+        // look at a call that it has read together with the last of these words.
+        bus.send(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
         let deadline = bus.deadline();
         let mut line = bus.line(deadline)?;
         if line == "DATA" {
@@ -115,7 +126,6 @@ impl Bus {
         if !line.starts_with("OK ") {
             return Err(BusError::Refused(line));
         }
-        bus.send(b"BEGIN\r\n")?;
         Ok(bus)
     }
 
@@ -130,6 +140,14 @@ impl Bus {
             }
             self.receive("authentication", deadline)?;
         }
+    }
+
+    /// Has the signals of this rule sent to us.
+    pub(super) fn listen(&mut self, rule: &str) -> Result<(), BusError> {
+        if self.direct {
+            return Ok(());
+        }
+        self.call(&bus_call("AddMatch", vec![Value::text(rule)])).map(drop)
     }
 
     /// The answer's body.
@@ -243,7 +261,7 @@ impl Bus {
 }
 
 /// A call of the bus itself.
-pub(super) fn bus_call(member: &str, body: Vec<Value>) -> Message {
+fn bus_call(member: &str, body: Vec<Value>) -> Message {
     Message {
         path: "/org/freedesktop/DBus".to_owned(),
         interface: "org.freedesktop.DBus".to_owned(),
@@ -305,7 +323,7 @@ mod tests {
         let peer = std::thread::spawn(move || {
             let mut line = [0; 100];
             let length = theirs.read(&mut line).unwrap();
-            assert_eq!(&line[..length], b"\0AUTH EXTERNAL\r\nDATA\r\n");
+            assert_eq!(&line[..length], b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n");
             answer(&mut theirs);
             // Until we are gone.
             let mut rest = Vec::new();

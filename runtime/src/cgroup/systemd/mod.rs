@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use super::devices::DevicePolicy;
 use crate::spec::oci::LinuxResources;
+use bus::Bus;
 pub(crate) use bus::BusError;
-use bus::{Bus, bus_call};
 pub(crate) use text::AnnotationError;
 use wire::{Kind, Message, Value};
 
@@ -237,11 +237,7 @@ impl Manager {
     /// A call that starts a job; how that ended.
     fn job(&mut self, member: &str, body: Vec<Value>) -> Result<String, BusError> {
         let rule = "type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
-        match self.bus.call(&bus_call("AddMatch", vec![Value::text(rule)])) {
-            // Systemd's own door has no bus, and tells everyone.
-            Err(BusError::Told { .. }) => {}
-            result => drop(result?),
-        }
+        self.bus.listen(rule)?;
         let answer = self.call(member, body)?;
         let job = answer.first().and_then(Value::as_text).unwrap_or_default().to_owned();
         self.bus.wait("the end of a job", |signal| job_result(signal, &job))
