@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{anyhow, bail};
 
@@ -25,7 +26,9 @@ pub(crate) fn unprivileged() -> bool {
 fn in_user_namespace() -> bool {
     // The number that the kernel gives the first one.
     const FIRST: u64 = 0xefff_fffd;
-    std::fs::metadata("/proc/self/ns/user").is_ok_and(|first| first.ino() != FIRST)
+    static INSIDE: OnceLock<bool> = OnceLock::new();
+    let look = || std::fs::metadata("/proc/self/ns/user").is_ok_and(|own| own.ino() != FIRST);
+    *INSIDE.get_or_init(look)
 }
 
 /// Whether the groups of a process cannot be changed: a single id was mapped.

@@ -260,6 +260,9 @@ fn all_commands_are_a_users_own() {
     let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
     assert_eq!(rustix::event::poll(&mut fds, None).unwrap(), 1);
     assert_eq!(user.state()["status"], "stopped");
+    let gone = user.call(&["kill", &user.id, "0"]);
+    assert!(stderr(&gone).contains("container not running"), "{}", stderr(&gone));
+    user.ok(&["kill", "-a", &user.id, "0"]);
     user.ok(&["delete", &user.id]);
     assert!(!user.root().join(&user.id).exists());
 }

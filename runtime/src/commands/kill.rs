@@ -28,6 +28,9 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
             container.cgroup().kill_all(signal)?;
             return Ok(());
         }
+        if parsed.is_set("all") && container.status() == Status::Stopped {
+            return Ok(());
+        }
         send(&container, signal)
     })?;
     Ok(0)

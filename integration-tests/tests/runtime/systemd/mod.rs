@@ -257,6 +257,13 @@ fn a_slice_is_wanted_by_the_one_above() {
 }
 
 #[test]
+fn features_tells_of_the_driver() {
+    let features: Value = serde_json::from_str(&Bundle::new("").ok(&["features"])).unwrap();
+    let cgroup = &features["linux"]["cgroup"];
+    assert_eq!((&cgroup["systemd"], &cgroup["systemdUser"]), (&json!(true), &json!(true)));
+}
+
+#[test]
 fn crun_has_another_name_for_the_driver() {
     if !ours_only() {
         return;
