@@ -268,6 +268,25 @@ fn all_commands_are_a_users_own() {
 }
 
 #[test]
+fn a_user_can_have_a_time_of_its_own() {
+    let mut user = User::new("cat /proc/self/timens_offsets; cat /proc/self/uid_map; sleep 100");
+    user.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+    user.config["linux"]["timeOffsets"] =
+        json!({"monotonic": {"secs": 7881, "nanosecs": 2}, "boottime": {"secs": 1337}});
+    user.detached(&["create", &user.id]);
+    user.detached(&["start", &user.id]);
+    let pid = user.state()["pid"].as_i64().unwrap();
+    let time = |link: &str| fs::read_link(format!("/proc/{link}/ns/time")).unwrap();
+    assert_ne!(time(&pid.to_string()), time("self"));
+    let text = user.ok(&["exec", &user.id, "cat", "/proc/self/timens_offsets"]);
+    let words: Vec<&str> = text.split_whitespace().collect();
+    assert_eq!(words, ["monotonic", "7881", "2", "boottime", "1337", "0"]);
+    let own = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap();
+    assert_eq!(own.split_whitespace().collect::<Vec<_>>(), ["0", "54321", "1"]);
+    user.ok(&["delete", "--force", &user.id]);
+}
+
+#[test]
 fn what_a_user_cannot_have_is_told_in_words() {
     type Change = fn(&mut Value);
     let rows: [(Change, &str); 7] = [

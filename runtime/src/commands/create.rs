@@ -378,7 +378,10 @@ fn give_birth(
         sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).context("prctl PR_SET_DUMPABLE")?;
     }
     let staged = plan.needs_stage();
-    let flags = if staged { 0 } else { plan.create & !plan.late() };
+    let flags = match staged {
+        true => plan.stage_creates(),
+        false => plan.create & !plan.late(),
+    };
     let (side, mut inside) = clone_inside(flags, doors.as_ref())?;
     match side {
         Side::Child => {
@@ -397,6 +400,10 @@ fn give_birth(
                 return Ok(Born { pid, channel, inside });
             }
             inside = Inside::Known(inside.told(&channel)?);
+            if plan.stage_creates() != 0 {
+                rootless::write_maps(pid, &plan.uid_mappings, &plan.gid_mappings)?;
+                proceed(&channel)?;
+            }
             let pid = born_of_stage(globals, &channel, pid)?;
             Ok(Born { pid, channel, inside })
         }

@@ -14,7 +14,7 @@ use crate::sys::{self, errno_of, errno_text};
 
 /// Of a container's first process, before all else.
 pub(super) fn prepare(plan: &Plan, pid: i32) -> anyhow::Result<()> {
-    if plan.creates(libc::CLONE_NEWUSER) {
+    if plan.creates(libc::CLONE_NEWUSER) && plan.stage_creates() == 0 {
         rootless::write_maps(pid, &plan.uid_mappings, &plan.gid_mappings)?;
     }
     apply_oom_score(&plan.process, pid)

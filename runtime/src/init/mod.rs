@@ -56,9 +56,19 @@ pub(crate) fn container(birth: Birth<'_>) -> ! {
 /// The stage between the runtime and a process that is born into joined namespaces. Returns in
 /// the process to be; the stage itself ends in here.
 pub(crate) fn stage(plan: &Plan, channel: &InitEnd) {
-    let result = namespaces::join(plan, true)
+    let made = plan.stage_creates();
+    let mapped = || {
+        if made == 0 {
+            return Ok(());
+        }
+        channel.wait()?;
+        namespaces::become_root()
+    };
+    let rest = plan.create & !plan.late() & !sys::clone::NEWTIME & !made;
+    let result = mapped()
+        .and_then(|()| namespaces::join(plan, true))
         .and_then(|()| namespaces::time(plan))
-        .and_then(|()| clone_sibling(plan.create & !plan.late() & !sys::clone::NEWTIME));
+        .and_then(|()| clone_sibling(rest));
     end_stage(channel, result);
 }
 

@@ -304,6 +304,13 @@ impl Plan {
         self.has_user_namespace() && !self.process.rlimits.is_empty()
     }
 
+    /// What the stage is born into: a user may make a time namespace only from a user namespace of its
+    /// own.
+    pub(crate) fn stage_creates(&self) -> Flags {
+        let early = self.unprivileged && self.create & NEWTIME != 0;
+        if early { self.create & ns(libc::CLONE_NEWUSER) } else { 0 }
+    }
+
     /// A stage between runtime and init is needed where namespaces must be entered or prepared
     /// before the one init is born into.
     pub(crate) fn needs_stage(&self) -> bool {
