@@ -153,7 +153,7 @@ fn globals(parsed: &Parsed, inherited: u32, started: u64) -> anyhow::Result<Glob
 const DEFAULT_ROOT: &str = "/run/runc-rs";
 
 fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::Result<u8> {
-    if matches!(command, "create" | "run" | "exec") {
+    if matches!(command, "create" | "run" | "exec" | "mounts") {
         protect::ensure(&globals.log)?;
     }
     globals.log.debug(&format!("{command} {arguments:?}"));
@@ -166,6 +166,7 @@ fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::
         "features" => commands::features::run(arguments),
         "kill" => commands::kill::run(globals, arguments),
         "list" => commands::list::run(globals, arguments),
+        "mounts" => commands::mounts::run(globals, arguments),
         "pause" => commands::pause::run(globals, arguments),
         "ps" => commands::kill::ps(globals, arguments),
         "resume" => commands::pause::resume(globals, arguments),

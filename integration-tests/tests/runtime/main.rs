@@ -12,6 +12,7 @@ mod exec;
 mod fields;
 mod hostile;
 mod lifecycle;
+mod mounts;
 mod options;
 mod process;
 mod red_team;

@@ -342,7 +342,7 @@ fn converse(globals: &Globals, container: &Container, channel: &RuntimeEnd) -> a
 }
 
 /// `CLONE_NEW*` of the namespaces of `pid` that are not ours.
-fn differing_namespaces(pid: i32) -> anyhow::Result<libc::c_int> {
+pub(super) fn differing_namespaces(pid: i32) -> anyhow::Result<libc::c_int> {
     let mut flags = 0;
     for (name, flag) in [
         ("user", libc::CLONE_NEWUSER),

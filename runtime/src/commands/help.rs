@@ -94,6 +94,12 @@ const PAGES: &[Page] = &[
         flags: kill::FLAGS,
     },
     Page { name: "list", does: "show all containers", arguments: "", flags: list::FLAGS },
+    Page {
+        name: "mounts",
+        does: "add mounts to a running container, or remove them",
+        arguments: "add|remove <container-id> <file>",
+        flags: &[],
+    },
     Page { name: "pause", does: "freeze a container", arguments: "<container-id>", flags: &[] },
     Page {
         name: "ps",

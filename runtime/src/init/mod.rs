@@ -10,6 +10,7 @@ pub(crate) mod handshake;
 mod mounts;
 mod namespaces;
 mod rootfs;
+pub(crate) mod visit;
 
 use std::fs::File;
 use std::io::Read as _;

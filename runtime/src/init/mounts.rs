@@ -156,7 +156,21 @@ fn in_proc(destination: &str) -> Option<&str> {
 }
 
 /// Only known files of `/proc` may be covered; others would deceive us or the container.
-fn check_below_proc(planned: &PlannedMount) -> io::Result<()> {
+pub(super) fn check_below_proc(planned: &PlannedMount) -> io::Result<()> {
+    let bind = matches!(planned.action, MountAction::Bind { .. });
+    match in_proc(&planned.destination) {
+        Some("") if bind || planned.kind == "proc" => Ok(()),
+        Some(rest) if !rest.is_empty() && allowed_below_proc(&planned.destination) => Ok(()),
+        Some(_) => Err(io::Error::other(format!(
+            "{:?} cannot be mounted because it is inside /proc",
+            planned.destination
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether this names `/proc` or a file of it that may be covered.
+pub(super) fn allowed_below_proc(destination: &str) -> bool {
     const ALLOWED: [&str; 12] = [
         "cpuinfo",
         "diskstats",
@@ -171,16 +185,7 @@ fn check_below_proc(planned: &PlannedMount) -> io::Result<()> {
         "sys/crypto/fips_enabled",
         "",
     ];
-    let bind = matches!(planned.action, MountAction::Bind { .. });
-    match in_proc(&planned.destination) {
-        Some("") if bind || planned.kind == "proc" => Ok(()),
-        Some(rest) if !rest.is_empty() && ALLOWED.contains(&rest) => Ok(()),
-        Some(_) => Err(io::Error::other(format!(
-            "{:?} cannot be mounted because it is inside /proc",
-            planned.destination
-        ))),
-        None => Ok(()),
-    }
+    in_proc(destination).is_some_and(|rest| ALLOWED.contains(&rest))
 }
 
 fn mount_cgroup(

@@ -50,7 +50,7 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl PlannedMount {
-    pub(super) fn new(mount: &oci::Mount, around: Surroundings<'_>) -> Result<Self, PlanError> {
+    pub(crate) fn new(mount: &oci::Mount, around: Surroundings<'_>) -> Result<Self, PlanError> {
         if mount.destination.is_empty() {
             return Err(PlanError::NoDestination);
         }
