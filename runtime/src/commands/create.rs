@@ -8,6 +8,7 @@ use anyhow::{Context as _, anyhow, bail};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use super::admission::{Inside, clone_inside, enter_cgroups};
+use super::mount_source;
 use super::{Globals, listen_fds, parse_one, write_pid_file};
 use crate::args::{Flag, Parsed};
 use crate::cgroup::{Cgroup, Doors, Driver};
@@ -266,7 +267,7 @@ fn build(
     if let Some(program) = &plan.seccomp {
         container.save_filter(program)?;
     }
-    expect(globals, &channel, plan, bundle, &FromInit::Mounted)?;
+    expect(globals, &channel, pid, given, &FromInit::Mounted)?;
     laps.lap("rootfs");
     if plan.pauses_when_mounted() {
         // Compat: runc tells prestart hooks `creating`; the specification wants `created`.
@@ -277,12 +278,12 @@ fn build(
         proceed(&channel)?;
     }
     if plan.limits_from_outside() {
-        expect(globals, &channel, plan, bundle, &FromInit::Shed)?;
+        expect(globals, &channel, pid, given, &FromInit::Shed)?;
         let what = format!("error during container init: {}", init::LIMITS_OF_INIT);
         apply_limits(&plan.process, pid, &what)?;
         proceed(&channel)?;
     }
-    expect(globals, &channel, plan, bundle, &FromInit::Ready)?;
+    expect(globals, &channel, pid, given, &FromInit::Ready)?;
     laps.lap("process");
 
     if let Some(path) = &options.pidfd_socket {
@@ -467,15 +468,22 @@ fn proceed(channel: &RuntimeEnd) -> anyhow::Result<()> {
 fn expect(
     globals: &Globals,
     channel: &RuntimeEnd,
-    plan: &Plan,
-    bundle: &Bundle,
+    pid: i32,
+    given: &Given<'_>,
     wanted: &FromInit,
 ) -> anyhow::Result<()> {
+    let Given { plan, bundle, .. } = *given;
     loop {
         let message = channel.receive().context("handshake")?;
         match message {
             Some(message) if message == *wanted => return Ok(()),
             Some(FromInit::Note(text)) => globals.log.debug(&text),
+            Some(FromInit::Wanted(index)) => {
+                let planned = usize::try_from(index).ok().and_then(|index| plan.mounts.get(index));
+                let planned = planned.context("init wants a mount that is not planned")?;
+                let tree = mount_source::open_inside(planned, plan, pid)?;
+                channel.send_tree(tree.as_fd()).context("send the source of a mount")?;
+            }
             Some(FromInit::Listener) if plan.seccomp.is_some() => {
                 let listener = channel.receive_listener().context("seccomp listener")?;
                 hand_over_listener(bundle, &listener)?;
@@ -547,6 +555,11 @@ fn warn(globals: &Globals, bundle: &Bundle) {
     let Some(linux) = &bundle.spec.linux else { return };
     if !linux.mount_label.is_empty() && !sys::label::selinux_enabled() {
         globals.log.warn("ignoring linux.mountLabel: SELinux is disabled");
+    }
+    if let Some(personality) = linux.personality.as_ref().filter(|one| !one.flags.is_empty()) {
+        // Compat: no runtime knows any; runc passes over them with words that start so.
+        let flags = personality.flags.join(" ");
+        globals.log.warn(&format!("ignoring unsupported personality flags: [{flags}]"));
     }
     if globals.cgroup_driver == Driver::Disabled {
         let limits = LinuxResources { devices: Vec::new(), ..linux.resources.clone() };

@@ -11,6 +11,7 @@ pub(crate) mod features;
 pub(crate) mod help;
 pub(crate) mod kill;
 pub(crate) mod list;
+mod mount_source;
 pub(crate) mod mounts;
 pub(crate) mod pause;
 pub(crate) mod run;

@@ -160,9 +160,6 @@ impl Plan {
         let (create, join) = namespaces(&linux.namespaces)?;
         let has =
             |flag: libc::c_int| create & ns(flag) != 0 || join.iter().any(|join| join.flag == flag);
-        if join.iter().any(|join| join.flag == libc::CLONE_NEWNS) {
-            return Err(PlanError::Unsupported("a mount namespace given by path"));
-        }
         check_namespaces(spec, &linux, create, &has)?;
         for key in linux.sysctl.keys() {
             check_sysctl(key, &has)?;
@@ -252,6 +249,11 @@ impl Plan {
         self.join.iter().any(|join| join.flag == flag)
     }
 
+    /// Of its own, or one given by path. Compat: runc makes no difference, and pivots there too.
+    pub(crate) fn has_mount_namespace(&self) -> bool {
+        self.creates(libc::CLONE_NEWNS) || self.joins(libc::CLONE_NEWNS)
+    }
+
     pub(crate) fn has_user_namespace(&self) -> bool {
         self.creates(libc::CLONE_NEWUSER) || self.joins(libc::CLONE_NEWUSER)
     }
@@ -300,9 +302,6 @@ fn refuse_unsupported(linux: &oci::Linux) -> Result<(), PlanError> {
 }
 
 fn personality(wanted: &oci::Personality) -> Result<u64, PlanError> {
-    if !wanted.flags.is_empty() {
-        return Err(PlanError::Unsupported("linux.personality.flags"));
-    }
     match wanted.domain.as_str() {
         "LINUX" => Ok(0),
         "LINUX32" => Ok(8),

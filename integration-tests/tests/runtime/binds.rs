@@ -1,0 +1,183 @@
+//! Bind mounts: what they keep of their source, and sources that only the container knows.
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+
+use crate::bundle::{Bundle, stderr};
+
+/// Lives in a mount namespace of its own that a script has prepared; ends with the test.
+struct Holder(Child);
+
+impl Holder {
+    fn new(script: &str) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "--propagation", "private", "sh", "-c"]);
+        command.arg(format!("set -e; {script}; echo ready; exec cat"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().unwrap();
+        let mut line = [0; 6];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        assert_eq!(&line, b"ready\n");
+        Self(child)
+    }
+
+    fn namespace(&self) -> String {
+        format!("/proc/{}/ns/mnt", self.0.id())
+    }
+
+    /// Runs the runtime in there.
+    fn run(&self, bundle: &Bundle) -> std::process::Output {
+        let command = bundle.command(&["run", "-b", bundle.path().to_str().unwrap(), &bundle.id]);
+        let namespace = format!("--mount={}", self.namespace());
+        Command::new("nsenter")
+            .arg(namespace)
+            .arg(command.get_program())
+            .args(command.get_args())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_mount_namespace_can_be_one_that_exists() {
+    let mut bundle = Bundle::new("cat /here/file; ls /; grep ' / ' /proc/self/mountinfo");
+    let place = bundle.path().join("place");
+    fs::create_dir(&place).unwrap();
+    let path = place.to_str().unwrap();
+    let holder = Holder::new(&format!("mount -t tmpfs t {path}; echo only in there >{path}/file"));
+    for namespace in bundle.linux()["namespaces"].as_array_mut().unwrap() {
+        if namespace["type"] == "mount" {
+            namespace["path"] = json!(holder.namespace());
+        }
+    }
+    bundle.add_mount(json!({
+        "destination": "/here", "type": "bind", "source": path, "options": ["bind", "ro"],
+    }));
+    let output = bundle.run();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("only in there\n"), "{text}{}", stderr(&output));
+    assert!(text.contains("\nhere\n") && !text.contains("home"), "{text}");
+    assert!(!Path::new(path).join("file").exists());
+}
+
+/// `noatime`, `nodiratime`, `relatime` or none of them, as the container sees it.
+fn access_times(source: &str, options: &str, users: bool) -> Result<String, String> {
+    let mut bundle = Bundle::new("grep ' /m ' /proc/self/mounts");
+    let place = bundle.path().join("place");
+    fs::create_dir(&place).unwrap();
+    let path = place.to_str().unwrap();
+    let holder = Holder::new(&format!(
+        "mount -t tmpfs -o strictatime t {path}; mount -o remount,bind,strictatime {path}; \
+         mount -o remount,bind,{source} {path}"
+    ));
+    if users {
+        bundle.use_user_namespace();
+    }
+    let options: Vec<&str> = options.split(',').collect();
+    bundle.add_mount(json!({
+        "destination": "/m", "type": "bind", "source": place, "options": options,
+    }));
+    let output = holder.run(&bundle);
+    if !output.status.success() {
+        return Err(stderr(&output));
+    }
+    let text = String::from_utf8(output.stdout).unwrap();
+    let flags = text.split(' ').nth(3).unwrap().split(',');
+    Ok(flags.filter(|flag| flag.ends_with("atime")).collect::<Vec<_>>().join(","))
+}
+
+#[test]
+fn access_times_stay_as_they_are_until_others_are_named() {
+    for (source, options, wanted) in [
+        ("noatime", "bind", "noatime"),
+        ("noatime", "bind,norelatime", "noatime"),
+        ("noatime", "bind,atime", "noatime"),
+        ("noatime", "bind,relatime", "relatime"),
+        ("noatime", "bind,nodiratime", "nodiratime,relatime"),
+        ("noatime", "bind,ro", "noatime"),
+        ("nodiratime", "bind,strictatime", ""),
+        ("noatime", "bind,nodiratime,strictatime", "nodiratime"),
+        ("noatime", "bind,nodiratime,norelatime", "nodiratime,relatime"),
+        ("strictatime", "bind,nosuid", ""),
+    ] {
+        assert_eq!(access_times(source, options, false).unwrap(), wanted, "{source} {options}");
+    }
+}
+
+#[test]
+fn a_user_namespace_cannot_change_the_access_times_of_the_host() {
+    for (source, options, wanted) in [
+        ("strictatime", "bind", ""),
+        ("noatime,nodiratime", "bind,norelatime", "noatime,nodiratime"),
+        ("noatime", "bind,atime", "noatime"),
+        ("relatime", "bind,relatime", "relatime"),
+        ("relatime", "bind,ro", "relatime"),
+    ] {
+        assert_eq!(access_times(source, options, true).unwrap(), wanted, "{source} {options}");
+    }
+    for (source, options) in [
+        ("nodiratime", "bind,strictatime"),
+        ("relatime", "bind,noatime"),
+        ("relatime", "bind,nodiratime"),
+        ("strictatime", "bind,relatime"),
+        ("noatime", "bind,relatime"),
+    ] {
+        let text = access_times(source, options, true).unwrap_err();
+        assert!(text.contains("operation not permitted"), "{source} {options}: {text}");
+    }
+}
+
+#[test]
+fn an_id_mapped_mount_can_show_what_an_earlier_one_brought() {
+    for users in [false, true] {
+        let mut bundle = Bundle::new("ls -ln /second");
+        let host = bundle.path().join("host");
+        fs::create_dir(&host).unwrap();
+        fs::write(host.join("file"), "").unwrap();
+        if users {
+            bundle.use_user_namespace();
+        }
+        let first = bundle.rootfs().join("first");
+        fs::create_dir(&first).unwrap();
+        bundle.add_mount(json!({
+            "destination": "/first", "type": "bind", "source": host, "options": ["bind"],
+        }));
+        // Files of the host's root belong to root of the container, or to its 1000.
+        let id = if users { 100_000 + 1000 } else { 1000 };
+        let mapping = json!([{"containerID": 0, "hostID": id, "size": 10}]);
+        bundle.add_mount(json!({
+            "destination": "/second", "type": "bind", "source": first, "options": ["bind"],
+            "uidMappings": mapping, "gidMappings": mapping,
+        }));
+        let text = bundle.output();
+        assert!(text.contains(" 1000     1000 ") && text.contains("file"), "{users}: {text}");
+    }
+}
+
+#[test]
+fn a_missing_source_of_an_id_mapped_mount_is_named() {
+    let mut bundle = Bundle::new("true");
+    bundle.use_user_namespace();
+    let missing = bundle.rootfs().join("no-such");
+    let mapping = json!([{"containerID": 0, "hostID": 1000, "size": 10}]);
+    bundle.add_mount(json!({
+        "destination": "/m", "type": "bind", "source": missing, "options": ["bind"],
+        "uidMappings": mapping, "gidMappings": mapping,
+    }));
+    let output = bundle.run();
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("/no-such") && text.contains("no such file or directory"), "{text}");
+}
