@@ -19,6 +19,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
+use crate::resctrl;
 use crate::seccomp::Program;
 use crate::spec::oci::{Hooks, LinuxResources};
 use crate::spec::process::Inherited;
@@ -91,6 +92,8 @@ pub(crate) struct Record {
     pub(crate) seccomp_flags: u32,
     pub(crate) seccomp_notifies: bool,
     pub(crate) inherited: Inherited,
+    /// Its share of cache and memory bandwidth.
+    pub(crate) resctrl: Option<resctrl::Group>,
     /// The limits that hold now, devices excepted.
     pub(crate) resources: LinuxResources,
     /// Nothing outlives the first process of a pid namespace of its own.

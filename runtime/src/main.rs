@@ -19,6 +19,7 @@ mod hooks;
 mod init;
 mod log;
 mod protect;
+mod resctrl;
 mod seccomp;
 mod spec;
 mod sys;

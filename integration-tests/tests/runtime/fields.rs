@@ -134,7 +134,11 @@ fn what_is_not_supported_is_refused_by_name() {
     };
     for (path, value, words) in [
         ("/linux/netDevices", json!({"eth9": {}}), "not supported: linux.netDevices"),
-        ("/linux/intelRdt", json!({"closID": "x"}), "not supported: linux.intelRdt"),
+        (
+            "/linux/intelRdt",
+            json!({"closID": "x"}),
+            "intelRdt is specified in config, but Intel RDT is not enabled",
+        ),
         ("/linux/personality", json!({"domain": "MIPS"}), "invalid personality domain"),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_X"}), "invalid memory policy mode"),
         ("/process/scheduler", json!({"policy": "SCHED_X"}), "invalid scheduler policy"),

@@ -8,8 +8,9 @@ use anyhow::{Context as _, anyhow, bail};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use super::admission::{Inside, clone_inside, enter_cgroups};
-use super::mount_source;
+use super::schedule::{apply_schedule, reset_affinity};
 use super::{Globals, listen_fds, parse_one, write_pid_file};
+use super::{caches, mount_source};
 use crate::args::{Flag, Parsed};
 use crate::cgroup::{Cgroup, Doors, Driver};
 use crate::container::{Container, Lock, Record, process_stat};
@@ -259,6 +260,7 @@ fn build(
              cgroup config for procHooks process: {error}"
         )
     })?;
+    caches::enter(container, linux.and_then(|linux| linux.intel_rdt.as_ref()))?;
     reset_affinity(globals, pid);
     laps.lap("limits");
     proceed(&channel)?;
@@ -414,44 +416,6 @@ pub(super) fn apply_oom_score(process: &ProcessPlan, pid: i32) -> anyhow::Result
     Ok(())
 }
 
-/// The runtime's own CPUs are nobody's wish: all that the cgroup allows. Compat: a failure is told
-/// and passed over.
-pub(super) fn reset_affinity(globals: &Globals, pid: i32) {
-    // 8192 CPUs are the most that kernels are built for.
-    if let Err(error) = sys::schedule::set_affinity(pid, &[u64::MAX; 128]) {
-        globals.log.warn(&format!("reset CPU affinity: {}", errno_text(errno_of(&error))));
-    }
-}
-
-/// From outside too: a user namespace may not raise its own priority.
-pub(super) fn apply_schedule(
-    process: &ProcessPlan,
-    resources: &LinuxResources,
-    pid: i32,
-) -> anyhow::Result<()> {
-    let pinned = resources.cpu.as_ref().is_some_and(|cpu| !cpu.cpus.is_empty());
-    let failed = |what: &str, error: io::Error| {
-        anyhow!(
-            "unable to start container process: error setting {what}: {}",
-            errno_text(errno_of(&error))
-        )
-    };
-    if let Some(scheduler) = &process.scheduler {
-        match sys::schedule::set_scheduler(pid, scheduler) {
-            // Compat: runc's sentence; a deadline wants all CPUs.
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) && pinned => {
-                bail!("process scheduler can't be used together with AllowedCPUs")
-            }
-            result => result.map_err(|error| failed("scheduler", error))?,
-        }
-    }
-    if let Some(priority) = process.io_priority {
-        sys::schedule::set_io_priority(pid, priority)
-            .map_err(|error| failed("io priority", error))?;
-    }
-    Ok(())
-}
-
 fn write_map(pid: i32, name: &str, mappings: &[IdMapping]) -> anyhow::Result<()> {
     std::fs::write(format!("/proc/{pid}/{name}"), map_text(mappings))
         .map_err(|error| anyhow!("failed to write {name}: {}", errno_text(errno_of(&error))))
@@ -531,6 +495,11 @@ fn undo(globals: &Globals, container: &Container) {
     if container.record.pid > 0 {
         drop(sys::process::kill(container.record.pid, libc::SIGKILL));
         drop(sys::clone::wait(container.record.pid, true));
+    }
+    if let Some(group) = &container.record.resctrl
+        && let Err(error) = group.remove()
+    {
+        globals.log.warn(&error.to_string());
     }
     let cgroup = container.cgroup();
     if !container.record.cgroup_paths.is_empty()

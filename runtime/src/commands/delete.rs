@@ -91,6 +91,11 @@ pub(crate) fn destroy(globals: &Globals, container: &Container) -> anyhow::Resul
             failures.push(error.to_string());
         }
     }
+    if let Some(group) = &container.record.resctrl
+        && let Err(error) = group.remove()
+    {
+        failures.push(format!("unable to remove container's IntelRDT group: {error}"));
+    }
     if !failures.is_empty() {
         // The record stays, so that the delete can be tried again.
         return Err(anyhow!("{}", failures.join("; ")));

@@ -7,18 +7,19 @@ use anyhow::{Context as _, anyhow, bail};
 
 use super::admission::{clone_inside, enter_cgroups};
 use super::create::{
-    Bundle, apply_limits, apply_oom_score, apply_schedule, connect_console, hand_over_listener,
-    reset_affinity, send_pidfd, warn_of_capabilities,
+    Bundle, apply_limits, apply_oom_score, connect_console, hand_over_listener, send_pidfd,
+    warn_of_capabilities,
 };
+use super::schedule::{apply_schedule, reset_affinity};
 use super::{Globals, Usage, listen_fds, parse, program, write_pid_file};
 use crate::args::{Flag, Order, Parsed};
 use crate::cgroup::Cgroup;
-use crate::container::{Container, Status};
+use crate::container::{Container, Record, Status};
 use crate::foreground::Foreground;
 use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
 use crate::init::{self, Entry};
 use crate::seccomp::Program;
-use crate::spec::oci::{Capabilities, LinuxResources, Process, User};
+use crate::spec::oci::{Capabilities, Process, User};
 use crate::spec::process::ProcessPlan;
 use crate::spec::schedule::MemoryPolicyPlan;
 use crate::sys::clone::{Side, pidfd_open};
@@ -247,7 +248,7 @@ fn enter(
         .told(&channel)
         .and_then(|inside| {
             let place = (!inside).then_some(place);
-            admit(globals, place, plan, &container.record.resources, pid)
+            admit(globals, place, plan, &container.record, pid)
         })
         .and_then(|()| converse(globals, container, &channel));
     if admitted.is_err() {
@@ -284,9 +285,10 @@ fn admit(
     globals: &Globals,
     place: Option<&Place>,
     plan: &ProcessPlan,
-    resources: &LinuxResources,
+    record: &Record,
     pid: i32,
 ) -> anyhow::Result<()> {
+    let Record { resources, resctrl, .. } = record;
     let pin = |mask: &[u64]| {
         if mask.is_empty() {
             return Ok(());
@@ -303,6 +305,9 @@ fn admit(
     // Compat: runc's words.
     if let Some(place) = place {
         place.join(pid).map_err(|error| anyhow!("error adding pid {pid} to cgroups: {error}"))?;
+    }
+    if let Some(group) = resctrl {
+        group.add(pid).map_err(|error| anyhow!("error adding pid {pid} to Intel RDT: {error}"))?;
     }
     if plan.affinity.is_none() {
         reset_affinity(globals, pid);

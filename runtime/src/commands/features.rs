@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: Vec<String>) -> anyhow::Result<u8> {
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
-            "intelRdt": {"enabled": false},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": false},
             "memoryPolicy": {

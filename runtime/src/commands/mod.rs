@@ -2,6 +2,7 @@
 //! the exit code; errors go up to `main`, which logs them once.
 
 pub(super) mod admission;
+mod caches;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod events;
@@ -15,6 +16,7 @@ mod mount_source;
 pub(crate) mod mounts;
 pub(crate) mod pause;
 pub(crate) mod run;
+mod schedule;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod state;

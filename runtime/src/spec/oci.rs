@@ -214,9 +214,24 @@ pub(crate) struct Linux {
     pub(crate) mount_label: String,
     pub(crate) personality: Option<Personality>,
     pub(crate) time_offsets: Option<BTreeMap<String, TimeOffset>>,
-    pub(crate) intel_rdt: Option<serde_json::Value>,
+    pub(crate) intel_rdt: Option<IntelRdt>,
     pub(crate) net_devices: Option<serde_json::Value>,
     pub(crate) memory_policy: Option<MemoryPolicy>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct IntelRdt {
+    #[serde(rename = "closID", deserialize_with = "or_default")]
+    pub(crate) clos_id: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) schemata: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) l3_cache_schema: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) mem_bw_schema: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) enable_monitoring: bool,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

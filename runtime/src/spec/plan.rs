@@ -12,6 +12,7 @@ use super::oci::{self, Device, IdMapping, Spec};
 use super::options;
 use super::process::{ProcessError, ProcessPlan};
 use super::schedule::MemoryPolicyPlan;
+use crate::resctrl::{self, Resctrl};
 use crate::seccomp;
 use crate::sys::clone::{Flags, NEWTIME, ns};
 use crate::sys::{self, errno_of, errno_text};
@@ -75,6 +76,8 @@ pub(crate) enum PlanError {
     DeviceType(String),
     #[error("device {0:?}: invalid owner")]
     DeviceOwner(String),
+    #[error(transparent)]
+    IntelRdt(resctrl::ResctrlError),
     #[error("a mount has no destination")]
     NoDestination,
 }
@@ -142,6 +145,9 @@ impl Plan {
         let process = spec.process.as_ref().ok_or(PlanError::NoProcess)?;
         let linux = spec.linux.clone().unwrap_or_default();
         refuse_unsupported(&linux)?;
+        if let Some(wanted) = &linux.intel_rdt {
+            Resctrl::check(Resctrl::find().as_ref(), wanted).map_err(PlanError::IntelRdt)?;
+        }
         let rootfs = bundle.join(&root.path);
         let rootfs = rootfs
             .canonicalize()
@@ -294,9 +300,6 @@ fn refuse_unsupported(linux: &oci::Linux) -> Result<(), PlanError> {
     };
     if is_set(&linux.net_devices) {
         return Err(PlanError::Unsupported("linux.netDevices"));
-    }
-    if is_set(&linux.intel_rdt) {
-        return Err(PlanError::Unsupported("linux.intelRdt"));
     }
     Ok(())
 }
