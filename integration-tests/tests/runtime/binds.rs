@@ -1,54 +1,12 @@
 //! Bind mounts: what they keep of their source, and sources that only the container knows.
 
 use std::fs;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
 
 use crate::bundle::{Bundle, stderr};
-
-/// Lives in a mount namespace of its own that a script has prepared; ends with the test.
-struct Holder(Child);
-
-impl Holder {
-    fn new(script: &str) -> Self {
-        let mut command = Command::new("unshare");
-        command.args(["-m", "--propagation", "private", "sh", "-c"]);
-        command.arg(format!("set -e; {script}; echo ready; exec cat"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().unwrap();
-        let mut line = [0; 6];
-        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
-        assert_eq!(&line, b"ready\n");
-        Self(child)
-    }
-
-    fn namespace(&self) -> String {
-        format!("/proc/{}/ns/mnt", self.0.id())
-    }
-
-    /// Runs the runtime in there.
-    fn run(&self, bundle: &Bundle) -> std::process::Output {
-        let command = bundle.command(&["run", "-b", bundle.path().to_str().unwrap(), &bundle.id]);
-        let namespace = format!("--mount={}", self.namespace());
-        Command::new("nsenter")
-            .arg(namespace)
-            .arg(command.get_program())
-            .args(command.get_args())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        self.0.wait().unwrap();
-    }
-}
+use crate::holder::Holder;
 
 #[test]
 fn a_mount_namespace_can_be_one_that_exists() {
@@ -56,10 +14,11 @@ fn a_mount_namespace_can_be_one_that_exists() {
     let place = bundle.path().join("place");
     fs::create_dir(&place).unwrap();
     let path = place.to_str().unwrap();
-    let holder = Holder::new(&format!("mount -t tmpfs t {path}; echo only in there >{path}/file"));
+    let holder =
+        Holder::new("mount", &format!("mount -t tmpfs t {path}; echo only in there >{path}/file"));
     for namespace in bundle.linux()["namespaces"].as_array_mut().unwrap() {
         if namespace["type"] == "mount" {
-            namespace["path"] = json!(holder.namespace());
+            namespace["path"] = json!(holder.namespace("mnt"));
         }
     }
     bundle.add_mount(json!({
@@ -78,10 +37,13 @@ fn access_times(source: &str, options: &str, users: bool) -> Result<String, Stri
     let place = bundle.path().join("place");
     fs::create_dir(&place).unwrap();
     let path = place.to_str().unwrap();
-    let holder = Holder::new(&format!(
-        "mount -t tmpfs -o strictatime t {path}; mount -o remount,bind,strictatime {path}; \
+    let holder = Holder::new(
+        "mount",
+        &format!(
+            "mount -t tmpfs -o strictatime t {path}; mount -o remount,bind,strictatime {path}; \
          mount -o remount,bind,{source} {path}"
-    ));
+        ),
+    );
     if users {
         bundle.use_user_namespace();
     }

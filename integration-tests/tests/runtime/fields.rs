@@ -133,7 +133,7 @@ fn what_is_not_supported_is_refused_by_name() {
         stderr(&output)
     };
     for (path, value, words) in [
-        ("/linux/netDevices", json!({"eth9": {}}), "not supported: linux.netDevices"),
+        ("/linux/netDevices", json!({"a/b": {}}), "invalid network device name"),
         (
             "/linux/intelRdt",
             json!({"closID": "x"}),

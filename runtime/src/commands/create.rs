@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use super::admission::{Inside, clone_inside, enter_cgroups};
 use super::schedule::{apply_schedule, reset_affinity};
 use super::{Globals, listen_fds, parse_one, write_pid_file};
-use super::{caches, mount_source};
+use super::{caches, devices, mount_source};
 use crate::args::{Flag, Parsed};
 use crate::cgroup::{Cgroup, Doors, Driver};
 use crate::container::{Container, Lock, Record, process_stat};
@@ -272,6 +272,7 @@ fn build(
     expect(globals, &channel, pid, given, &FromInit::Mounted)?;
     laps.lap("rootfs");
     if plan.pauses_when_mounted() {
+        devices::move_all(plan, pid)?;
         // Compat: runc tells prestart hooks `creating`; the specification wants `created`.
         let state = container.record.hook_state("created", pid);
         hooks::run_all(&plan.hooks.prestart, "prestart", &state).map_err(init_error)?;

@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: Vec<String>) -> anyhow::Result<u8> {
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
             "memoryPolicy": {
                 "modes": schedule::memory_modes().collect::<Vec<_>>(),
                 "flags": schedule::memory_flags().collect::<Vec<_>>(),

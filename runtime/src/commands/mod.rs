@@ -5,6 +5,7 @@ pub(super) mod admission;
 mod caches;
 pub(crate) mod create;
 pub(crate) mod delete;
+mod devices;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod explain;

@@ -10,7 +10,7 @@
 //!     |<------------------------ Wanted -------|   (an id-mapped source that a mount has brought, in a
 //!     |------------------------- its tree ---->|   user namespace; both wait for it)
 //!     |<------------------------ Mounted ------|   (a container's first process only)
-//!     | prestart and createRuntime hooks       | waits (where there are any, or a scheduler's wish)
+//!     | prestart and createRuntime hooks       | waits (where there are any, a scheduler's wish, devices)
 //!     |------------------------- Proceed ----->|
 //!     |                                        | createContainer hooks, root
 //!     |<------------------------ Shed ---------|   (resource limits in a user namespace)

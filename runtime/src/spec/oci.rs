@@ -215,8 +215,17 @@ pub(crate) struct Linux {
     pub(crate) personality: Option<Personality>,
     pub(crate) time_offsets: Option<BTreeMap<String, TimeOffset>>,
     pub(crate) intel_rdt: Option<IntelRdt>,
-    pub(crate) net_devices: Option<serde_json::Value>,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) net_devices: BTreeMap<String, NetDevice>,
     pub(crate) memory_policy: Option<MemoryPolicy>,
+}
+
+/// A device of the host; its name in the container, or "" for the same.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NetDevice {
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -35,8 +35,10 @@ pub(crate) enum PlanError {
     UnknownNamespace(String),
     #[error("malformed spec file: duplicated ns {{{0:?} \"\"}}")]
     DuplicateNamespace(String),
-    #[error("not supported: {0}")]
-    Unsupported(&'static str),
+    #[error("unable to move network devices without a NET namespace")]
+    DevicesWithoutNetwork,
+    #[error("invalid network device name {0:?}")]
+    DeviceName(String),
     #[error("error opening namespace path {path}: {}", errno_text(errno_of(cause)))]
     NamespacePath { path: String, cause: io::Error },
     #[error(
@@ -115,6 +117,7 @@ pub(crate) struct Plan {
     pub(crate) mask_label: String,
     pub(crate) readonly_paths: Vec<String>,
     pub(crate) sysctl: BTreeMap<String, String>,
+    pub(crate) net_devices: BTreeMap<String, oci::NetDevice>,
     pub(crate) hostname: String,
     pub(crate) domainname: String,
     pub(crate) process: ProcessPlan,
@@ -144,7 +147,6 @@ impl Plan {
         let root = spec.root.as_ref().ok_or(PlanError::NoRoot)?;
         let process = spec.process.as_ref().ok_or(PlanError::NoProcess)?;
         let linux = spec.linux.clone().unwrap_or_default();
-        refuse_unsupported(&linux)?;
         if let Some(wanted) = &linux.intel_rdt {
             Resctrl::check(Resctrl::find().as_ref(), wanted).map_err(PlanError::IntelRdt)?;
         }
@@ -167,6 +169,7 @@ impl Plan {
         let has =
             |flag: libc::c_int| create & ns(flag) != 0 || join.iter().any(|join| join.flag == flag);
         check_namespaces(spec, &linux, create, &has)?;
+        check_devices(&linux.net_devices, &has)?;
         for key in linux.sysctl.keys() {
             check_sysctl(key, &has)?;
         }
@@ -233,6 +236,7 @@ impl Plan {
             masked_paths: without_duplicates(linux.masked_paths),
             readonly_paths: linux.readonly_paths,
             sysctl: linux.sysctl,
+            net_devices: linux.net_devices,
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),
             process,
@@ -270,6 +274,7 @@ impl Plan {
             || !self.hooks.create_runtime.is_empty()
             || self.process.scheduler.is_some()
             || self.process.io_priority.is_some()
+            || !self.net_devices.is_empty()
     }
 
     /// Root of a user namespace may not raise limits; else init has the runtime's rights itself.
@@ -293,15 +298,27 @@ fn without_duplicates(paths: Vec<String>) -> Vec<String> {
     paths.into_iter().filter(|path| seen.insert(cleaned(path))).collect()
 }
 
-/// Fields that are read only to be refused: passing over them would deceive the caller.
-fn refuse_unsupported(linux: &oci::Linux) -> Result<(), PlanError> {
-    let is_set = |value: &Option<serde_json::Value>| {
-        value.as_ref().is_some_and(|value| value.as_object().is_none_or(|map| !map.is_empty()))
-    };
-    if is_set(&linux.net_devices) {
-        return Err(PlanError::Unsupported("linux.netDevices"));
+/// Compat: runc's rules and sentences.
+fn check_devices(
+    devices: &BTreeMap<String, oci::NetDevice>,
+    has: &impl Fn(libc::c_int) -> bool,
+) -> Result<(), PlanError> {
+    if devices.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    if !has(libc::CLONE_NEWNET) {
+        return Err(PlanError::DevicesWithoutNetwork);
+    }
+    let valid = |name: &str| {
+        (1..libc::IFNAMSIZ).contains(&name.len())
+            && !matches!(name, "." | "..")
+            && !name.contains(['/', ':', ' '])
+    };
+    let renamed = devices.values().map(|device| &device.name).filter(|name| !name.is_empty());
+    match devices.keys().chain(renamed).find(|name| !valid(name)) {
+        Some(name) => Err(PlanError::DeviceName(name.clone())),
+        None => Ok(()),
+    }
 }
 
 fn personality(wanted: &oci::Personality) -> Result<u64, PlanError> {
