@@ -33,6 +33,7 @@ use args::{Flag, FlagError, Order, Parsed};
 use cgroup::Driver;
 use commands::{Globals, Usage, help};
 use log::{Format, Level, Log};
+use trace::Timings;
 
 /// Not in the tests, which have threads.
 #[cfg(not(test))]
@@ -48,6 +49,7 @@ const FLAGS: &[Flag] = &[
     ("systemd-cgroup", "", false),
     ("cgroup-manager", "", true),
     ("rootless", "", true),
+    ("timings", "", false),
     ("criu", "", true),
     ("version", "v", false),
     ("help", "h", false),
@@ -89,7 +91,10 @@ fn dispatch(parsed: &Parsed, inherited: u32, started: u64) -> u8 {
             return 1;
         }
     };
-    match execute(&globals, command, rest.to_vec()) {
+    let outcome = execute(&globals, command, rest.to_vec());
+    // Whoever reads it asked for it; there is nobody to tell of a closed stream.
+    io::stderr().write_all(globals.timings.to_string().as_bytes()).unwrap_or_default();
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             let page = help::page(command).unwrap_or_else(overview);
@@ -148,6 +153,7 @@ fn globals(parsed: &Parsed, inherited: u32, started: u64) -> anyhow::Result<Glob
         cgroup_driver,
         inherited,
         started,
+        timings: Timings::new(parsed.is_set("timings")),
     })
 }
 

@@ -22,4 +22,5 @@ mod red_team;
 mod robustness;
 mod rootfs;
 mod terminal;
+mod timings;
 mod update;

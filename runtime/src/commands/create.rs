@@ -155,7 +155,7 @@ pub(crate) fn make(
     options: &Options,
     console: Option<OwnedFd>,
 ) -> anyhow::Result<Made> {
-    let mut laps = Laps::new("create", globals.started, &bundle.spec.annotations);
+    let mut laps = Laps::new("create", globals.started, &bundle.spec.annotations, &globals.timings);
     laps.lap("parse");
     crate::container::check_id(id)?;
     let mut plan = bundle.plan(id, options.choices)?;
@@ -214,7 +214,7 @@ fn build(
     container: &mut Container,
     given: &Given<'_>,
     console: Option<OwnedFd>,
-    laps: &mut Laps,
+    laps: &mut Laps<'_>,
 ) -> anyhow::Result<()> {
     let Given { plan, bundle, options, cgroup } = *given;
     let none = LinuxResources::default();

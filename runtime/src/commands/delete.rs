@@ -41,7 +41,8 @@ fn delete(globals: &Globals, id: &str, force: bool) -> anyhow::Result<()> {
         }
         result => result?,
     };
-    let _laps = Laps::new("delete", globals.started, &container.record.annotations);
+    let mut laps =
+        Laps::new("delete", globals.started, &container.record.annotations, &globals.timings);
     match container.status() {
         Status::Stopped => {}
         Status::Created | Status::Creating => kill_first(&container)?,
@@ -49,7 +50,10 @@ fn delete(globals: &Globals, id: &str, force: bool) -> anyhow::Result<()> {
         // Compat: runc's sentence.
         status => bail!("cannot delete container {id} that is not stopped: {}", status.name()),
     }
-    destroy(globals, &container)
+    laps.lap("end");
+    destroy(globals, &container)?;
+    laps.lap("remove");
+    Ok(())
 }
 
 /// Kills the first process and waits until it is dead.

@@ -24,6 +24,7 @@ use crate::spec::process::ProcessPlan;
 use crate::spec::schedule::MemoryPolicyPlan;
 use crate::sys::clone::{Side, pidfd_open};
 use crate::sys::{self, errno_of, errno_text};
+use crate::trace::Laps;
 
 pub(super) const FLAGS: &[Flag] = &[
     ("console-socket", "", true),
@@ -54,6 +55,7 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
 }
 
 fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
+    let mut laps = Laps::part("exec", &globals.timings);
     let container = Container::load(&globals.root, id)?;
     match container.status() {
         // Compat: runc's sentences.
@@ -96,7 +98,9 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
         named if named.is_empty() => Place::Beside(container.cgroup(), container.record.pid),
         named => Place::At(container.cgroup().within(&named)?),
     };
-    let pid = enter(globals, &container, &place, &plan, filter.as_ref(), console)?;
+    laps.lap("load");
+    let pid = enter(globals, &container, &place, &plan, filter.as_ref(), console, &mut laps)?;
+    laps.lap("process");
     if let Some(path) = parsed.get("pidfd-socket") {
         send_pidfd(Path::new(path), pid, b"setns")?;
     }
@@ -106,7 +110,9 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
     match foreground {
         Some(mut foreground) => {
             foreground.take_terminal()?;
-            foreground.wait(pid)
+            let code = foreground.wait(pid);
+            laps.lap("container");
+            code
         }
         None => Ok(0),
     }
@@ -201,6 +207,7 @@ fn enter(
     plan: &ProcessPlan,
     filter: Option<&Program>,
     console: Option<OwnedFd>,
+    laps: &mut Laps<'_>,
 ) -> anyhow::Result<i32> {
     let first = container.record.pid;
     let pidfd = pidfd_open(first).map_err(|_| anyhow!("container not running"))?;
@@ -244,12 +251,14 @@ fn enter(
             pid
         }
     };
+    laps.lap("clone");
     let admitted = inside
         .told(&channel)
         .and_then(|inside| {
             let place = (!inside).then_some(place);
             admit(globals, place, plan, &container.record, pid)
         })
+        .inspect(|()| laps.lap("limits"))
         .and_then(|()| converse(globals, container, &channel));
     if admitted.is_err() {
         drop(sys::process::kill(pid, libc::SIGKILL));

@@ -33,6 +33,7 @@ use crate::cgroup::Driver;
 use crate::container::{Container, write_by_rename};
 use crate::log::Log;
 use crate::sys::regex::Regex;
+use crate::trace::Timings;
 
 /// The global options.
 #[derive(Debug)]
@@ -46,6 +47,7 @@ pub(crate) struct Globals {
     pub(crate) inherited: u32,
     /// When the program began, by [`trace_log::now`].
     pub(crate) started: u64,
+    pub(crate) timings: Timings,
 }
 
 impl Globals {

@@ -7,6 +7,7 @@ use super::{Globals, delete, parse_one, start};
 use crate::args::Flag;
 use crate::foreground::Foreground;
 use crate::sys;
+use crate::trace::Laps;
 
 pub(super) const FLAGS: &[Flag] = &[
     ("bundle", "b", true),
@@ -24,7 +25,8 @@ pub(super) const FLAGS: &[Flag] = &[
 
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let (parsed, id) = parse_one("run", arguments, FLAGS)?;
-    let running = || -> anyhow::Result<u8> {
+    let mut laps = Laps::part("run", &globals.timings);
+    let mut running = || -> anyhow::Result<u8> {
         let options = Options::new(globals, &parsed)?;
         let bundle = options.load()?;
         let terminal = bundle.wants_terminal();
@@ -38,7 +40,9 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         if detach {
             let console = options.connect_console()?;
             let made = create::make(globals, &id, &bundle, &options, console)?;
+            laps.lap("create");
             release_or_destroy(globals, &made)?;
+            laps.lap("start");
             return Ok(0);
         }
         if !parsed.is_set("no-subreaper") {
@@ -48,14 +52,18 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         let made = create::make(globals, &id, &bundle, &options, foreground.console())?;
         let pid = made.container.record.pid;
         foreground.take_terminal()?;
+        laps.lap("create");
         release_or_destroy(globals, &made)?;
+        laps.lap("start");
         // Others may kill and delete it while we wait.
         let create::Made { container, lock } = made;
         drop(lock);
         let code = foreground.wait(pid)?;
+        laps.lap("container");
         if !parsed.is_set("keep") && container.dir_exists() {
             let _lock = container.lock()?;
             delete::destroy(globals, &container)?;
+            laps.lap("delete");
         }
         Ok(code)
     };
