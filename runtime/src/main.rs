@@ -14,6 +14,7 @@ mod args;
 mod cgroup;
 mod commands;
 mod container;
+mod criu;
 mod foreground;
 mod hooks;
 mod init;
@@ -165,6 +166,7 @@ fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::
     }
     globals.log.debug(&format!("{command} {arguments:?}"));
     match command {
+        "checkpoint" => commands::checkpoint::run(globals, arguments),
         "create" => commands::create::run(globals, arguments),
         "delete" => commands::delete::run(globals, arguments),
         "events" => commands::events::run(globals, arguments),
@@ -176,13 +178,13 @@ fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::
         "mounts" => commands::mounts::run(globals, arguments),
         "pause" => commands::pause::run(globals, arguments),
         "ps" => commands::kill::ps(globals, arguments),
+        "restore" => commands::restore::run(globals, arguments),
         "resume" => commands::pause::resume(globals, arguments),
         "run" => commands::run::run(globals, arguments),
         "spec" => commands::spec::run(arguments),
         "start" => commands::start::run(globals, arguments),
         "state" => commands::state::run(globals, arguments),
         "update" => commands::update::run(globals, arguments),
-        "checkpoint" | "restore" => anyhow::bail!("not supported: {command}"),
         // Compat: podman matches this text to learn what is there.
         _ => Err(UnknownCommand(command.to_owned()).into()),
     }

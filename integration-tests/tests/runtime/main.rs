@@ -8,6 +8,8 @@
 mod binds;
 mod bundle;
 mod cgroup;
+mod checkpoint;
+mod criu;
 mod events;
 mod exec;
 mod fields;

@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use super::admission::{Inside, clone_inside, enter_cgroups};
 use super::schedule::{apply_schedule, reset_affinity};
 use super::{Globals, listen_fds, parse_one, write_pid_file};
-use super::{caches, devices, mount_source};
+use super::{caches, checkpoint, devices, mount_source};
 use crate::args::{Flag, Parsed};
 use crate::cgroup::{Cgroup, Doors, Driver};
 use crate::container::{Container, Lock, Record, process_stat};
@@ -87,6 +87,14 @@ impl Options {
         })
     }
 
+    pub(super) fn choices(&self) -> Choices {
+        self.choices
+    }
+
+    pub(super) fn pid_file(&self) -> Option<&Path> {
+        self.pid_file.as_deref()
+    }
+
     pub(crate) fn load(&self) -> anyhow::Result<Bundle> {
         Bundle::load(&self.bundle, self.config.as_deref())
     }
@@ -135,6 +143,10 @@ impl Bundle {
         Plan::new(&self.spec, id, &self.path, choices)
     }
 
+    pub(super) fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
     pub(crate) fn wants_terminal(&self) -> bool {
         self.spec.process.as_ref().is_some_and(|process| process.terminal)
     }
@@ -165,24 +177,8 @@ pub(crate) fn make(
         plan.process.env.push("LISTEN_PID=1".to_owned());
     }
     warn(globals, bundle);
-    let record = Record {
-        id: id.to_owned(),
-        created: jiff::Timestamp::now().to_string(),
-        bundle: bundle.path.clone(),
-        config: bundle.config.clone(),
-        rootfs: plan.rootfs.clone(),
-        annotations: bundle.spec.annotations.clone(),
-        hooks: plan.hooks.clone(),
-        new_keyring: plan.new_keyring,
-        inherited: Inherited::of(&bundle.spec, &plan.process),
-        resources: bundle.spec.linux.as_ref().map_or_else(LinuxResources::default, |linux| {
-            LinuxResources { devices: Vec::new(), ..linux.resources.clone() }
-        }),
-        private_pids: plan.creates(libc::CLONE_NEWPID),
-        seccomp_flags: plan.seccomp.as_ref().map_or(0, |program| program.flags),
-        seccomp_notifies: plan.seccomp.as_ref().is_some_and(|program| program.needs_listener),
-        ..Default::default()
-    };
+    let mut record = record(bundle, &plan, id);
+    record.descriptors = checkpoint::descriptors("self");
     let cgroup = planned_cgroup(globals, bundle, id)?;
     let (mut container, lock) = Container::create(&globals.root, record)?;
     // Not ours to remove when it is in use.
@@ -199,6 +195,28 @@ pub(crate) fn make(
         return Err(error);
     }
     Ok(Made { container, lock })
+}
+
+/// What is known of a container before it is made.
+pub(super) fn record(bundle: &Bundle, plan: &Plan, id: &str) -> Record {
+    Record {
+        id: id.to_owned(),
+        created: jiff::Timestamp::now().to_string(),
+        bundle: bundle.path.clone(),
+        config: bundle.config.clone(),
+        rootfs: plan.rootfs.clone(),
+        annotations: bundle.spec.annotations.clone(),
+        hooks: plan.hooks.clone(),
+        new_keyring: plan.new_keyring,
+        inherited: Inherited::of(&bundle.spec, &plan.process),
+        resources: bundle.spec.linux.as_ref().map_or_else(LinuxResources::default, |linux| {
+            LinuxResources { devices: Vec::new(), ..linux.resources.clone() }
+        }),
+        private_pids: plan.creates(libc::CLONE_NEWPID),
+        seccomp_flags: plan.seccomp.as_ref().map_or(0, |program| program.flags),
+        seccomp_notifies: plan.seccomp.as_ref().is_some_and(|program| program.needs_listener),
+        ..Default::default()
+    }
 }
 
 /// What a container is made from.
@@ -492,7 +510,7 @@ pub(super) fn hand_over_listener(bundle: &Bundle, listener: &OwnedFd) -> anyhow:
 }
 
 /// Takes back what a failed create has made. Errors here would hide the one that matters.
-fn undo(globals: &Globals, container: &Container) {
+pub(super) fn undo(globals: &Globals, container: &Container) {
     if container.record.pid > 0 {
         drop(sys::process::kill(container.record.pid, libc::SIGKILL));
         drop(sys::clone::wait(container.record.pid, true));

@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: Vec<String>) -> anyhow::Result<u8> {
             },
         },
         "annotations": {
-            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.checkpoint.enabled": "true",
         },
     });
     print(&(serde_json::to_string_pretty(&features)? + "\n"))?;

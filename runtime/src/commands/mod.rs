@@ -3,6 +3,7 @@
 
 pub(super) mod admission;
 mod caches;
+pub(crate) mod checkpoint;
 pub(crate) mod create;
 pub(crate) mod delete;
 mod devices;
@@ -16,6 +17,7 @@ pub(crate) mod list;
 mod mount_source;
 pub(crate) mod mounts;
 pub(crate) mod pause;
+pub(crate) mod restore;
 pub(crate) mod run;
 mod schedule;
 pub(crate) mod spec;

@@ -443,6 +443,11 @@ fn check_sysctl(key: &str, has: &impl Fn(libc::c_int) -> bool) -> Result<(), Pla
     if allowed && !key.contains("..") { Ok(()) } else { Err(PlanError::Sysctl(key.to_owned())) }
 }
 
+/// Where the container's devices are.
+pub(crate) fn device_paths(devices: Vec<Device>) -> Vec<String> {
+    with_default_devices(devices).into_iter().map(|device| device.path).collect()
+}
+
 /// The devices every container has; the specification's own win.
 fn with_default_devices(mut devices: Vec<Device>) -> Vec<Device> {
     for (name, major, minor) in [

@@ -62,21 +62,24 @@ pub(crate) fn receive_fd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// One message, and the descriptor in it; empty when the other side is gone.
 pub(crate) fn receive_with_fd(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
-    let mut bytes = [0_u8; 4096];
+    let mut bytes = vec![0_u8; 40 * 1024];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let length = rustix::net::recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut bytes)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?
-    .bytes;
+    let received = rustix::io::retry_on_intr(|| {
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        rustix::net::recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)
+    });
+    let length = match received {
+        // A dead peer with unread data resets the pair.
+        Err(rustix::io::Errno::CONNRESET) => 0,
+        result => result?.bytes,
+    };
     let fd = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
     });
-    Ok((bytes[..length].to_vec(), fd))
+    bytes.truncate(length);
+    Ok((bytes, fd))
 }
 
 pub(crate) fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<()> {
