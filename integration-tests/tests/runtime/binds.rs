@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use rustix::mount::{MountFlags, mount, mount_remount};
 use serde_json::json;
 
 use crate::bundle::{Bundle, stderr};
@@ -14,8 +15,11 @@ fn a_mount_namespace_can_be_one_that_exists() {
     let place = bundle.path().join("place");
     fs::create_dir(&place).unwrap();
     let path = place.to_str().unwrap();
-    let holder =
-        Holder::new("mount", &format!("mount -t tmpfs t {path}; echo only in there >{path}/file"));
+    let there = place.clone();
+    let holder = Holder::mounts(move || {
+        mount("t", &there, "tmpfs", MountFlags::empty(), None).unwrap();
+        fs::write(there.join("file"), "only in there\n").unwrap();
+    });
     for namespace in bundle.linux()["namespaces"].as_array_mut().unwrap() {
         if namespace["type"] == "mount" {
             namespace["path"] = json!(holder.namespace("mnt"));
@@ -31,19 +35,29 @@ fn a_mount_namespace_can_be_one_that_exists() {
     assert!(!Path::new(path).join("file").exists());
 }
 
+fn flag(name: &str) -> MountFlags {
+    match name {
+        "noatime" => MountFlags::NOATIME,
+        "nodiratime" => MountFlags::NODIRATIME,
+        "relatime" => MountFlags::RELATIME,
+        "strictatime" => MountFlags::STRICTATIME,
+        other => panic!("{other}"),
+    }
+}
+
 /// `noatime`, `nodiratime`, `relatime` or none of them, as the container sees it.
 fn access_times(source: &str, options: &str, users: bool) -> Result<String, String> {
     let mut bundle = Bundle::new("grep ' /m ' /proc/self/mounts");
     let place = bundle.path().join("place");
     fs::create_dir(&place).unwrap();
-    let path = place.to_str().unwrap();
-    let holder = Holder::new(
-        "mount",
-        &format!(
-            "mount -t tmpfs -o strictatime t {path}; mount -o remount,bind,strictatime {path}; \
-         mount -o remount,bind,{source} {path}"
-        ),
-    );
+    let there = place.clone();
+    let flags = source.split(',').map(flag).fold(MountFlags::BIND, |all, one| all | one);
+    let holder = Holder::mounts(move || {
+        mount("t", &there, "tmpfs", MountFlags::empty(), None).unwrap();
+        // By one step at a time: what is not named stays.
+        mount_remount(&there, MountFlags::BIND | MountFlags::STRICTATIME, "").unwrap();
+        mount_remount(&there, flags, "").unwrap();
+    });
     if users {
         bundle.use_user_namespace();
     }

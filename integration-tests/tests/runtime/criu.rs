@@ -171,9 +171,10 @@ pub(crate) struct Version {
 
 /// Answers a request of kind K with the files `K.1`, `K.2` … and keeps what it is told in between.
 /// `before.K` is run first; a restore is told of the process that `program` is.
-const SCRIPT: &str = r#"#!/bin/bash
+const SCRIPT: &str = r#"#!/bin/sh
+# runc asks for the version on another number, which only bash can read from.
+[ "$2" = 3 ] || exec bash -c 'exec 3<&"$1"; exec "$0" swrk 3' "$0" "$2"
 cd "$(dirname "$0")" || exit 9
-[ "$2" = 3 ] || exec 3<>/dev/null 3<&"$2"
 receive() { dd bs=65536 count=1 <&3 2>/dev/null >"$1"; }
 varint() {
   n=$1

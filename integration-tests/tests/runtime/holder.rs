@@ -1,59 +1,72 @@
-//! A process that holds namespaces open: what a caller prepares before it calls the runtime.
+//! Namespaces that a caller has prepared before it calls the runtime: those of a thread, which ends
+//! with the test.
 
-use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use nix::sched::CloneFlags;
 
 use crate::bundle::Bundle;
 
-/// Lives in a namespace of its own that a script has prepared; ends with the test.
 pub(crate) struct Holder {
-    child: Child,
-    kind: &'static str,
+    jobs: Option<Sender<(Command, Sender<Output>)>>,
+    thread: Option<JoinHandle<()>>,
+    id: i32,
 }
 
 impl Holder {
-    /// `kind` as unshare(1) and nsenter(1) call it.
-    pub(crate) fn new(kind: &'static str, script: &str) -> Self {
-        let mut command = Command::new("unshare");
-        command.arg(format!("--{kind}"));
-        if kind == "mount" {
-            command.args(["--propagation", "private"]);
-        }
-        command.args(["sh", "-c"]).arg(format!("set -e; {script}; echo ready; exec cat"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().unwrap();
-        let mut line = [0; 6];
-        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
-        assert_eq!(&line, b"ready\n");
-        Self { child, kind }
+    pub(crate) fn network(prepare: impl FnOnce() + Send + 'static) -> Self {
+        Self::new(CloneFlags::CLONE_NEWNET, prepare)
+    }
+
+    /// Nothing of it is seen outside.
+    pub(crate) fn mounts(prepare: impl FnOnce() + Send + 'static) -> Self {
+        use rustix::mount::{MountPropagationFlags, mount_change};
+        Self::new(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS, || {
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", private).unwrap();
+            prepare();
+        })
+    }
+
+    fn new(kind: CloneFlags, prepare: impl FnOnce() + Send + 'static) -> Self {
+        let (jobs, work): (_, Receiver<(Command, Sender<Output>)>) = channel();
+        let (ready, prepared) = channel();
+        let thread = std::thread::spawn(move || {
+            nix::sched::unshare(kind).unwrap();
+            prepare();
+            ready.send(nix::unistd::gettid().as_raw()).unwrap();
+            for (mut command, done) in work {
+                done.send(command.output().unwrap()).unwrap();
+            }
+        });
+        let id = prepared.recv().expect("namespaces that are prepared");
+        Self { jobs: Some(jobs), thread: Some(thread), id }
     }
 
     /// By the name it has in procfs.
     pub(crate) fn namespace(&self, name: &str) -> String {
-        format!("/proc/{}/ns/{name}", self.child.id())
+        format!("/proc/{}/task/{}/ns/{name}", std::process::id(), self.id)
     }
 
-    pub(crate) fn output(&self, command: &Command) -> Output {
-        Command::new("nsenter")
-            .arg(format!("--target={}", self.child.id()))
-            .arg(format!("--{}", self.kind))
-            .arg(command.get_program())
-            .args(command.get_args())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+    pub(crate) fn output(&self, command: Command) -> Output {
+        let (done, output) = channel();
+        self.jobs.as_ref().unwrap().send((command, done)).unwrap();
+        output.recv().unwrap()
     }
 
     /// Runs the runtime in there.
     pub(crate) fn run(&self, bundle: &Bundle) -> Output {
         let path = bundle.path().to_str().unwrap();
-        self.output(&bundle.command(&["run", "-b", path, &bundle.id]))
+        self.output(bundle.command(&["run", "-b", path, &bundle.id]))
     }
 }
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        self.child.wait().unwrap();
+        drop(self.jobs.take());
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(ended.is_some_and(|end| end.is_ok()) || std::thread::panicking());
     }
 }

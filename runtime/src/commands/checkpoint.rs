@@ -316,8 +316,8 @@ fn external_mounts(
     let inside = rustix::fs::open(format!("/proc/{}/root", record.pid), flags, Mode::empty())
         .map(RootFd::new)
         .context("open the root of the container")?;
-    let linux = spec.linux.clone().unwrap_or_default();
-    for path in &linux.masked_paths {
+    let linux = spec.linux.as_ref();
+    for path in linux.iter().flat_map(|linux| &linux.masked_paths) {
         match inside.resolve(path) {
             Ok(found) if is_dir(found.as_fd())? => {}
             Ok(_) => drop(options.external_mount(path, "/dev/null")),
@@ -325,7 +325,7 @@ fn external_mounts(
             Err(error) => return Err(error).context("look for masked paths"),
         }
     }
-    for path in device_paths(linux.devices) {
+    for path in device_paths(linux.map(|linux| linux.devices.clone()).unwrap_or_default()) {
         let place = place(&root, &record.rootfs, &path)?;
         options.external_mount(&place, &place);
     }
@@ -354,8 +354,8 @@ pub(super) fn cgroup_binds(
     container: &Container,
     spec: &Spec,
 ) -> anyhow::Result<Vec<(String, String)>> {
-    let linux = spec.linux.clone().unwrap_or_default();
-    if linux.namespaces.iter().any(|namespace| namespace.kind == "cgroup") || cgroup::is_unified() {
+    let mut namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
+    if namespaces.any(|namespace| namespace.kind == "cgroup") || cgroup::is_unified() {
         return Ok(Vec::new());
     }
     let wanted = spec.mounts.iter().filter(|mount| mount.kind == "cgroup" && !is_bind(mount));

@@ -1,7 +1,6 @@
 //! `mounts add|remove ID FILE`: other mounts for a container that runs, as crun has it. The file is the
 //! `mounts` array of a `config.json`; to remove, the destinations are enough.
 
-use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
@@ -16,7 +15,7 @@ use crate::init::visit::{self, Change, Visit};
 use crate::spec::mounts::{MountAction, PlannedMount, Surroundings, Tree};
 use crate::spec::oci::Mount;
 use crate::sys::clone::{Side, pidfd_open};
-use crate::sys::{self, errno_of, errno_text};
+use crate::sys::{self, errno_of, errno_text, file};
 
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let parsed = parse(arguments, &[], Order::Mixed)?;
@@ -60,16 +59,14 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<Mount>> {
-    let text = fs::read_to_string(path)
+    let bytes = file::read(path)
         .map_err(|error| anyhow!("open {}: {}", path.display(), errno_text(errno_of(&error))))?;
-    let value: serde_json::Value =
-        serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
     // Compat: crun's sentence.
-    if !value.is_array() {
+    if !bytes.trim_ascii_start().starts_with(b"[") {
         bail!("mounts must be an array");
     }
     let mounts: Vec<Mount> =
-        serde_json::from_value(value).with_context(|| format!("parse {}", path.display()))?;
+        serde_json::from_slice(&bytes).with_context(|| format!("parse {}", path.display()))?;
     if mounts.iter().any(|mount| mount.destination.is_empty()) {
         bail!("a mount has no destination");
     }

@@ -89,7 +89,8 @@ fn read(path: &str) -> anyhow::Result<LinuxResources> {
         text = std::fs::read_to_string(path)
             .map_err(|error| anyhow!("open {path}: {}", errno_text(errno_of(&error))))?;
     }
-    Ok(serde_json::from_str(&text)?)
+    // Read as all else is: each way of reading is a copy of the reader.
+    Ok(serde_json::from_slice(text.as_bytes())?)
 }
 
 fn from_flags(parsed: &Parsed) -> anyhow::Result<LinuxResources> {
