@@ -102,6 +102,35 @@ fn a_link_in_the_container_leads_to_nowhere_outside() {
 }
 
 #[test]
+fn a_container_that_exchanges_its_directories_gains_nothing() {
+    let mut bundle = Bundle::new("");
+    let victim = bundle.path().join("victim");
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("file"), "whole").unwrap();
+    for applet in ["rm", "ln"] {
+        std::os::unix::fs::symlink("busybox", bundle.rootfs().join("bin").join(applet)).unwrap();
+    }
+    let place = victim.to_str().unwrap().to_owned();
+    let script = format!(
+        "while :; do mkdir /d; rm -rf /d; ln -s {place} /d; rm -f /d; ln -s /proc/1/root/../.. /d; \
+         rm -f /d; done 2>/dev/null"
+    );
+    bundle.process()["args"] = json!(["/bin/sh", "-c", script]);
+    bundle.start();
+    let mut added = 0;
+    for _ in 0..50 {
+        let output = change(&bundle, "add", &json!([{"destination": "/d/x", "type": "tmpfs"}]));
+        added += i32::from(output.status.success());
+    }
+    assert!(added > 0);
+    assert_eq!(bundle.status(), "running");
+    assert_eq!(fs::read_to_string(victim.join("file")).unwrap(), "whole");
+    assert_eq!(fs::read_dir(&victim).unwrap().count(), 1);
+    assert!(!std::path::Path::new("/x").exists());
+    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&place));
+}
+
+#[test]
 fn of_mounts_with_a_mistake_none_is_added() {
     let bundle = Bundle::new("sleep 100");
     bundle.start();

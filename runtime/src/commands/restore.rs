@@ -106,6 +106,8 @@ impl Wanted<'_> {
         match self.restore(globals, &mut container, &plan, &cgroup, console) {
             Ok(()) => Ok(Made { container, lock }),
             Err(error) => {
+                // What criu had made already, and is in nobody's record.
+                drop(cgroup.kill_all(libc::SIGKILL));
                 create::undo(globals, &container);
                 Err(error)
             }
