@@ -20,6 +20,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Cgroup, Unit};
+use crate::resctrl;
 use crate::seccomp::Program;
 use crate::spec::oci::{Hooks, LinuxResources};
 use crate::spec::process::Inherited;
@@ -91,9 +92,13 @@ pub(crate) struct Record {
     /// All of it is known. Created is what has its fifo under the final name.
     pub(crate) complete: bool,
     pub(crate) new_keyring: bool,
+    /// What the standard streams were when it was made, for a checkpoint.
+    pub(crate) descriptors: Vec<String>,
     pub(crate) seccomp_flags: u32,
     pub(crate) seccomp_notifies: bool,
     pub(crate) inherited: Inherited,
+    /// Its share of cache and memory bandwidth.
+    pub(crate) resctrl: Option<resctrl::Group>,
     /// The limits that hold now, devices excepted.
     pub(crate) resources: LinuxResources,
     /// Nothing outlives the first process of a pid namespace of its own.
@@ -221,6 +226,13 @@ impl Container {
 
     pub(crate) fn unannounced_fifo_path(&self) -> PathBuf {
         self.dir.join(".exec.fifo")
+    }
+
+    /// A directory of the container's own, for a while.
+    pub(crate) fn make_directory(&self, name: &str) -> Result<PathBuf, ContainerError> {
+        let path = self.dir.join(name);
+        fs::create_dir(&path).map_err(|cause| io_error("mkdir", &path, cause))?;
+        Ok(path)
     }
 
     /// From now on the container counts as created.

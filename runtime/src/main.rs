@@ -14,12 +14,14 @@ mod args;
 mod cgroup;
 mod commands;
 mod container;
+mod criu;
 mod foreground;
 mod hooks;
 mod init;
 mod log;
 mod notify;
 mod protect;
+mod resctrl;
 mod rootless;
 mod seccomp;
 mod spec;
@@ -34,6 +36,7 @@ use args::{Flag, FlagError, Order, Parsed};
 use cgroup::Driver;
 use commands::{Globals, Usage, help};
 use log::{Format, Level, Log};
+use trace::Timings;
 
 /// Not in the tests, which have threads.
 #[cfg(not(test))]
@@ -49,6 +52,7 @@ const FLAGS: &[Flag] = &[
     ("systemd-cgroup", "", false),
     ("cgroup-manager", "", true),
     ("rootless", "", true),
+    ("timings", "", false),
     ("criu", "", true),
     ("version", "v", false),
     ("help", "h", false),
@@ -90,7 +94,10 @@ fn dispatch(parsed: &Parsed, inherited: u32, started: u64) -> u8 {
             return 1;
         }
     };
-    match execute(&globals, command, rest.to_vec()) {
+    let outcome = execute(&globals, command, rest.to_vec());
+    // Whoever reads it asked for it; there is nobody to tell of a closed stream.
+    io::stderr().write_all(globals.timings.to_string().as_bytes()).unwrap_or_default();
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             let page = help::page(command).unwrap_or_else(overview);
@@ -153,17 +160,19 @@ fn globals(parsed: &Parsed, inherited: u32, started: u64) -> anyhow::Result<Glob
         cgroup_driver,
         inherited,
         started,
+        timings: Timings::new(parsed.is_set("timings")),
     })
 }
 
 const DEFAULT_ROOT: &str = "/run/runc-rs";
 
 fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::Result<u8> {
-    if matches!(command, "create" | "run" | "exec") {
+    if matches!(command, "create" | "run" | "exec" | "mounts") {
         protect::ensure(&globals.log)?;
     }
     globals.log.debug(&format!("{command} {arguments:?}"));
     match command {
+        "checkpoint" => commands::checkpoint::run(globals, arguments),
         "create" => commands::create::run(globals, arguments),
         "delete" => commands::delete::run(globals, arguments),
         "events" => commands::events::run(globals, arguments),
@@ -172,15 +181,16 @@ fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::
         "features" => commands::features::run(arguments),
         "kill" => commands::kill::run(globals, arguments),
         "list" => commands::list::run(globals, arguments),
+        "mounts" => commands::mounts::run(globals, arguments),
         "pause" => commands::pause::run(globals, arguments),
         "ps" => commands::kill::ps(globals, arguments),
+        "restore" => commands::restore::run(globals, arguments),
         "resume" => commands::pause::resume(globals, arguments),
         "run" => commands::run::run(globals, arguments),
         "spec" => commands::spec::run(arguments),
         "start" => commands::start::run(globals, arguments),
         "state" => commands::state::run(globals, arguments),
         "update" => commands::update::run(globals, arguments),
-        "checkpoint" | "restore" => anyhow::bail!("not supported: {command}"),
         // Compat: podman matches this text to learn what is there.
         _ => Err(UnknownCommand(command.to_owned()).into()),
     }

@@ -5,13 +5,19 @@
 //! mistake of the test until explained (tests of what we do better are marked `ours_only`).
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod binds;
 mod bundle;
 mod cgroup;
+mod checkpoint;
+mod criu;
 mod events;
 mod exec;
 mod fields;
+mod holder;
 mod hostile;
 mod lifecycle;
+mod mounts;
+mod network;
 mod notify;
 mod options;
 mod process;
@@ -21,4 +27,5 @@ mod rootfs;
 mod rootless;
 mod systemd;
 mod terminal;
+mod timings;
 mod update;

@@ -10,6 +10,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use super::admission::{Inside, born_of_stage, clone_inside, enter_cgroups};
 use super::outside::{self, apply_limits, apply_schedule, reset_affinity};
 use super::{Globals, listen_fds, parse_one, write_pid_file};
+use super::{caches, checkpoint, devices, mount_source};
 use crate::args::{Flag, Parsed};
 use crate::cgroup::{Cgroup, Doors, Driver, Wish};
 use crate::container::{Container, Lock, Record, process_stat};
@@ -89,6 +90,14 @@ impl Options {
         })
     }
 
+    pub(super) fn choices(&self) -> Choices {
+        self.choices
+    }
+
+    pub(super) fn pid_file(&self) -> Option<&Path> {
+        self.pid_file.as_deref()
+    }
+
     pub(crate) fn load(&self) -> anyhow::Result<Bundle> {
         Bundle::load(&self.bundle, self.config.as_deref())
     }
@@ -137,6 +146,10 @@ impl Bundle {
         Plan::new(&self.spec, id, &self.path, choices)
     }
 
+    pub(super) fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
     pub(crate) fn wants_terminal(&self) -> bool {
         self.spec.process.as_ref().is_some_and(|process| process.terminal)
     }
@@ -157,7 +170,7 @@ pub(crate) fn make(
     options: &Options,
     console: Option<OwnedFd>,
 ) -> anyhow::Result<Made> {
-    let mut laps = Laps::new("create", globals.started, &bundle.spec.annotations);
+    let mut laps = Laps::new("create", globals.started, &bundle.spec.annotations, &globals.timings);
     laps.lap("parse");
     crate::container::check_id(id)?;
     let mut plan = bundle.plan(id, options.choices)?;
@@ -167,25 +180,8 @@ pub(crate) fn make(
         plan.process.env.push("LISTEN_PID=1".to_owned());
     }
     warn(globals, bundle);
-    let record = Record {
-        id: id.to_owned(),
-        created: jiff::Timestamp::now().to_string(),
-        bundle: bundle.path.clone(),
-        config: bundle.config.clone(),
-        rootfs: plan.rootfs.clone(),
-        annotations: bundle.spec.annotations.clone(),
-        hooks: plan.hooks.clone(),
-        new_keyring: plan.new_keyring,
-        inherited: Inherited::of(&bundle.spec, &plan.process),
-        resources: bundle.spec.linux.as_ref().map_or_else(LinuxResources::default, |linux| {
-            LinuxResources { devices: Vec::new(), ..linux.resources.clone() }
-        }),
-        private_pids: plan.private_pids(),
-        optional_cgroups: rootless::cgroups_are_optional(globals.rootless),
-        seccomp_flags: plan.seccomp.as_ref().map_or(0, |program| program.flags),
-        seccomp_notifies: plan.seccomp.as_ref().is_some_and(|program| program.needs_listener),
-        ..Default::default()
-    };
+    let mut record = record(globals, bundle, &plan, id);
+    record.descriptors = checkpoint::descriptors("self");
     let mut cgroup = planned_cgroup(globals, bundle, id)?;
     let (mut container, lock) = Container::create(&globals.root, record)?;
     // Not ours to remove when it is in use.
@@ -209,6 +205,29 @@ pub(crate) fn make(
     Ok(Made { container, lock })
 }
 
+/// What is known of a container before it is made.
+pub(super) fn record(globals: &Globals, bundle: &Bundle, plan: &Plan, id: &str) -> Record {
+    Record {
+        id: id.to_owned(),
+        created: jiff::Timestamp::now().to_string(),
+        bundle: bundle.path.clone(),
+        config: bundle.config.clone(),
+        rootfs: plan.rootfs.clone(),
+        annotations: bundle.spec.annotations.clone(),
+        hooks: plan.hooks.clone(),
+        new_keyring: plan.new_keyring,
+        inherited: Inherited::of(&bundle.spec, &plan.process),
+        resources: bundle.spec.linux.as_ref().map_or_else(LinuxResources::default, |linux| {
+            LinuxResources { devices: Vec::new(), ..linux.resources.clone() }
+        }),
+        private_pids: plan.private_pids(),
+        optional_cgroups: rootless::cgroups_are_optional(globals.rootless),
+        seccomp_flags: plan.seccomp.as_ref().map_or(0, |program| program.flags),
+        seccomp_notifies: plan.seccomp.as_ref().is_some_and(|program| program.needs_listener),
+        ..Default::default()
+    }
+}
+
 /// What a container is made from.
 struct Given<'a> {
     plan: &'a Plan,
@@ -222,7 +241,7 @@ fn build(
     given: &Given<'_>,
     cgroup: &mut Cgroup,
     console: Option<OwnedFd>,
-    laps: &mut Laps,
+    laps: &mut Laps<'_>,
 ) -> anyhow::Result<()> {
     let Given { plan, bundle, options } = *given;
     let none = LinuxResources::default();
@@ -281,6 +300,7 @@ fn build(
         )
     })?;
     container.record.cgroup_paths = cgroup.paths().clone();
+    caches::enter(container, linux.and_then(|linux| linux.intel_rdt.as_ref()))?;
     reset_affinity(globals, pid);
     laps.lap("limits");
     proceed(&channel)?;
@@ -289,9 +309,10 @@ fn build(
     if let Some(program) = &plan.seccomp {
         container.save_filter(program)?;
     }
-    expect(globals, &channel, plan, bundle, &FromInit::Mounted)?;
+    expect(globals, &channel, pid, given, &FromInit::Mounted)?;
     laps.lap("rootfs");
     if plan.pauses_when_mounted() {
+        devices::move_all(plan, pid)?;
         // Compat: runc tells prestart hooks `creating`; the specification wants `created`.
         let state = container.record.hook_state("created", pid);
         hooks::run_all(&plan.hooks.prestart, "prestart", &state).map_err(init_error)?;
@@ -300,12 +321,12 @@ fn build(
         proceed(&channel)?;
     }
     if plan.limits_from_outside() {
-        expect(globals, &channel, plan, bundle, &FromInit::Shed)?;
+        expect(globals, &channel, pid, given, &FromInit::Shed)?;
         let what = format!("error during container init: {}", init::LIMITS_OF_INIT);
         apply_limits(&plan.process, pid, &what)?;
         proceed(&channel)?;
     }
-    expect(globals, &channel, plan, bundle, &FromInit::Ready)?;
+    expect(globals, &channel, pid, given, &FromInit::Ready)?;
     laps.lap("process");
 
     if let Some(path) = &options.pidfd_socket {
@@ -421,15 +442,22 @@ fn proceed(channel: &RuntimeEnd) -> anyhow::Result<()> {
 fn expect(
     globals: &Globals,
     channel: &RuntimeEnd,
-    plan: &Plan,
-    bundle: &Bundle,
+    pid: i32,
+    given: &Given<'_>,
     wanted: &FromInit,
 ) -> anyhow::Result<()> {
+    let Given { plan, bundle, .. } = *given;
     loop {
         let message = channel.receive().context("handshake")?;
         match message {
             Some(message) if message == *wanted => return Ok(()),
             Some(FromInit::Note(text)) => globals.log.debug(&text),
+            Some(FromInit::Wanted(index)) => {
+                let planned = usize::try_from(index).ok().and_then(|index| plan.mounts.get(index));
+                let planned = planned.context("init wants a mount that is not planned")?;
+                let tree = mount_source::open_inside(planned, plan, pid)?;
+                channel.send_tree(tree.as_fd()).context("send the source of a mount")?;
+            }
             Some(FromInit::Listener) if plan.seccomp.is_some() => {
                 let listener = channel.receive_listener().context("seccomp listener")?;
                 hand_over_listener(bundle, &listener)?;
@@ -473,10 +501,15 @@ pub(super) fn hand_over_listener(bundle: &Bundle, listener: &OwnedFd) -> anyhow:
 }
 
 /// Takes back what a failed create has made. Errors here would hide the one that matters.
-fn undo(globals: &Globals, container: &Container) {
+pub(super) fn undo(globals: &Globals, container: &Container) {
     if container.record.pid > 0 {
         drop(sys::process::kill(container.record.pid, libc::SIGKILL));
         drop(sys::clone::wait(container.record.pid, true));
+    }
+    if let Some(group) = &container.record.resctrl
+        && let Err(error) = group.remove()
+    {
+        globals.log.warn(&error.to_string());
     }
     let cgroup = container.cgroup();
     if !container.record.cgroup_paths.is_empty()
@@ -501,6 +534,11 @@ fn warn(globals: &Globals, bundle: &Bundle) {
     let Some(linux) = &bundle.spec.linux else { return };
     if !linux.mount_label.is_empty() && !sys::label::selinux_enabled() {
         globals.log.warn("ignoring linux.mountLabel: SELinux is disabled");
+    }
+    if let Some(personality) = linux.personality.as_ref().filter(|one| !one.flags.is_empty()) {
+        // Compat: no runtime knows any; runc passes over them with words that start so.
+        let flags = personality.flags.join(" ");
+        globals.log.warn(&format!("ignoring unsupported personality flags: [{flags}]"));
     }
     if globals.cgroup_driver == Driver::Disabled {
         let limits = LinuxResources { devices: Vec::new(), ..linux.resources.clone() };

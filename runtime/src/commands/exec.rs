@@ -24,6 +24,7 @@ use crate::spec::process::ProcessPlan;
 use crate::spec::schedule::MemoryPolicyPlan;
 use crate::sys::clone::{Side, pidfd_open};
 use crate::sys::{self, errno_of, errno_text};
+use crate::trace::Laps;
 
 pub(super) const FLAGS: &[Flag] = &[
     ("console-socket", "", true),
@@ -54,6 +55,7 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
 }
 
 fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
+    let mut laps = Laps::part("exec", &globals.timings);
     let container = Container::load(&globals.root, id)?;
     match container.status() {
         // Compat: runc's sentences.
@@ -99,7 +101,9 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
         named if named.is_empty() => Place::Beside(container.cgroup(), container.record.pid),
         named => Place::At(container.cgroup().within(&named)?),
     };
-    let pid = enter(globals, &container, &place, &plan, filter.as_ref(), console)?;
+    laps.lap("load");
+    let pid = enter(globals, &container, &place, &plan, filter.as_ref(), console, &mut laps)?;
+    laps.lap("process");
     if let Some(path) = parsed.get("pidfd-socket") {
         send_pidfd(Path::new(path), pid, b"setns")?;
     }
@@ -109,7 +113,9 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
     match foreground {
         Some(mut foreground) => {
             foreground.take_terminal()?;
-            foreground.wait(pid)
+            let code = foreground.wait(pid);
+            laps.lap("container");
+            code
         }
         None => Ok(0),
     }
@@ -204,6 +210,7 @@ fn enter(
     plan: &ProcessPlan,
     filter: Option<&Program>,
     console: Option<OwnedFd>,
+    laps: &mut Laps<'_>,
 ) -> anyhow::Result<i32> {
     let first = container.record.pid;
     let pidfd = pidfd_open(first).map_err(|_| anyhow!("container not running"))?;
@@ -259,12 +266,14 @@ fn enter(
             }
         }
     };
+    laps.lap("clone");
     let admitted = inside
         .told(&channel)
         .and_then(|inside| {
             let place = (!inside).then_some(place);
             admit(globals, place, plan, &container.record, pid)
         })
+        .inspect(|()| laps.lap("limits"))
         .and_then(|()| converse(globals, container, &channel));
     if admitted.is_err() {
         drop(sys::process::kill(pid, libc::SIGKILL));
@@ -322,6 +331,9 @@ fn admit(
     {
         bail!("error adding pid {pid} to cgroups: {error}");
     }
+    if let Some(group) = &record.resctrl {
+        group.add(pid).map_err(|error| anyhow!("error adding pid {pid} to Intel RDT: {error}"))?;
+    }
     if plan.affinity.is_none() {
         reset_affinity(globals, pid);
     }
@@ -360,7 +372,7 @@ fn converse(globals: &Globals, container: &Container, channel: &RuntimeEnd) -> a
 }
 
 /// `CLONE_NEW*` of the namespaces of `pid` that are not ours.
-fn differing_namespaces(pid: i32) -> anyhow::Result<libc::c_int> {
+pub(super) fn differing_namespaces(pid: i32) -> anyhow::Result<libc::c_int> {
     let mut flags = 0;
     for (name, flag) in [
         ("user", libc::CLONE_NEWUSER),

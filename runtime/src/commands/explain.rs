@@ -56,6 +56,11 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
     for (key, value) in &plan.sysctl {
         line("sysctl", format!("{key} = {value}"));
     }
+    for (name, device) in &plan.net_devices {
+        let new =
+            if device.name.is_empty() { String::new() } else { format!(" as {}", device.name) };
+        line("network", format!("{name}{new}"));
+    }
     line("hostname", plan.hostname.clone());
     line("domainname", plan.domainname.clone());
     line("read-only", plan.readonly_paths.join(" "));

@@ -8,6 +8,7 @@ use crate::args::Flag;
 use crate::foreground::Foreground;
 use crate::notify::{Forward, Notify};
 use crate::sys;
+use crate::trace::Laps;
 
 pub(super) const FLAGS: &[Flag] = &[
     ("bundle", "b", true),
@@ -25,7 +26,8 @@ pub(super) const FLAGS: &[Flag] = &[
 
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let (parsed, id) = parse_one("run", arguments, FLAGS)?;
-    let running = || -> anyhow::Result<u8> {
+    let mut laps = Laps::part("run", &globals.timings);
+    let mut running = || -> anyhow::Result<u8> {
         let options = Options::new(globals, &parsed)?;
         let bundle = options.load()?;
         let terminal = bundle.wants_terminal();
@@ -39,7 +41,9 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         if detach {
             let console = options.connect_console()?;
             let made = create::make(globals, &id, &bundle, &options, console)?;
+            laps.lap("create");
             let notify = release_or_destroy(globals, &made)?;
+            laps.lap("start");
             let create::Made { container, lock } = made;
             drop(lock);
             if let Some(forward) = connected(globals, notify)
@@ -56,15 +60,19 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         let made = create::make(globals, &id, &bundle, &options, foreground.console())?;
         let pid = made.container.record.pid;
         foreground.take_terminal()?;
+        laps.lap("create");
         let notify = release_or_destroy(globals, &made)?;
         foreground.forward_readiness(connected(globals, notify));
+        laps.lap("start");
         // Others may kill and delete it while we wait.
         let create::Made { container, lock } = made;
         drop(lock);
         let code = foreground.wait(pid)?;
+        laps.lap("container");
         if !parsed.is_set("keep") && container.dir_exists() {
             let _lock = container.lock()?;
             delete::destroy(globals, &container)?;
+            laps.lap("delete");
         }
         Ok(code)
     };

@@ -16,7 +16,8 @@ use crate::trace::Laps;
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let (_, id) = parse_one("start", arguments, &[])?;
     let (container, lock) = Container::load_locked(&globals.root, &id)?;
-    let laps = Laps::new("start", globals.started, &container.record.annotations);
+    let mut laps =
+        Laps::new("start", globals.started, &container.record.annotations, &globals.timings);
     // Compat: runc's sentences for the other states.
     match container.status() {
         Status::Created => {}
@@ -24,8 +25,10 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         Status::Running => bail!("cannot start an already running container"),
         status => bail!("cannot start a container in the {} state", status.name()),
     }
+    laps.lap("load");
     let notify = Notify::listen(&container)?;
     release(&container)?;
+    laps.lap("release");
     drop((laps, lock));
     if let Some(notify) = notify {
         notify.connect()?.wait(&globals.log, container.record.pid)?;

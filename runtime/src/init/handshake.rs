@@ -7,8 +7,10 @@
 //!     | id maps, limits                        | namespaces and root, if it needs no maps; waits
 //!     |------------------------- Proceed ----->|
 //!     | state.json                             | mounts, devices
+//!     |<------------------------ Wanted -------|   (an id-mapped source that a mount has brought, in a
+//!     |------------------------- its tree ---->|   user namespace; both wait for it)
 //!     |<------------------------ Mounted ------|   (a container's first process only)
-//!     | prestart and createRuntime hooks       | waits (where there are any, or a scheduler's wish)
+//!     | prestart and createRuntime hooks       | waits (where there are any, a scheduler's wish, devices)
 //!     |------------------------- Proceed ----->|
 //!     |                                        | createContainer hooks, root
 //!     |<------------------------ Shed ---------|   (resource limits in a user namespace)
@@ -38,6 +40,8 @@ pub(crate) enum FromInit {
     Born(i32),
     /// Whether it has entered its cgroups by itself.
     Admitted(bool),
+    /// Of the mount with this number, which is for the runtime's rights to open.
+    Wanted(u32),
     Mounted,
     /// The seccomp listener follows as a message of its own.
     Listener,
@@ -182,6 +186,7 @@ impl FromInit {
         match self {
             Self::Born(pid) => [vec![b'B'], pid.to_ne_bytes().to_vec()].concat(),
             Self::Admitted(inside) => vec![b'A', u8::from(*inside)],
+            Self::Wanted(index) => [vec![b'W'], index.to_ne_bytes().to_vec()].concat(),
             Self::Mounted => vec![b'M'],
             Self::Listener => vec![b'L'],
             Self::Shed => vec![b'S'],
@@ -201,6 +206,7 @@ impl FromInit {
         Some(match tag {
             b'B' => Self::Born(i32::from_ne_bytes(rest.try_into().ok()?)),
             b'A' => Self::Admitted(*rest.first()? != 0),
+            b'W' => Self::Wanted(u32::from_ne_bytes(rest.try_into().ok()?)),
             b'M' => Self::Mounted,
             b'L' => Self::Listener,
             b'S' => Self::Shed,
@@ -231,6 +237,10 @@ impl RuntimeEnd {
         Ok(FromInit::from_bytes(&socket::receive(self.0.as_fd())?))
     }
 
+    pub(crate) fn send_tree(&self, tree: BorrowedFd<'_>) -> io::Result<()> {
+        socket::send_fds(self.0.as_fd(), b"W", &[tree])
+    }
+
     pub(crate) fn receive_listener(&self) -> io::Result<OwnedFd> {
         socket::receive_fd(self.0.as_fd())
     }
@@ -255,6 +265,13 @@ impl InitEnd {
             return Ok(());
         }
         Err(Failure { step: Step::Handshake, errno: 0, detail: "the runtime is gone".into() })
+    }
+
+    /// The source of a mount as the runtime opens it in our mount namespace.
+    pub(crate) fn want(&self, mount: usize) -> io::Result<OwnedFd> {
+        let index = u32::try_from(mount).map_err(io::Error::other)?;
+        socket::send(self.0.as_fd(), &FromInit::Wanted(index).to_bytes())?;
+        socket::receive_fd(self.0.as_fd())
     }
 
     pub(crate) fn send_listener(&self, listener: BorrowedFd<'_>) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ pub(crate) mod handshake;
 mod mounts;
 mod namespaces;
 mod rootfs;
+pub(crate) mod visit;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -124,7 +125,7 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
         // After the runtime has put us into the cgroup that shall be its root.
         sys::clone::unshare(libc::CLONE_NEWCGROUP).step(Step::Namespace, "unshare cgroup")?;
     }
-    mounts::mount_all(plan, &root, cgroup_mount.as_ref())?;
+    mounts::mount_all(plan, &root, cgroup_mount.as_ref(), &channel)?;
     rootfs::devices(plan, &root)?;
     // As late as the hooks allow: the kernel has one lock for this, and whoever takes down the
     // network of a container that has just ended holds it for milliseconds.
@@ -153,7 +154,7 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     }
     if plan.process.terminal {
         let terminal = console::open(&root, &plan.process, console.as_ref())?;
-        if plan.setup_dev && plan.creates(libc::CLONE_NEWNS) {
+        if plan.setup_dev && plan.has_mount_namespace() {
             mounts::bind_console(&root, terminal.as_fd())
                 .step(Step::Console, "mount /dev/console")?;
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::handshake::{Context as _, Failure, Step};
+use super::handshake::{Context as _, Failure, InitEnd, Step};
 use crate::cgroup::CgroupMount;
 use crate::spec::mounts::{MountAction, PlannedMount, Tree};
 use crate::spec::plan::Plan;
@@ -18,9 +18,11 @@ pub(super) fn mount_all(
     plan: &Plan,
     root: &RootFd,
     cgroup: Option<&CgroupMount>,
+    channel: &InitEnd,
 ) -> Result<(), Failure> {
-    for planned in &plan.mounts {
-        mount_one(plan, root, planned, cgroup).map_err(|error| Failure {
+    for (number, planned) in plan.mounts.iter().enumerate() {
+        let want = || channel.want(number);
+        mount_one(plan, root, planned, cgroup, &want).map_err(|error| Failure {
             step: Step::Mount,
             errno: 0,
             detail: describe(planned, &error),
@@ -48,6 +50,7 @@ fn mount_one(
     root: &RootFd,
     planned: &PlannedMount,
     cgroup: Option<&CgroupMount>,
+    want: &dyn Fn() -> io::Result<OwnedFd>,
 ) -> io::Result<()> {
     let PlannedMount { destination, kind, source, options, action } = planned;
     check_below_proc(planned)?;
@@ -56,6 +59,10 @@ fn mount_one(
             let made;
             let tree = match tree {
                 Some(tree) => tree,
+                None if ids.is_some() && plan.has_user_namespace() => {
+                    made = Tree::finished(want()?);
+                    &made
+                }
                 None => {
                     made =
                         Tree::open(source, options, plan.propagation, plan.has_user_namespace())?;
@@ -156,7 +163,21 @@ fn in_proc(destination: &str) -> Option<&str> {
 }
 
 /// Only known files of `/proc` may be covered; others would deceive us or the container.
-fn check_below_proc(planned: &PlannedMount) -> io::Result<()> {
+pub(super) fn check_below_proc(planned: &PlannedMount) -> io::Result<()> {
+    let bind = matches!(planned.action, MountAction::Bind { .. });
+    match in_proc(&planned.destination) {
+        Some("") if bind || planned.kind == "proc" => Ok(()),
+        Some(rest) if !rest.is_empty() && allowed_below_proc(&planned.destination) => Ok(()),
+        Some(_) => Err(io::Error::other(format!(
+            "{:?} cannot be mounted because it is inside /proc",
+            planned.destination
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether this names `/proc` or a file of it that may be covered.
+pub(super) fn allowed_below_proc(destination: &str) -> bool {
     const ALLOWED: [&str; 12] = [
         "cpuinfo",
         "diskstats",
@@ -171,16 +192,7 @@ fn check_below_proc(planned: &PlannedMount) -> io::Result<()> {
         "sys/crypto/fips_enabled",
         "",
     ];
-    let bind = matches!(planned.action, MountAction::Bind { .. });
-    match in_proc(&planned.destination) {
-        Some("") if bind || planned.kind == "proc" => Ok(()),
-        Some(rest) if !rest.is_empty() && ALLOWED.contains(&rest) => Ok(()),
-        Some(_) => Err(io::Error::other(format!(
-            "{:?} cannot be mounted because it is inside /proc",
-            planned.destination
-        ))),
-        None => Ok(()),
-    }
+    in_proc(destination).is_some_and(|rest| ALLOWED.contains(&rest))
 }
 
 fn mount_cgroup(

@@ -18,7 +18,7 @@ use crate::sys::{mount, mountinfo};
 /// Cuts the tie to the host's mounts and makes the root a mount of its own.
 pub(super) fn prepare(plan: &Plan) -> Result<RootFd, Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    if !plan.creates(libc::CLONE_NEWNS) {
+    if !plan.has_mount_namespace() {
         let fd = rustix::fs::open(&plan.rootfs, flags, Mode::empty())
             .step(Step::Rootfs, "open rootfs")?;
         return Ok(RootFd::new(fd));
@@ -138,7 +138,7 @@ fn bind_device(host: &str, parent: BorrowedFd<'_>, name: &str) -> io::Result<()>
 
 /// Hides paths: a file under the null device, a directory under an empty read-only tmpfs.
 pub(super) fn mask(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
-    if plan.masked_paths.is_empty() || !plan.creates(libc::CLONE_NEWNS) {
+    if plan.masked_paths.is_empty() || !plan.has_mount_namespace() {
         return Ok(());
     }
     let null = null_device(root)?;
@@ -194,7 +194,7 @@ fn mask_directory(
 }
 
 pub(super) fn readonly_paths(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
-    if !plan.creates(libc::CLONE_NEWNS) {
+    if !plan.has_mount_namespace() {
         return Ok(());
     }
     for path in &plan.readonly_paths {
@@ -263,7 +263,7 @@ fn sysctl_path(key: &str) -> String {
 /// Makes the container's root ours. After this nothing of the host is in reach by name.
 pub(super) fn enter(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
     let fd = root.as_fd();
-    if !plan.creates(libc::CLONE_NEWNS) {
+    if !plan.has_mount_namespace() {
         return mount::chroot_to(fd).step(Step::Pivot, "chroot");
     }
     if plan.rootfs_readonly {

@@ -52,7 +52,7 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl PlannedMount {
-    pub(super) fn new(mount: &oci::Mount, around: Surroundings<'_>) -> Result<Self, PlanError> {
+    pub(crate) fn new(mount: &oci::Mount, around: Surroundings<'_>) -> Result<Self, PlanError> {
         if mount.destination.is_empty() {
             return Err(PlanError::NoDestination);
         }
@@ -155,9 +155,8 @@ fn bind(
             Some(own.map_err(|cause| failed("id-mapped mount", cause))?)
         }
     };
-    // An earlier mount of the container may bring it. Only the runtime can map the ids of a mount
-    // in a user namespace, so such a one is taken as it is now.
-    if source.starts_with(around.rootfs) && !(around.user_namespace && ids.is_some()) {
+    // An earlier mount of the container may bring it.
+    if source.starts_with(around.rootfs) {
         return Ok(MountAction::Bind { tree: None, source, ids });
     }
     if let Err(cause) = std::fs::metadata(&source) {
@@ -232,6 +231,11 @@ impl Tree {
         Ok(Self { fd, finished, kept })
     }
 
+    /// One that another process has opened and finished.
+    pub(crate) fn finished(fd: OwnedFd) -> Self {
+        Self { fd, finished: true, kept: 0 }
+    }
+
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -273,15 +277,27 @@ fn locked(tree: BorrowedFd<'_>, options: &MountOptions) -> io::Result<u64> {
         (Flags::NOSUID, mount::ATTR_NOSUID),
         (Flags::NODEV, mount::ATTR_NODEV),
         (Flags::NOEXEC, mount::ATTR_NOEXEC),
-        (Flags::NOATIME, mount::ATTR_NOATIME),
     ]
     .into_iter()
     .filter(|(flag, _)| now.contains(*flag))
     .fold(0, |set, (_, attribute)| set | attribute);
-    if attributes.forced & has != 0 {
+    let times_differ = options.access_times().is_some_and(|wanted| wanted != access_times(now));
+    if attributes.forced & has != 0 || times_differ {
         return Err(io::Error::from_raw_os_error(libc::EPERM));
     }
     Ok(has)
+}
+
+fn access_times(flags: rustix::fs::StatVfsMountFlags) -> u64 {
+    use rustix::fs::StatVfsMountFlags as Flags;
+    let kind = if flags.contains(Flags::NOATIME) {
+        mount::ATTR_NOATIME
+    } else if flags.contains(Flags::RELATIME) {
+        0
+    } else {
+        mount::ATTR_STRICTATIME
+    };
+    kind | if flags.contains(Flags::NODIRATIME) { mount::ATTR_NODIRATIME } else { 0 }
 }
 
 fn adjust(

@@ -12,6 +12,7 @@ use super::oci::{self, Device, IdMapping, Spec};
 use super::options;
 use super::process::{ProcessError, ProcessPlan};
 use super::schedule::MemoryPolicyPlan;
+use crate::resctrl::{self, Resctrl};
 use crate::rootless;
 use crate::seccomp;
 use crate::sys::clone::{Flags, NEWTIME, ns};
@@ -35,8 +36,10 @@ pub(crate) enum PlanError {
     UnknownNamespace(String),
     #[error("malformed spec file: duplicated ns {{{0:?} \"\"}}")]
     DuplicateNamespace(String),
-    #[error("not supported: {0}")]
-    Unsupported(&'static str),
+    #[error("unable to move network devices without a NET namespace")]
+    DevicesWithoutNetwork,
+    #[error("invalid network device name {0:?}")]
+    DeviceName(String),
     #[error("error opening namespace path {path}: {}", errno_text(errno_of(cause)))]
     NamespacePath { path: String, cause: io::Error },
     #[error(
@@ -76,6 +79,8 @@ pub(crate) enum PlanError {
     DeviceType(String),
     #[error("device {0:?}: invalid owner")]
     DeviceOwner(String),
+    #[error(transparent)]
+    IntelRdt(resctrl::ResctrlError),
     #[error("{0}")]
     Rootless(String),
     #[error("a mount has no destination")]
@@ -117,6 +122,7 @@ pub(crate) struct Plan {
     pub(crate) mask_label: String,
     pub(crate) readonly_paths: Vec<String>,
     pub(crate) sysctl: BTreeMap<String, String>,
+    pub(crate) net_devices: BTreeMap<String, oci::NetDevice>,
     pub(crate) hostname: String,
     pub(crate) domainname: String,
     pub(crate) process: ProcessPlan,
@@ -148,7 +154,9 @@ impl Plan {
         let root = spec.root.as_ref().ok_or(PlanError::NoRoot)?;
         let process = spec.process.as_ref().ok_or(PlanError::NoProcess)?;
         let linux = spec.linux.clone().unwrap_or_default();
-        refuse_unsupported(&linux)?;
+        if let Some(wanted) = &linux.intel_rdt {
+            Resctrl::check(Resctrl::find().as_ref(), wanted).map_err(PlanError::IntelRdt)?;
+        }
         let rootfs = bundle.join(&root.path);
         let rootfs = rootfs
             .canonicalize()
@@ -171,10 +179,8 @@ impl Plan {
         let (create, join) = namespaces(&linux.namespaces)?;
         let has =
             |flag: libc::c_int| create & ns(flag) != 0 || join.iter().any(|join| join.flag == flag);
-        if join.iter().any(|join| join.flag == libc::CLONE_NEWNS) {
-            return Err(PlanError::Unsupported("a mount namespace given by path"));
-        }
         check_namespaces(spec, &linux, create, &has)?;
+        check_devices(&linux.net_devices, &has)?;
         for key in linux.sysctl.keys() {
             check_sysctl(key, &has)?;
         }
@@ -243,6 +249,7 @@ impl Plan {
             masked_paths: without_duplicates(linux.masked_paths),
             readonly_paths: linux.readonly_paths,
             sysctl: linux.sysctl,
+            net_devices: linux.net_devices,
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),
             process,
@@ -287,6 +294,11 @@ impl Plan {
         self.join.iter().any(|join| join.flag == flag)
     }
 
+    /// Of its own, or one given by path. Compat: runc makes no difference, and pivots there too.
+    pub(crate) fn has_mount_namespace(&self) -> bool {
+        self.creates(libc::CLONE_NEWNS) || self.joins(libc::CLONE_NEWNS)
+    }
+
     pub(crate) fn has_user_namespace(&self) -> bool {
         self.creates(libc::CLONE_NEWUSER) || self.joins(libc::CLONE_NEWUSER)
     }
@@ -297,6 +309,7 @@ impl Plan {
             || !self.hooks.create_runtime.is_empty()
             || self.process.scheduler.is_some()
             || self.process.io_priority.is_some()
+            || !self.net_devices.is_empty()
     }
 
     /// Root of a user namespace may not raise limits; else init has the runtime's rights itself.
@@ -327,24 +340,30 @@ fn without_duplicates(paths: Vec<String>) -> Vec<String> {
     paths.into_iter().filter(|path| seen.insert(cleaned(path))).collect()
 }
 
-/// Fields that are read only to be refused: passing over them would deceive the caller.
-fn refuse_unsupported(linux: &oci::Linux) -> Result<(), PlanError> {
-    let is_set = |value: &Option<serde_json::Value>| {
-        value.as_ref().is_some_and(|value| value.as_object().is_none_or(|map| !map.is_empty()))
+/// Compat: runc's rules and sentences.
+fn check_devices(
+    devices: &BTreeMap<String, oci::NetDevice>,
+    has: &impl Fn(libc::c_int) -> bool,
+) -> Result<(), PlanError> {
+    if devices.is_empty() {
+        return Ok(());
+    }
+    if !has(libc::CLONE_NEWNET) {
+        return Err(PlanError::DevicesWithoutNetwork);
+    }
+    let valid = |name: &str| {
+        (1..libc::IFNAMSIZ).contains(&name.len())
+            && !matches!(name, "." | "..")
+            && !name.contains(['/', ':', ' '])
     };
-    if is_set(&linux.net_devices) {
-        return Err(PlanError::Unsupported("linux.netDevices"));
+    let renamed = devices.values().map(|device| &device.name).filter(|name| !name.is_empty());
+    match devices.keys().chain(renamed).find(|name| !valid(name)) {
+        Some(name) => Err(PlanError::DeviceName(name.clone())),
+        None => Ok(()),
     }
-    if is_set(&linux.intel_rdt) {
-        return Err(PlanError::Unsupported("linux.intelRdt"));
-    }
-    Ok(())
 }
 
 fn personality(wanted: &oci::Personality) -> Result<u64, PlanError> {
-    if !wanted.flags.is_empty() {
-        return Err(PlanError::Unsupported("linux.personality.flags"));
-    }
     match wanted.domain.as_str() {
         "LINUX" => Ok(0),
         "LINUX32" => Ok(8),
@@ -464,6 +483,11 @@ fn check_sysctl(key: &str, has: &impl Fn(libc::c_int) -> bool) -> Result<(), Pla
         dotted.starts_with("user.") && has(libc::CLONE_NEWUSER)
     };
     if allowed && !key.contains("..") { Ok(()) } else { Err(PlanError::Sysctl(key.to_owned())) }
+}
+
+/// Where the container's devices are.
+pub(crate) fn device_paths(devices: Vec<Device>) -> Vec<String> {
+    with_default_devices(devices).into_iter().map(|device| device.path).collect()
 }
 
 /// The devices every container has; the specification's own win.

@@ -288,5 +288,23 @@ pub(crate) fn private_proc() -> io::Result<OwnedFd> {
     )?)
 }
 
+/// A new filesystem that is attached nowhere; `words` are its options, with or without a value.
+pub(crate) fn filesystem(kind: &str, source: &str, words: &[&str]) -> io::Result<OwnedFd> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(context.as_fd(), "source", source)?;
+    for word in words {
+        match word.split_once('=') {
+            Some((key, value)) => {
+                rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?;
+            }
+            None => rustix::mount::fsconfig_set_flag(context.as_fd(), *word)?,
+        }
+    }
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    Ok(rustix::mount::fsmount(context.as_fd(), flags, MountAttrFlags::empty())?)
+}
+
 const DIR_FLAGS: rustix::fs::OFlags =
     rustix::fs::OFlags::DIRECTORY.union(rustix::fs::OFlags::CLOEXEC);

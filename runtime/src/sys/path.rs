@@ -81,6 +81,13 @@ impl RootFd {
         Ok(current)
     }
 
+    /// The path from the root to what `path` names, links resolved, whether it is there or not.
+    pub(crate) fn place(&self, path: &str) -> io::Result<String> {
+        let Way { existing, missing } = self.way(path)?;
+        let names: Vec<String> = existing.into_iter().chain(missing).collect();
+        Ok(format!("/{}", names.join("/")))
+    }
+
     /// Compat: a link that dangles stands for the place it names, inside the root. Images have
     /// such links where a running system would have the file, as `/etc/resolv.conf`.
     fn way(&self, path: &str) -> io::Result<Way> {
@@ -276,6 +283,18 @@ mod tests {
             std::os::unix::fs::symlink(link, dir.path().join("etc/link")).unwrap();
             root(&dir).create_file("/etc/link").unwrap();
             assert!(dir.path().join(made).is_file(), "{link}");
+        }
+    }
+
+    #[test]
+    fn a_place_has_no_links_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("real/conf")).unwrap();
+        std::os::unix::fs::symlink("/real/conf", dir.path().join("conf")).unwrap();
+        for (path, place) in
+            [("/conf", "/real/conf"), ("conf/a/../b", "/real/conf/b"), ("//x/./y", "/x/y")]
+        {
+            assert_eq!(root(&dir).place(path).unwrap(), place);
         }
     }
 

@@ -117,23 +117,30 @@ pub(crate) fn send_fds(
 
 /// One message with one descriptor.
 pub(crate) fn receive_fd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mut bytes = [0_u8; 4096];
+    let (_, fd) = receive_with_fd(socket)?;
+    fd.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADMSG))
+}
+
+/// One message, and the descriptor in it; empty when the other side is gone.
+pub(crate) fn receive_with_fd(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+    let mut bytes = vec![0_u8; 40 * 1024];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    rustix::net::recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut bytes)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut fds) = message
-            && let Some(fd) = fds.next()
-        {
-            return Ok(fd);
-        }
-    }
-    Err(io::Error::from_raw_os_error(libc::EBADMSG))
+    let received = rustix::io::retry_on_intr(|| {
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        rustix::net::recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)
+    });
+    let length = match received {
+        // A dead peer with unread data resets the pair.
+        Err(rustix::io::Errno::CONNRESET) => 0,
+        result => result?.bytes,
+    };
+    let fd = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    bytes.truncate(length);
+    Ok((bytes, fd))
 }
 
 pub(crate) fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<()> {
