@@ -18,9 +18,20 @@ fn ballast(stack: &Stack) -> PathBuf {
     stack.sandbox().path(stack.data_root()).join("ballast")
 }
 
-/// Takes all that is left, to the last block.
+/// Takes all that is left, to the last block, until nothing new finds room: what containerd's own file gives
+/// back with its next change as well.
 fn fill(stack: &Stack) {
-    stack.collect_content();
+    until("the disk is full", || {
+        take_all(stack);
+        let probe = stack.api().post_json("/containers/create?name=probe", &shell("true"));
+        if probe.status == 201 {
+            stack.api().delete("/containers/probe").expect(204);
+        }
+        probe.status == 500
+    });
+}
+
+fn take_all(stack: &Stack) {
     let mut file = File::options().create(true).append(true).open(ballast(stack)).unwrap();
     for size in [1 << 20, 1 << 12, 1] {
         let part = vec![7_u8; size];
@@ -32,6 +43,7 @@ fn fill(stack: &Stack) {
             }
         }
     }
+    rustix::fs::syncfs(&file).unwrap();
 }
 
 /// Of the next frame; lines may be cut between frames.
@@ -60,6 +72,7 @@ fn what_cannot_be_written_is_refused_and_leaves_nothing() {
     let before = pid(&stack, &runs);
     let layer = image::layer(&[("big", &"x".repeat(8 << 20))]);
     let archive = image::archive("big:latest", &json!({"config": {}}), &[layer]);
+    stack.collect_content();
     fill(&stack);
 
     let refused = api.post_json("/containers/create?name=refused", &shell("true")).expect(500);
@@ -116,6 +129,7 @@ fn a_container_that_writes_goes_on_when_its_log_cannot() {
         text.trim_end().strip_prefix("line ").map_or(0, |number| number.parse::<u64>().unwrap())
     };
     until("it has begun", || count() >= 10);
+    stack.collect_content();
     fill(&stack);
     let mut live = api.hijack("/containers/writer/attach?stdout=1&stream=1", None, true);
     // Far more than the last block of its log can hold, and what others give back on the way.
