@@ -156,6 +156,8 @@ fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::
     if matches!(command, "create" | "run" | "exec") {
         protect::ensure(&globals.log)?;
     }
+    // What the caller left open is for no hook.
+    sys::process::close_on_exec_from(3)?;
     globals.log.debug(&format!("{command} {arguments:?}"));
     match command {
         "create" => commands::create::run(globals, arguments),

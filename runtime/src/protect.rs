@@ -51,7 +51,13 @@ fn is_protected() -> bool {
     let sealed = rustix::fs::fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SEALS));
     let read_only = rustix::fs::fstatvfs(&file)
         .is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY));
-    sealed || read_only
+    sealed || read_only && is_attached_nowhere()
+}
+
+/// A mount that has a place may be made writable there. One of a single file that has none is its own
+/// root.
+fn is_attached_nowhere() -> bool {
+    rustix::fs::readlink(SELF, Vec::new()).is_ok_and(|path| path.as_bytes() == b"/")
 }
 
 const SEALS: SealFlags =

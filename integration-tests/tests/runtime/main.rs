@@ -5,6 +5,7 @@
 //! mistake of the test until explained (tests of what we do better are marked `ours_only`).
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod adversary;
 mod bundle;
 mod cgroup;
 mod events;

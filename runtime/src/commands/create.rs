@@ -266,7 +266,7 @@ fn build(
     if let Some(program) = &plan.seccomp {
         container.save_filter(program)?;
     }
-    expect(globals, &channel, plan, bundle, &FromInit::Mounted)?;
+    expect(globals, (&channel, pid), plan, bundle, &FromInit::Mounted)?;
     laps.lap("rootfs");
     if plan.pauses_when_mounted() {
         // Compat: runc tells prestart hooks `creating`; the specification wants `created`.
@@ -277,12 +277,12 @@ fn build(
         proceed(&channel)?;
     }
     if plan.limits_from_outside() {
-        expect(globals, &channel, plan, bundle, &FromInit::Shed)?;
+        expect(globals, (&channel, pid), plan, bundle, &FromInit::Shed)?;
         let what = format!("error during container init: {}", init::LIMITS_OF_INIT);
         apply_limits(&plan.process, pid, &what)?;
         proceed(&channel)?;
     }
-    expect(globals, &channel, plan, bundle, &FromInit::Ready)?;
+    expect(globals, (&channel, pid), plan, bundle, &FromInit::Ready)?;
     laps.lap("process");
 
     if let Some(path) = &options.pidfd_socket {
@@ -350,7 +350,7 @@ fn give_birth(
             drop(channel);
             enter_cgroups(doors, &birth.channel);
             if staged {
-                init::stage(plan, &birth.channel);
+                init::stage(&birth);
             }
             init::container(birth)
         }
@@ -466,7 +466,7 @@ fn proceed(channel: &RuntimeEnd) -> anyhow::Result<()> {
 
 fn expect(
     globals: &Globals,
-    channel: &RuntimeEnd,
+    (channel, pid): (&RuntimeEnd, i32),
     plan: &Plan,
     bundle: &Bundle,
     wanted: &FromInit,
@@ -476,9 +476,10 @@ fn expect(
         match message {
             Some(message) if message == *wanted => return Ok(()),
             Some(FromInit::Note(text)) => globals.log.debug(&text),
-            Some(FromInit::Listener) if plan.seccomp.is_some() => {
-                let listener = channel.receive_listener().context("seccomp listener")?;
+            Some(FromInit::Listener(number)) if plan.seccomp.is_some() => {
+                let listener = channel.take_listener(pid, number).context("seccomp listener")?;
                 hand_over_listener(bundle, &listener)?;
+                proceed(channel)?;
             }
             Some(FromInit::Failed(failure)) => {
                 bail!("unable to start container process: {}", failure.sentence())

@@ -57,6 +57,8 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
     match container.status() {
         // Compat: runc's sentences.
         Status::Stopped => bail!("cannot exec in a stopped container"),
+        // Its mount namespace still shows the host, and its filter may not be written yet.
+        Status::Creating => bail!("cannot exec in a container that is being created"),
         Status::Paused if !parsed.is_set("ignore-paused") => {
             bail!("cannot exec in a paused container (use --ignore-paused to override)")
         }
@@ -96,19 +98,21 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
         named => Place::At(container.cgroup().within(&named)?),
     };
     let pid = enter(globals, &container, &place, &plan, filter.as_ref(), console)?;
-    if let Some(path) = parsed.get("pidfd-socket") {
-        send_pidfd(Path::new(path), pid, b"setns")?;
-    }
-    if let Some(path) = parsed.get("pid-file") {
-        write_pid_file(Path::new(path), pid)?;
-    }
-    match foreground {
-        Some(mut foreground) => {
-            foreground.take_terminal()?;
-            foreground.wait(pid)
+    let mut tell = || -> anyhow::Result<()> {
+        if let Some(path) = parsed.get("pidfd-socket") {
+            send_pidfd(Path::new(path), pid, b"setns")?;
         }
-        None => Ok(0),
+        if let Some(path) = parsed.get("pid-file") {
+            write_pid_file(Path::new(path), pid)?;
+        }
+        foreground.as_mut().map_or(Ok(()), Foreground::take_terminal)
+    };
+    if let Err(error) = tell() {
+        // Nobody would know of it.
+        end(pid);
+        return Err(error);
     }
+    foreground.map_or(Ok(0), |foreground| foreground.wait(pid))
 }
 
 /// The process asked for: a file, or the container's own with the command line's changes.
@@ -249,12 +253,17 @@ fn enter(
             let place = (!inside).then_some(place);
             admit(globals, place, plan, &container.record.resources, pid)
         })
-        .and_then(|()| converse(globals, container, &channel));
+        .and_then(|()| converse(globals, container, &channel, pid));
     if admitted.is_err() {
-        drop(sys::process::kill(pid, libc::SIGKILL));
-        drop(sys::clone::wait(pid, true));
+        end(pid);
     }
     admitted.map(|()| pid)
+}
+
+/// For a child of ours that shall not be.
+fn end(pid: i32) {
+    drop(sys::process::kill(pid, libc::SIGKILL));
+    drop(sys::clone::wait(pid, true));
 }
 
 /// The cgroup a process is put into.
@@ -314,19 +323,25 @@ fn admit(
 }
 
 /// Through the handshake to the exec: the socket closes with it.
-fn converse(globals: &Globals, container: &Container, channel: &RuntimeEnd) -> anyhow::Result<()> {
+fn converse(
+    globals: &Globals,
+    container: &Container,
+    channel: &RuntimeEnd,
+    pid: i32,
+) -> anyhow::Result<()> {
     channel.proceed().context("handshake")?;
     let mut ready = false;
     loop {
         match channel.receive().context("handshake")? {
             Some(FromInit::Ready) => ready = true,
             Some(FromInit::Note(text)) => globals.log.debug(&text),
-            Some(FromInit::Listener) => {
-                let listener = channel.receive_listener().context("seccomp listener")?;
+            Some(FromInit::Listener(number)) => {
+                let listener = channel.take_listener(pid, number).context("seccomp listener")?;
                 hand_over_listener(
                     &Bundle::load(&container.record.bundle, Some(&container.record.config_path()))?,
                     &listener,
                 )?;
+                channel.proceed().context("handshake")?;
             }
             Some(FromInit::Failed(failure)) => {
                 // Compat: runc's exec does without the words of its init.

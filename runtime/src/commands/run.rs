@@ -38,7 +38,7 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         if detach {
             let console = options.connect_console()?;
             let made = create::make(globals, &id, &bundle, &options, console)?;
-            release_or_destroy(globals, &made)?;
+            or_destroy(globals, &made, start::release(&made.container))?;
             return Ok(0);
         }
         if !parsed.is_set("no-subreaper") {
@@ -47,8 +47,8 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         let mut foreground = Foreground::new(terminal)?;
         let made = create::make(globals, &id, &bundle, &options, foreground.console())?;
         let pid = made.container.record.pid;
-        foreground.take_terminal()?;
-        release_or_destroy(globals, &made)?;
+        or_destroy(globals, &made, foreground.take_terminal())?;
+        or_destroy(globals, &made, start::release(&made.container))?;
         // Others may kill and delete it while we wait.
         let create::Made { container, lock } = made;
         drop(lock);
@@ -62,8 +62,13 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
     running().context("runc run failed")
 }
 
-fn release_or_destroy(globals: &Globals, made: &create::Made) -> anyhow::Result<()> {
-    if let Err(error) = start::release(&made.container) {
+/// A container that cannot be started shall not be.
+fn or_destroy(
+    globals: &Globals,
+    made: &create::Made,
+    result: anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    if let Err(error) = result {
         drop(delete::kill_first(&made.container));
         if let Err(also) = delete::destroy(globals, &made.container) {
             globals.log.warn(&also.to_string());

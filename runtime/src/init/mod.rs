@@ -13,7 +13,7 @@ mod rootfs;
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
 
 use crate::cgroup::CgroupMount;
 use crate::hooks;
@@ -44,8 +44,28 @@ pub(crate) struct Birth<'a> {
     pub(crate) debug: bool,
 }
 
+impl Birth<'_> {
+    /// Lets go of all that is the runtime's, its lock above all, and the caller's.
+    pub(crate) fn keep_only_own(&self) -> Result<(), Failure> {
+        let mut kept = vec![self.channel.as_fd().as_raw_fd(), self.exec_fifo.as_raw_fd()];
+        kept.extend(self.console.as_ref().map(|console| console.as_raw_fd()));
+        kept.extend(self.plan.descriptors());
+        keep_only(&self.plan.process, &mut kept)
+    }
+}
+
+fn keep_only(process: &ProcessPlan, kept: &mut [RawFd]) -> Result<(), Failure> {
+    sys::process::close_all_but(3 + process.preserve_fds, kept)
+        .step(Step::Descriptors, "close descriptors")
+}
+
 /// The first process of a container; never returns.
 pub(crate) fn container(birth: Birth<'_>) -> ! {
+    if !birth.plan.needs_stage()
+        && let Err(failure) = birth.keep_only_own()
+    {
+        give_up(Some(birth.channel), failure);
+    }
     let channel_fd = birth.channel.as_fd().try_clone_to_owned();
     if let Err(failure) = born(birth) {
         report(channel_fd.ok().map(InitEnd), failure);
@@ -55,8 +75,11 @@ pub(crate) fn container(birth: Birth<'_>) -> ! {
 
 /// The stage between the runtime and a process that is born into joined namespaces. Returns in
 /// the process to be; the stage itself ends in here.
-pub(crate) fn stage(plan: &Plan, channel: &InitEnd) {
-    let result = namespaces::join(plan, true)
+pub(crate) fn stage(birth: &Birth<'_>) {
+    let (plan, channel) = (birth.plan, &birth.channel);
+    let result = birth
+        .keep_only_own()
+        .and_then(|()| namespaces::join(plan, true))
         .and_then(|()| namespaces::time(plan))
         .and_then(|()| clone_sibling(plan.create & !plan.late() & !sys::clone::NEWTIME));
     end_stage(channel, result);
@@ -282,6 +305,11 @@ pub(crate) struct Entry<'a> {
 
 /// A process that enters a running container; never returns.
 pub(crate) fn enter(entry: Entry<'_>) -> ! {
+    let mut kept = vec![entry.channel.as_fd().as_raw_fd(), entry.pidfd.as_raw_fd()];
+    kept.extend(entry.console.as_ref().map(|console| console.as_raw_fd()));
+    if let Err(failure) = keep_only(entry.process, &mut kept) {
+        give_up(Some(entry.channel), failure);
+    }
     let channel_fd = entry.channel.as_fd().try_clone_to_owned();
     if let Err(failure) = entered(entry) {
         report(channel_fd.ok().map(InitEnd), failure);

@@ -1,7 +1,7 @@
 //! The mounts of the specification, in its order, each on a descriptor below the root.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -70,6 +70,7 @@ fn mount_one(
             } else {
                 root.create_file(destination)?
             };
+            check_not_in_proc(root, planned, target.as_fd())?;
             if in_proc(destination) == Some("") && fs_magic(tree.as_fd())? != PROC_MAGIC {
                 return Err(io::Error::other("/proc can only be a procfs"));
             }
@@ -94,10 +95,11 @@ fn mount_one(
             {
                 return Err(elsewhere());
             }
-            let target = root.mkdir_all(destination, 0o755)?;
+            let mut target = root.mkdir_all(destination, 0o755)?;
             if special {
-                drop(root.resolve_no_links(destination).map_err(|_| elsewhere())?);
+                target = root.resolve_no_links(destination).map_err(|_| elsewhere())?;
             }
+            check_not_in_proc(root, planned, target.as_fd())?;
             let mut flags = options.flags;
             if kind == "tmpfs" {
                 flags &= !libc::MS_RDONLY;
@@ -175,12 +177,35 @@ fn check_below_proc(planned: &PlannedMount) -> io::Result<()> {
     match in_proc(&planned.destination) {
         Some("") if bind || planned.kind == "proc" => Ok(()),
         Some(rest) if !rest.is_empty() && ALLOWED.contains(&rest) => Ok(()),
-        Some(_) => Err(io::Error::other(format!(
-            "{:?} cannot be mounted because it is inside /proc",
-            planned.destination
-        ))),
+        Some(_) => Err(inside_proc(planned)),
         None => Ok(()),
     }
+}
+
+/// A link, or a way round, may lead there under another name.
+fn check_not_in_proc(
+    root: &RootFd,
+    planned: &PlannedMount,
+    target: BorrowedFd<'_>,
+) -> io::Result<()> {
+    if in_proc(&planned.destination).is_some() || fs_magic(target)? != PROC_MAGIC {
+        return Ok(());
+    }
+    // Another procfs, mounted elsewhere, is the specification's affair.
+    match root.resolve_no_links("/proc") {
+        Ok(own) if mount_id(own.as_fd())? == mount_id(target)? => Err(inside_proc(planned)),
+        _ => Ok(()),
+    }
+}
+
+fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let (flags, mask) = (rustix::fs::AtFlags::EMPTY_PATH, rustix::fs::StatxFlags::MNT_ID);
+    Ok(rustix::fs::statx(fd, c"", flags, mask)?.stx_mnt_id)
+}
+
+fn inside_proc(planned: &PlannedMount) -> io::Error {
+    let destination = &planned.destination;
+    io::Error::other(format!("{destination:?} cannot be mounted because it is inside /proc"))
 }
 
 fn mount_cgroup(
@@ -190,6 +215,7 @@ fn mount_cgroup(
     cgroup: &CgroupMount,
 ) -> io::Result<()> {
     let target = root.mkdir_all(&planned.destination, 0o755)?;
+    check_not_in_proc(root, planned, target.as_fd())?;
     let flags = planned.options.flags;
     let attributes = mount::ATTR_NOSUID
         | mount::ATTR_NODEV
@@ -258,7 +284,7 @@ fn subdirectory(dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
     open_beneath(dir.as_fd(), name, OFlags::PATH | OFlags::DIRECTORY)
 }
 
-fn bind_host(host: &Path, target: std::os::fd::BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+fn bind_host(host: &Path, target: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
     let tree = mount::clone_tree(rustix::fs::CWD, host, false)?;
     mount::attach_with(tree.as_fd(), target, attributes)
 }
@@ -281,7 +307,7 @@ pub(super) fn finish_read_only(plan: &Plan, root: &RootFd) -> Result<(), Failure
 }
 
 /// The terminal's device as `/dev/console`, by descriptor.
-pub(super) fn bind_console(root: &RootFd, terminal: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn bind_console(root: &RootFd, terminal: BorrowedFd<'_>) -> io::Result<()> {
     let dev = root.resolve_no_links("/dev")?;
     if !is_dir(dev.as_fd())? {
         return Err(io::Error::from_raw_os_error(libc::ENOTDIR));

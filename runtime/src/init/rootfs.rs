@@ -12,6 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use super::handshake::{Context as _, Failure, Step};
 use crate::spec::oci::Device;
 use crate::spec::plan::Plan;
+use crate::spec::sysctl;
 use crate::sys::path::{RootFd, create_beneath, is_char_device, is_dir};
 use crate::sys::{mount, mountinfo};
 
@@ -236,28 +237,13 @@ pub(super) fn sysctl(plan: &Plan) -> Result<(), Failure> {
         })
         .step(Step::Sysctl, "procfs")?;
     for (key, value) in &plan.sysctl {
-        let path = format!("sys/{}", sysctl_path(key));
+        let file = sysctl::path(key).ok_or(io::Error::from(io::ErrorKind::InvalidInput));
+        let path = file.map(|file| format!("sys/{file}")).step(Step::Sysctl, key)?;
         crate::sys::path::open_proc(proc.as_fd(), &path, OFlags::WRONLY)
             .and_then(|fd| Ok(rustix::io::write(&fd, value.as_bytes())?))
             .step(Step::Sysctl, key)?;
     }
     Ok(())
-}
-
-/// Dots separate, unless the key is written with slashes (interface names may contain dots).
-fn sysctl_path(key: &str) -> String {
-    match (key.find('.'), key.find('/')) {
-        (Some(dot), Some(slash)) if slash < dot => key.to_owned(),
-        (None, _) => key.to_owned(),
-        _ => key
-            .chars()
-            .map(|c| match c {
-                '.' => '/',
-                '/' => '.',
-                other => other,
-            })
-            .collect(),
-    }
 }
 
 /// Makes the container's root ours. After this nothing of the host is in reach by name.
@@ -316,16 +302,4 @@ pub(super) fn read_file(root: &RootFd, path: &str, limit: u64) -> Option<String>
     let mut text = Vec::new();
     std::fs::File::from(fd).take(limit).read_to_end(&mut text).ok()?;
     Some(String::from_utf8_lossy(&text).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sysctl_keys_may_use_either_separator() {
-        assert_eq!(sysctl_path("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
-        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/arp"), "net/ipv4/conf/eth0.1/arp");
-        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.arp"), "net/ipv4/conf/eth0.1/arp");
-    }
 }

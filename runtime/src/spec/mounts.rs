@@ -1,7 +1,7 @@
 //! One mount of the specification: what it is, and for a bind its source as a tree of its own.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use super::oci::{self, IdMapping};
@@ -85,6 +85,16 @@ impl PlannedMount {
             options,
             action,
         })
+    }
+}
+
+impl PlannedMount {
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let (tree, ids) = match &self.action {
+            MountAction::Bind { tree, ids, .. } => (tree.as_ref(), ids.as_ref()),
+            MountAction::Filesystem | MountAction::Cgroup => (None, None),
+        };
+        tree.map(|tree| tree.fd.as_raw_fd()).into_iter().chain(ids.map(|ids| ids.as_raw_fd()))
     }
 }
 

@@ -134,6 +134,17 @@ pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A descriptor of another process, ours from now on too.
+pub(crate) fn take_fd(pid: i32, number: i32) -> io::Result<OwnedFd> {
+    let process = pidfd_open(pid)?;
+    // SAFETY: takes integers only; the descriptor is borrowed, so open.
+    let fd =
+        check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0_u32) })?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel just gave us this descriptor; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 pub(crate) fn pidfd_send_signal(fd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: a null siginfo is allowed and means the same as kill(2).
     let result = unsafe {
