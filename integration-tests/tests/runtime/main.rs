@@ -12,6 +12,7 @@ mod events;
 mod exec;
 mod fields;
 mod hostile;
+mod killed;
 mod lifecycle;
 mod options;
 mod process;
