@@ -8,6 +8,7 @@
 mod adversary;
 mod bundle;
 mod cgroup;
+mod escapes;
 mod events;
 mod exec;
 mod fields;
@@ -16,8 +17,10 @@ mod killed;
 mod lifecycle;
 mod options;
 mod process;
+mod races;
 mod red_team;
 mod robustness;
 mod rootfs;
 mod terminal;
 mod update;
+mod victim;

@@ -1,0 +1,176 @@
+//! The rows of the red-team table that are races: somebody exchanges names while a container is made,
+//! or looks into those who come to it. `ROUNDS=` of each, 500 if not said.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use serde_json::{Value, json};
+
+use crate::bundle::{Bundle, binary};
+use crate::victim::Victim;
+
+fn rounds() -> u32 {
+    std::env::var("ROUNDS").map_or(500, |rounds| rounds.parse().unwrap())
+}
+
+/// Exchanges two names until it goes: what another container with the same volume would do.
+struct Exchange {
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Exchange {
+    fn of(one: &Path, other: &Path) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let (one, other, ended) = (one.to_owned(), other.to_owned(), Arc::clone(&end));
+        let thread = std::thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                rustix::fs::renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE).unwrap();
+                // The runtime needs a processor too.
+                std::thread::yield_now();
+            }
+        });
+        Self { end, thread: Some(thread) }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        drop(self.thread.take().map(JoinHandle::join));
+    }
+}
+
+/// Runs it again and again; whether a run succeeds is not the question.
+fn run_often(bundle: &Bundle, victim: &Victim, between: &dyn Fn()) {
+    let directory = bundle.path().to_str().unwrap();
+    let arguments = ["run", "--bundle", directory, &bundle.id];
+    let mut command = bundle.command(&arguments);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    for round in 0..rounds() {
+        command.status().unwrap();
+        victim.is_unharmed(&format!("round {round}"));
+        between();
+    }
+}
+
+/// Takes back what a run has made in a directory that bears changing names: by its handle.
+fn clear(directory: &OwnedFd, made: &[&str]) {
+    for name in made {
+        for flags in [AtFlags::empty(), AtFlags::REMOVEDIR] {
+            rustix::fs::unlinkat(directory, *name, flags).ok();
+        }
+    }
+}
+
+fn handle(directory: &Path) -> OwnedFd {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(directory, flags, Mode::empty()).unwrap()
+}
+
+/// CVE-2021-30465, CVE-2019-18837, CVE-2024-45310: the way to a mount point, in a shared volume.
+#[test]
+fn a_mount_point_is_not_exchanged_for_a_link_to_the_host() {
+    let mut bundle = Bundle::new("true");
+    let victim = Victim::new(bundle.path());
+    let volume = bundle.path().join("volume");
+    fs::create_dir_all(volume.join("way")).unwrap();
+    symlink(victim.path(), volume.join("link")).unwrap();
+    bundle.add_mount(json!({
+        "destination": "/volume", "type": "bind", "source": volume, "options": ["rbind"],
+    }));
+    for (destination, kind) in [("/volume/way/a/b", "tmpfs"), ("/volume/way/c", "tmpfs")] {
+        bundle.add_mount(json!({"destination": destination, "type": kind, "source": kind}));
+    }
+    let source = bundle.path().join("source");
+    fs::write(&source, "").unwrap();
+    bundle.add_mount(json!({
+        "destination": "/volume/way/file", "type": "bind", "source": source, "options": ["bind"],
+    }));
+    let way = handle(&volume.join("way"));
+    let attack = Exchange::of(&volume.join("way"), &volume.join("link"));
+    run_often(&bundle, &victim, &|| clear(&way, &["a/b", "a", "c", "file"]));
+    drop(attack);
+}
+
+/// CVE-2026-41579 by race: `/dev` is a directory when it is looked at.
+#[test]
+fn devices_are_not_made_behind_a_link_that_comes_up() {
+    let mut bundle = Bundle::new("true");
+    let victim = Victim::new(bundle.path());
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    let (real, link) = (bundle.rootfs().join("dev"), bundle.path().join("link"));
+    fs::create_dir(&real).unwrap();
+    symlink(victim.path(), &link).unwrap();
+    let dev = handle(&real);
+    let attack = Exchange::of(&real, &link);
+    let names = ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "fd", "core"];
+    let more = ["stdin", "stdout", "stderr", "console"];
+    run_often(&bundle, &victim, &|| clear(&dev, &[names.as_slice(), &more].concat()));
+    drop(attack);
+}
+
+/// CVE-2025-31133: the null device that masks.
+#[test]
+fn a_null_device_is_not_exchanged_for_a_file_to_write_to() {
+    let mut bundle = Bundle::new("echo harm > /masked");
+    let victim = Victim::new(bundle.path());
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    bundle.add_mount(json!({
+        "destination": "/volume", "type": "bind", "source": victim.path(), "options": ["rbind"],
+    }));
+    bundle.linux()["readonlyPaths"] = json!(["/volume"]);
+    bundle.linux()["maskedPaths"] = json!(["/masked"]);
+    fs::write(bundle.rootfs().join("masked"), "").unwrap();
+    let dev = bundle.rootfs().join("dev");
+    fs::create_dir(&dev).unwrap();
+    let (mode, id) = (Mode::from_raw_mode(0o666), rustix::fs::makedev(1, 3));
+    let kind = rustix::fs::FileType::CharacterDevice;
+    rustix::fs::mknodat(CWD, dev.join("null"), kind, mode, id).unwrap();
+    symlink("/volume/file", dev.join("other")).unwrap();
+    let attack = Exchange::of(&dev.join("null"), &dev.join("other"));
+    run_often(&bundle, &victim, &|| ());
+    drop(attack);
+}
+
+/// CVE-2019-5736, CVE-2016-9962, CVE-2024-21626: who enters is watched by those inside.
+#[test]
+fn a_process_that_enters_shows_nothing_of_the_host() {
+    // What the two watchers have open is no secret.
+    let script = "while :; do for p in /proc/[0-9]*; do \
+                  case $p in /proc/1|/proc/2) continue;; esac; \
+                  (: >> $p/exe) 2> /dev/null && echo wrote $p; \
+                  for fd in $p/fd/*; do [ -d $fd/ ] && echo opened $fd; done; \
+                  [ -e $p/root$FOREIGN ] && echo saw $p; [ -e $p/cwd$FOREIGN ] && echo saw $p; \
+                  done; done 2> /dev/null";
+    let mut bundle = Bundle::new(script);
+    // Its own programs cannot be written to; what can be is not its own.
+    bundle.config["root"]["readonly"] = json!(true);
+    let foreign = format!("FOREIGN={}/config.json", bundle.path().display());
+    bundle.process()["env"].as_array_mut().unwrap().push(Value::String(foreign));
+    let out = bundle.path().join("out");
+    let run = ["run", "-d", "-b", bundle.path().to_str().unwrap(), &bundle.id];
+    let file = fs::File::create_new(&out).unwrap();
+    assert!(bundle.command(&run).stdout(file).status().unwrap().success());
+    // Its second process watches too, so that the first is not all there is.
+    let watch = ["exec", "-d", &bundle.id, "sh", "-c", script];
+    let more = fs::OpenOptions::new().append(true).open(&out).unwrap();
+    assert!(bundle.command(&watch).stdout(more).status().unwrap().success());
+    let before = fs::read(binary()).unwrap();
+    let mut exec = bundle.command(&["exec", &bundle.id, "true"]);
+    exec.stdout(Stdio::null()).stderr(Stdio::null());
+    for round in 0..rounds() {
+        assert!(exec.status().unwrap().success(), "round {round}");
+        assert_eq!(fs::read_to_string(&out).unwrap(), "", "round {round}");
+    }
+    assert!(fs::read(binary()).unwrap() == before);
+}
