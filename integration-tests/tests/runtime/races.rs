@@ -5,7 +5,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -142,35 +142,71 @@ fn a_null_device_is_not_exchanged_for_a_file_to_write_to() {
     drop(attack);
 }
 
+/// Who watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watcher {
+    Ordinary,
+    /// All of the host's: it may look at everybody's descriptors, but the runtime's file is not its.
+    Privileged,
+}
+
 /// CVE-2019-5736, CVE-2016-9962, CVE-2024-21626: who enters is watched by those inside.
-#[test]
-fn a_process_that_enters_shows_nothing_of_the_host() {
-    // What the two watchers have open is no secret.
-    let script = "while :; do for p in /proc/[0-9]*; do \
-                  case $p in /proc/1|/proc/2) continue;; esac; \
-                  (: >> $p/exe) 2> /dev/null && echo wrote $p; \
-                  for fd in $p/fd/*; do [ -d $fd/ ] && echo opened $fd; done; \
-                  [ -e $p/root$FOREIGN ] && echo saw $p; [ -e $p/cwd$FOREIGN ] && echo saw $p; \
-                  done; done 2> /dev/null";
-    let mut bundle = Bundle::new(script);
+fn enter_under_watch(watcher: Watcher) {
+    // What the two watchers have open is no secret. A handle on the program is kept until nobody runs
+    // it: then it could be written to.
+    let first = "case $p in /proc/1|/proc/2) continue;; esac;";
+    let handle = "{ while [ -e $p/exe ]; do :; done; (: >> /proc/self/fd/8) && echo wrote $p; } \
+                  8< $p/exe;";
+    let secrets = "for fd in $p/fd/*; do [ -d $fd/ ] && echo opened $fd; done; \
+                   grep -q RUNTIME_SECRET $p/environ && echo read $p; \
+                   [ -e $p/root$FOREIGN ] && echo saw $p; [ -e $p/cwd$FOREIGN ] && echo saw $p; ";
+    let watched = if watcher == Watcher::Privileged { "" } else { secrets };
+    let script = format!(
+        "while :; do for p in /proc/[0-9]*; do {first} {watched} {handle} done; done 2> /dev/null"
+    );
+    let mut bundle = Bundle::new(&script);
     // Its own programs cannot be written to; what can be is not its own.
     bundle.config["root"]["readonly"] = json!(true);
     let foreign = format!("FOREIGN={}/config.json", bundle.path().display());
     bundle.process()["env"].as_array_mut().unwrap().push(Value::String(foreign));
+    if watcher == Watcher::Privileged {
+        let features: Value = serde_json::from_str(&bundle.ok(&["features"])).unwrap();
+        let all = &features["linux"]["capabilities"];
+        bundle.process()["capabilities"] =
+            json!({"bounding": all, "effective": all, "permitted": all});
+    }
+    // A copy that nobody else keeps busy.
+    let program = bundle.path().join("runtime");
+    fs::copy(binary(), &program).unwrap();
+    let before = fs::read(&program).unwrap();
+    let command = |arguments: &[&str]| {
+        let ours = bundle.command(arguments);
+        let mut command = Command::new(&program);
+        command.args(ours.get_args()).stdin(Stdio::null()).env("RUNTIME_SECRET", "of the host");
+        command
+    };
     let out = bundle.path().join("out");
+    let file = || fs::OpenOptions::new().append(true).create(true).open(&out).unwrap();
     let run = ["run", "-d", "-b", bundle.path().to_str().unwrap(), &bundle.id];
-    let file = fs::File::create_new(&out).unwrap();
-    assert!(bundle.command(&run).stdout(file).status().unwrap().success());
-    // Its second process watches too, so that the first is not all there is.
-    let watch = ["exec", "-d", &bundle.id, "sh", "-c", script];
-    let more = fs::OpenOptions::new().append(true).open(&out).unwrap();
-    assert!(bundle.command(&watch).stdout(more).status().unwrap().success());
-    let before = fs::read(binary()).unwrap();
-    let mut exec = bundle.command(&["exec", &bundle.id, "true"]);
+    assert!(command(&run).stdout(file()).status().unwrap().success());
+    // Its second process watches too: the first is kept from much by being the first.
+    let watch = ["exec", "-d", &bundle.id, "sh", "-c", &script];
+    assert!(command(&watch).stdout(file()).status().unwrap().success());
+    let mut exec = command(&["exec", &bundle.id, "true"]);
     exec.stdout(Stdio::null()).stderr(Stdio::null());
     for round in 0..rounds() {
         assert!(exec.status().unwrap().success(), "round {round}");
         assert_eq!(fs::read_to_string(&out).unwrap(), "", "round {round}");
     }
-    assert!(fs::read(binary()).unwrap() == before);
+    assert!(fs::read(&program).unwrap() == before);
+}
+
+#[test]
+fn a_process_that_enters_shows_nothing_of_the_host() {
+    enter_under_watch(Watcher::Ordinary);
+}
+
+#[test]
+fn a_process_that_enters_a_privileged_container_lends_no_handle_on_the_runtime() {
+    enter_under_watch(Watcher::Privileged);
 }

@@ -165,13 +165,7 @@ pub(super) fn become_process(
     home: Option<String>,
     channel: &InitEnd,
 ) -> Result<Command, Failure> {
-    if process.no_new_privileges {
-        sys::identity::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
-            .step(Step::NoNewPrivileges, "set no_new_privs")?;
-    } else {
-        // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go.
-        install_filter(seccomp, channel)?;
-    }
+    // Before the filter, which need not let us look where we are.
     let mut entered = true;
     if let Err(error) = rustix::process::chdir(process.cwd.as_str()) {
         if error != rustix::io::Errno::ACCESS {
@@ -179,11 +173,21 @@ pub(super) fn become_process(
         }
         entered = false;
     }
+    if entered {
+        verify_cwd()?;
+    }
+    if process.no_new_privileges {
+        sys::identity::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
+            .step(Step::NoNewPrivileges, "set no_new_privs")?;
+    } else {
+        // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go.
+        install_filter(seccomp, channel)?;
+    }
     change_user(process)?;
     if !entered {
         rustix::process::chdir(process.cwd.as_str()).step(Step::Cwd, &process.cwd)?;
+        verify_cwd()?;
     }
-    verify_cwd()?;
     sys::identity::set_umask(process.umask);
     let command = look_up(process, home)?;
     sys::process::reset_signals().step(Step::Exec, "reset signals")?;
