@@ -10,18 +10,31 @@
 #[macro_use]
 mod noise;
 
+// What the runtime does on the host names paths as it likes; what `init` does may not, nor what `sys`
+// does for it: see clippy.toml.
 mod args;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod cgroup;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod commands;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod container;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod foreground;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod hooks;
+#[cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests"))]
 mod init;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod log;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod protect;
 mod seccomp;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod spec;
+#[cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests"))]
 mod sys;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod trace;
 
 use std::io::{self, Write as _};

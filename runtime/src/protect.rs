@@ -15,6 +15,7 @@ use anyhow::anyhow;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 
 use crate::log::Log;
+use crate::sys::host::Host;
 use crate::sys::{self, errno_of, errno_text, mount};
 
 const SELF: &str = "/proc/self/exe";
@@ -64,7 +65,7 @@ const SEALS: SealFlags =
     SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK).union(SealFlags::SEAL);
 
 fn read_only_mount() -> io::Result<OwnedFd> {
-    let tree = mount::clone_tree(rustix::fs::CWD, Path::new(SELF), false)?;
+    let tree = Host::of_the_runtime().tree(Path::new(SELF), false)?;
     mount::set_attributes(tree.as_fd(), mount::ATTR_RDONLY, 0, mount::Target::Detached)?;
     Ok(tree)
 }

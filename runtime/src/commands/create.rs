@@ -20,6 +20,7 @@ use crate::spec::oci::{IdMapping, LinuxResources, Process, Spec};
 use crate::spec::plan::{Choices, Plan, PlanError};
 use crate::spec::process::{Inherited, ProcessPlan, unavailable};
 use crate::sys::clone::Side;
+use crate::sys::host::Host;
 use crate::sys::{self, errno_of, errno_text};
 use crate::trace::Laps;
 
@@ -235,6 +236,7 @@ fn build(
     let record = container.record.clone();
     let birth = Birth {
         plan,
+        host: Host::of_the_runtime(),
         channel: InitEnd(theirs),
         exec_fifo,
         console,

@@ -22,6 +22,7 @@ use crate::spec::oci::{Capabilities, LinuxResources, Process, User};
 use crate::spec::process::ProcessPlan;
 use crate::spec::schedule::MemoryPolicyPlan;
 use crate::sys::clone::{Side, pidfd_open};
+use crate::sys::host::Host;
 use crate::sys::{self, errno_of, errno_text};
 
 pub(super) const FLAGS: &[Flag] = &[
@@ -222,6 +223,7 @@ fn enter(
     let channel = RuntimeEnd(ours);
     let keyring = container.record.new_keyring.then_some(container.record.id.as_str());
     let entry = Entry {
+        host: Host::of_the_runtime(),
         process: plan,
         seccomp: filter,
         channel: InitEnd(theirs),

@@ -1,26 +1,31 @@
 //! The mounts of the specification, in its order, each on a descriptor below the root.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 
 use super::handshake::{Context as _, Failure, Step};
 use crate::cgroup::CgroupMount;
 use crate::spec::mounts::{MountAction, PlannedMount, Tree};
 use crate::spec::plan::Plan;
+use crate::sys::host::Host;
 use crate::sys::mount::{self, Target};
-use crate::sys::path::{PROC_MAGIC, RootFd, create_beneath, fs_magic, is_dir, open_beneath};
+use crate::sys::path::{
+    Name, PROC_MAGIC, RootFd, create_beneath, fs_magic, is_dir, link_beneath, mkdir_beneath,
+    mount_id, set_directory_mode,
+};
 use crate::sys::{errno_of, errno_text};
 
 pub(super) fn mount_all(
     plan: &Plan,
     root: &RootFd,
+    host: &Host,
     cgroup: Option<&CgroupMount>,
 ) -> Result<(), Failure> {
     for planned in &plan.mounts {
-        mount_one(plan, root, planned, cgroup).map_err(|error| Failure {
+        mount_one(plan, root, host, planned, cgroup).map_err(|error| Failure {
             step: Step::Mount,
             errno: 0,
             detail: describe(planned, &error),
@@ -46,6 +51,7 @@ fn describe(planned: &PlannedMount, error: &io::Error) -> String {
 fn mount_one(
     plan: &Plan,
     root: &RootFd,
+    host: &Host,
     planned: &PlannedMount,
     cgroup: Option<&CgroupMount>,
 ) -> io::Result<()> {
@@ -57,8 +63,13 @@ fn mount_one(
             let tree = match tree {
                 Some(tree) => tree,
                 None => {
-                    made =
-                        Tree::open(source, options, plan.propagation, plan.has_user_namespace())?;
+                    made = Tree::open(
+                        host,
+                        source,
+                        options,
+                        plan.propagation,
+                        plan.has_user_namespace(),
+                    )?;
                     if let Some(ids) = ids {
                         made.map_ids(options.recursive_idmap, ids.as_fd())?;
                     }
@@ -78,7 +89,7 @@ fn mount_one(
         }
         MountAction::Cgroup => {
             let cgroup = cgroup.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
-            mount_cgroup(plan, root, planned, cgroup)?;
+            mount_cgroup(plan, root, host, planned, cgroup)?;
         }
         MountAction::Filesystem => {
             let existed = root.resolve(destination).is_ok();
@@ -198,11 +209,6 @@ fn check_not_in_proc(
     }
 }
 
-fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    let (flags, mask) = (rustix::fs::AtFlags::EMPTY_PATH, rustix::fs::StatxFlags::MNT_ID);
-    Ok(rustix::fs::statx(fd, c"", flags, mask)?.stx_mnt_id)
-}
-
 fn inside_proc(planned: &PlannedMount) -> io::Error {
     let destination = &planned.destination;
     io::Error::other(format!("{destination:?} cannot be mounted because it is inside /proc"))
@@ -211,6 +217,7 @@ fn inside_proc(planned: &PlannedMount) -> io::Error {
 fn mount_cgroup(
     plan: &Plan,
     root: &RootFd,
+    host: &Host,
     planned: &PlannedMount,
     cgroup: &CgroupMount,
 ) -> io::Result<()> {
@@ -226,7 +233,7 @@ fn mount_cgroup(
             let fresh = mount::mount_on("cgroup", target.as_fd(), "cgroup2", flags, "");
             match fresh {
                 Err(error) if matches!(errno_of(&error), libc::EPERM | libc::EBUSY) => {
-                    bind_host(bind, target.as_fd(), attributes)
+                    bind_host(host, bind, target.as_fd(), attributes)
                 }
                 result => result,
             }
@@ -243,49 +250,37 @@ fn mount_cgroup(
             let dir = root.resolve(&planned.destination)?;
             if plan.new_cgroup_namespace {
                 for (data, name) in fresh {
-                    let below = subdirectory(&dir, name)?;
+                    let below = mkdir_beneath(dir.as_fd(), Name::new(name)?, 0o755)?;
                     // Compat: a named hierarchy shows its name as the source.
                     let source = data.strip_prefix("none,name=").unwrap_or("cgroup");
                     mount::mount_on(source, below.as_fd(), "cgroup", flags, data)?;
                 }
             } else {
-                for (host, name) in binds {
-                    let below = subdirectory(&dir, name)?;
-                    bind_host(host, below.as_fd(), attributes)?;
+                for (from, name) in binds {
+                    let below = mkdir_beneath(dir.as_fd(), Name::new(name)?, 0o755)?;
+                    bind_host(host, from, below.as_fd(), attributes)?;
                 }
             }
-            if let Some((host, name)) = unified {
-                let below = subdirectory(&dir, name)?;
+            if let Some((from, name)) = unified {
+                let below = mkdir_beneath(dir.as_fd(), Name::new(name)?, 0o755)?;
                 if plan.new_cgroup_namespace {
                     mount::mount_on("cgroup", below.as_fd(), "cgroup2", flags, "")?;
                 } else {
-                    bind_host(host, below.as_fd(), attributes)?;
+                    bind_host(host, from, below.as_fd(), attributes)?;
                 }
             }
             for (name, to) in links {
-                match rustix::fs::symlinkat(to.as_str(), &dir, name.as_str()) {
-                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                    Err(error) => return Err(error.into()),
-                }
+                link_beneath(dir.as_fd(), Name::new(name)?, to)?;
             }
             // Compat: runc leaves the tmpfs itself writable, the hierarchies are not; its mode is that
             // of the directory it covers.
-            rustix::fs::chmod(mount::fd_path(dir.as_fd()), Mode::from_raw_mode(mode))?;
-            Ok(())
+            set_directory_mode(dir.as_fd(), mode)
         }
     }
 }
 
-fn subdirectory(dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
-    match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(error) => return Err(error.into()),
-    }
-    open_beneath(dir.as_fd(), name, OFlags::PATH | OFlags::DIRECTORY)
-}
-
-fn bind_host(host: &Path, target: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
-    let tree = mount::clone_tree(rustix::fs::CWD, host, false)?;
+fn bind_host(host: &Host, from: &Path, target: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+    let tree = host.tree(from, false)?;
     mount::attach_with(tree.as_fd(), target, attributes)
 }
 
@@ -312,8 +307,8 @@ pub(super) fn bind_console(root: &RootFd, terminal: BorrowedFd<'_>) -> io::Resul
     if !is_dir(dev.as_fd())? {
         return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
     }
-    let target = create_beneath(dev.as_fd(), "console")?;
-    let tree = mount::clone_tree(terminal, Path::new(""), false)?;
+    let target = create_beneath(dev.as_fd(), Name::new("console")?)?;
+    let tree = mount::copy_of(terminal, false)?;
     mount::attach(tree.as_fd(), target.as_fd())
 }
 

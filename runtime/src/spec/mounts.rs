@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::oci::{self, IdMapping};
 use super::options::MountOptions;
 use super::plan::PlanError;
+use crate::sys::host::Host;
 use crate::sys::{self, mount};
 
 #[derive(Debug)]
@@ -146,7 +147,8 @@ fn bind(
         return Err(failed("stat", cause));
     }
     let tree = if around.user_namespace || ids.is_some() {
-        let tree = Tree::open(&source, options, around.propagation, around.user_namespace);
+        let host = Host::of_the_runtime();
+        let tree = Tree::open(&host, &source, options, around.propagation, around.user_namespace);
         Some(tree.map_err(|cause| failed("bind mount", cause))?)
     } else {
         None
@@ -199,12 +201,13 @@ pub(crate) struct Tree {
 impl Tree {
     /// The source as a mount of its own, where the kernel can finished before anything sees it.
     pub(crate) fn open(
+        host: &Host,
         source: &Path,
         options: &MountOptions,
         propagation: Option<u64>,
         user_namespace: bool,
     ) -> io::Result<Self> {
-        let fd = mount::clone_tree(rustix::fs::CWD, source, options.is_recursive())?;
+        let fd = host.tree(source, options.is_recursive())?;
         let kept = if user_namespace { locked(fd.as_fd(), options)? } else { 0 };
         let finished = match adjust(fd.as_fd(), options, propagation, kept, mount::Target::Detached)
         {

@@ -1,4 +1,8 @@
 //! Births and namespaces: clone3, setns, unshare, pidfd. See clone(2), setns(2).
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what the runtime does before the clone, on the host"
+)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

@@ -1,4 +1,8 @@
 //! The process on its way to exec: descriptors, signals, execve, hooks' children, loopback.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "its own descriptors, where the kernel cannot list them otherwise"
+)]
 
 use std::ffi::CString;
 use std::io;
