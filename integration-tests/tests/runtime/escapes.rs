@@ -188,7 +188,7 @@ fn mappings_that_do_not_fit_are_an_error() {
     let mut bundle = Bundle::new("id -u");
     bundle.use_user_namespace();
     // As text more than 65,535 bytes, the last of them everything.
-    let mut mappings: Vec<Value> = (0..5000)
+    let mut mappings: Vec<Value> = (0..4200)
         .map(|n| json!({"containerID": 100_000 + n, "hostID": 300_000 + n, "size": 1}))
         .collect();
     mappings.push(json!({"containerID": 0, "hostID": 0, "size": 1}));
