@@ -36,6 +36,7 @@ enum End {
 }
 
 /// Runs the command and kills the victim after its n-th system call.
+#[expect(clippy::zombie_processes, reason = "the tracer waits for it")]
 fn killed_after(command: &Command, victim: Victim, n: u64) -> End {
     let mut stopped = Command::new("sh");
     stopped.args(["-c", "kill -STOP $$; exec \"$@\"", "sh"]);
@@ -223,6 +224,7 @@ fn bundle() -> Bundle {
 }
 
 /// `prepare`, the command killed at its n-th call, `judge`; for each n that is due.
+#[expect(clippy::print_stdout, reason = "repeats the run")]
 fn killed_at_any_call(
     bundle: &Bundle,
     victim: Victim,
