@@ -6,6 +6,7 @@
 //!     seccomp.bpf         the compiled filter, for exec
 //!     .exec.fifo          exists until created
 //!     exec.fifo           the same from then on, until start
+//!     notify/notify.sock  while who started it waits for readiness
 //! ```
 
 use std::collections::BTreeMap;
@@ -18,7 +19,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Unit};
+use crate::resctrl;
 use crate::seccomp::Program;
 use crate::spec::oci::{Hooks, LinuxResources};
 use crate::spec::process::Inherited;
@@ -85,16 +87,24 @@ pub(crate) struct Record {
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) hooks: Hooks,
     pub(crate) cgroup_paths: BTreeMap<String, PathBuf>,
+    /// Of systemd's, where that made the cgroups.
+    pub(crate) unit: Option<Unit>,
     /// All of it is known. Created is what has its fifo under the final name.
     pub(crate) complete: bool,
     pub(crate) new_keyring: bool,
+    /// What the standard streams were when it was made, for a checkpoint.
+    pub(crate) descriptors: Vec<String>,
     pub(crate) seccomp_flags: u32,
     pub(crate) seccomp_notifies: bool,
     pub(crate) inherited: Inherited,
+    /// Its share of cache and memory bandwidth.
+    pub(crate) resctrl: Option<resctrl::Group>,
     /// The limits that hold now, devices excepted.
     pub(crate) resources: LinuxResources,
     /// Nothing outlives the first process of a pid namespace of its own.
     pub(crate) private_pids: bool,
+    /// Who made it may have had no right to cgroups.
+    pub(crate) optional_cgroups: bool,
 }
 
 const RUNTIME: &str = "runc-rs";
@@ -209,8 +219,20 @@ impl Container {
         self.dir.join("exec.fifo")
     }
 
+    /// Where the container finds who listens for its readiness.
+    pub(crate) fn notify_dir(&self) -> PathBuf {
+        self.dir.join("notify")
+    }
+
     pub(crate) fn unannounced_fifo_path(&self) -> PathBuf {
         self.dir.join(".exec.fifo")
+    }
+
+    /// A directory of the container's own, for a while.
+    pub(crate) fn make_directory(&self, name: &str) -> Result<PathBuf, ContainerError> {
+        let path = self.dir.join(name);
+        fs::create_dir(&path).map_err(|cause| io_error("mkdir", &path, cause))?;
+        Ok(path)
     }
 
     /// From now on the container counts as created.
@@ -221,7 +243,7 @@ impl Container {
     }
 
     pub(crate) fn cgroup(&self) -> Cgroup {
-        Cgroup::load(self.record.cgroup_paths.clone())
+        Cgroup::load(self.record.cgroup_paths.clone()).of_unit(self.record.unit.clone())
     }
 
     /// The compiled filter as exec will want it.

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags};
 use rustix::termios::{OptionalActions, OutputModes, Termios};
 
+use crate::notify::Forward;
 use crate::sys;
 
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(crate) struct Foreground {
     /// Both ends until the process is born, ours after.
     console: Option<(OwnedFd, Option<OwnedFd>)>,
     terminal: Option<Terminal>,
+    /// Until the container has told that it is ready.
+    readiness: Option<Forward>,
 }
 
 #[derive(Debug)]
@@ -61,7 +64,7 @@ impl Foreground {
             None
         };
         let signals = sys::process::signal_fd().context("signalfd")?;
-        Ok(Self { signals, console, terminal: None })
+        Ok(Self { signals, console, terminal: None, readiness: None })
     }
 
     /// The end that init sends its master through.
@@ -84,6 +87,10 @@ impl Foreground {
         Ok(())
     }
 
+    pub(crate) fn forward_readiness(&mut self, forward: Option<Forward>) {
+        self.readiness = forward;
+    }
+
     /// The exit code of `pid`.
     pub(crate) fn wait(mut self, pid: i32) -> anyhow::Result<u8> {
         loop {
@@ -103,8 +110,12 @@ impl Foreground {
     /// Waits for signals and copies what the terminal has meanwhile.
     fn poll(&mut self) -> anyhow::Result<bool> {
         let Some(terminal) = &mut self.terminal else {
-            let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
+            let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+            fds.extend(self.readiness.as_ref().map(readable));
             poll(&mut fds)?;
+            if fds.get(1).is_some_and(|ready| !ready.revents().is_empty()) {
+                self.pass_readiness();
+            }
             return Ok(true);
         };
         let stdin = rustix::stdio::stdin();
@@ -115,6 +126,8 @@ impl Foreground {
         if terminal.stdin_open {
             fds.push(PollFd::new(&stdin, PollFlags::IN));
         }
+        let readiness = fds.len();
+        fds.extend(self.readiness.as_ref().map(readable));
         poll(&mut fds)?;
         let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
         if ready[1].intersects(PollFlags::IN) {
@@ -125,10 +138,20 @@ impl Foreground {
             poll(&mut fds)?;
             return Ok(true);
         }
-        if ready.get(2).is_some_and(|ready| !ready.is_empty()) {
+        if terminal.stdin_open && !ready[2].is_empty() {
             terminal.stdin_open = copy(stdin, terminal.master.as_fd())?;
         }
+        if ready.get(readiness).is_some_and(|ready| !ready.is_empty()) {
+            self.pass_readiness();
+        }
         Ok(!ready[0].is_empty())
+    }
+
+    /// Compat: a manager that takes nothing does not end the container.
+    fn pass_readiness(&mut self) {
+        if self.readiness.as_ref().is_some_and(|forward| forward.pass().unwrap_or(true)) {
+            self.readiness = None;
+        }
     }
 
     fn forward(&self, pid: i32) -> anyhow::Result<()> {
@@ -163,6 +186,10 @@ impl Terminal {
             }
         }
     }
+}
+
+fn readable(forward: &Forward) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(forward.as_fd(), PollFlags::IN)
 }
 
 fn poll(fds: &mut [PollFd<'_>]) -> anyhow::Result<()> {

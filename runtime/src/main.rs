@@ -20,6 +20,8 @@ mod commands;
 #[allow(clippy::disallowed_methods, reason = "of the host")]
 mod container;
 #[allow(clippy::disallowed_methods, reason = "of the host")]
+mod criu;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod foreground;
 #[allow(clippy::disallowed_methods, reason = "of the host")]
 mod hooks;
@@ -28,7 +30,13 @@ mod init;
 #[allow(clippy::disallowed_methods, reason = "of the host")]
 mod log;
 #[allow(clippy::disallowed_methods, reason = "of the host")]
+mod notify;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod protect;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
+mod resctrl;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
+mod rootless;
 mod seccomp;
 #[allow(clippy::disallowed_methods, reason = "of the host")]
 mod spec;
@@ -45,6 +53,7 @@ use args::{Flag, FlagError, Order, Parsed};
 use cgroup::Driver;
 use commands::{Globals, Usage, help};
 use log::{Format, Level, Log};
+use trace::Timings;
 
 /// Not in the tests, which have threads.
 #[cfg(not(test))]
@@ -60,6 +69,7 @@ const FLAGS: &[Flag] = &[
     ("systemd-cgroup", "", false),
     ("cgroup-manager", "", true),
     ("rootless", "", true),
+    ("timings", "", false),
     ("criu", "", true),
     ("version", "v", false),
     ("help", "h", false),
@@ -101,7 +111,10 @@ fn dispatch(parsed: &Parsed, inherited: u32, started: u64) -> u8 {
             return 1;
         }
     };
-    match execute(&globals, command, rest.to_vec()) {
+    let outcome = execute(&globals, command, rest.to_vec());
+    // Whoever reads it asked for it; there is nobody to tell of a closed stream.
+    io::stderr().write_all(globals.timings.to_string().as_bytes()).unwrap_or_default();
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             let page = help::page(command).unwrap_or_else(overview);
@@ -152,27 +165,33 @@ fn globals(parsed: &Parsed, inherited: u32, started: u64) -> anyhow::Result<Glob
         Some("disabled") => Driver::Disabled,
         Some(other) => anyhow::bail!("unknown cgroup manager specified: {other}"),
     };
+    let root = match parsed.get("root") {
+        Some(root) => std::path::absolute(root).unwrap_or_else(|_| PathBuf::from(root)),
+        None => rootless::root_of_user()?.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)),
+    };
     Ok(Globals {
-        root: std::path::absolute(parsed.get("root").unwrap_or(DEFAULT_ROOT))
-            .unwrap_or_else(|_| PathBuf::from(DEFAULT_ROOT)),
+        root,
         root_given: parsed.get("root").is_some(),
+        rootless: rootless::choice(parsed.get("rootless"))?,
         log,
         cgroup_driver,
         inherited,
         started,
+        timings: Timings::new(parsed.is_set("timings")),
     })
 }
 
 const DEFAULT_ROOT: &str = "/run/runc-rs";
 
 fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::Result<u8> {
-    if matches!(command, "create" | "run" | "exec") {
+    if matches!(command, "create" | "run" | "exec" | "mounts") {
         protect::ensure(&globals.log)?;
     }
     // What the caller left open is for no hook.
     sys::process::close_on_exec_from(3)?;
     globals.log.debug(&format!("{command} {arguments:?}"));
     match command {
+        "checkpoint" => commands::checkpoint::run(globals, arguments),
         "create" => commands::create::run(globals, arguments),
         "delete" => commands::delete::run(globals, arguments),
         "events" => commands::events::run(globals, arguments),
@@ -181,15 +200,16 @@ fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::
         "features" => commands::features::run(arguments),
         "kill" => commands::kill::run(globals, arguments),
         "list" => commands::list::run(globals, arguments),
+        "mounts" => commands::mounts::run(globals, arguments),
         "pause" => commands::pause::run(globals, arguments),
         "ps" => commands::kill::ps(globals, arguments),
+        "restore" => commands::restore::run(globals, arguments),
         "resume" => commands::pause::resume(globals, arguments),
         "run" => commands::run::run(globals, arguments),
         "spec" => commands::spec::run(arguments),
         "start" => commands::start::run(globals, arguments),
         "state" => commands::state::run(globals, arguments),
         "update" => commands::update::run(globals, arguments),
-        "checkpoint" | "restore" => anyhow::bail!("not supported: {command}"),
         // Compat: podman matches this text to learn what is there.
         _ => Err(UnknownCommand(command.to_owned()).into()),
     }

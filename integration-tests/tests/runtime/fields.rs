@@ -53,6 +53,17 @@ fn a_personality_holds_for_the_first_process_and_for_exec() {
 }
 
 #[test]
+fn personality_flags_are_told_and_passed_over() {
+    let mut bundle = Bundle::new("uname -m");
+    applet(&bundle, "uname");
+    bundle.linux()["personality"] = json!({"domain": "LINUX32", "flags": ["ADDR_NO_RANDOMIZE"]});
+    let output = bundle.run();
+    assert_eq!(output.stdout, b"i686\n");
+    let words = "ignoring unsupported personality flags: [ADDR_NO_RANDOMIZE]";
+    assert!(stderr(&output).contains(words), "{}", stderr(&output));
+}
+
+#[test]
 fn memory_policies_that_cannot_be_are_refused_in_runcs_words() {
     for (mode, nodes, words) in [
         ("MPOL_DEFAULT", "0-7", "memory policy mode requires 0 nodes but got 8"),
@@ -122,12 +133,11 @@ fn what_is_not_supported_is_refused_by_name() {
         stderr(&output)
     };
     for (path, value, words) in [
-        ("/linux/netDevices", json!({"eth9": {}}), "not supported: linux.netDevices"),
-        ("/linux/intelRdt", json!({"closID": "x"}), "not supported: linux.intelRdt"),
+        ("/linux/netDevices", json!({"a/b": {}}), "invalid network device name"),
         (
-            "/linux/personality",
-            json!({"domain": "LINUX", "flags": ["X"]}),
-            "not supported: linux.personality.flags",
+            "/linux/intelRdt",
+            json!({"closID": "x"}),
+            "intelRdt is specified in config, but Intel RDT is not enabled",
         ),
         ("/linux/personality", json!({"domain": "MIPS"}), "invalid personality domain"),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_X"}), "invalid memory policy mode"),

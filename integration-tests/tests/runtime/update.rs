@@ -73,6 +73,8 @@ fn an_update_that_fails_says_why_and_changes_nothing() {
         ("--cpu-period", "abc", "invalid value for cpu-period: "),
         ("--resources", "/no/such", "open /no/such: no such file or directory"),
         ("--cpu-share", "1", "the minimum allowed cpu-shares is 2"),
+        ("--l3-cache-schema", "L3:0=f", "Intel RDT/CAT: l3 cache schema is not enabled"),
+        ("--mem-bw-schema", "MB:0=9", "Intel RDT/MBA: memory bandwidth schema is not enabled"),
         ("--foo", "1", "flag provided but not defined: -foo"),
     ] {
         // cgroup2 knows weights, and releases differ in what the smallest share is there.

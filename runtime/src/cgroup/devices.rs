@@ -123,13 +123,25 @@ impl DevicePolicy {
         let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
         let line = |e: &Exception| {
             let kind = if e.kind == Kind::Block { 'b' } else { 'c' };
-            let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
-            let access: String =
-                letters.iter().filter(|(bit, _)| e.access & bit != 0).map(|(_, l)| *l).collect();
-            format!("{kind} {}:{} {access}", number(e.major), number(e.minor))
+            format!("{kind} {}:{} {}", number(e.major), number(e.minor), letters(e.access))
         };
         let exceptions = self.exceptions.iter().map(|e| (exception, line(e)));
         std::iter::once((base, "a".to_owned())).chain(exceptions).collect()
+    }
+
+    /// Whether there is no rule at all.
+    pub(super) fn allows_all(&self) -> bool {
+        self.allow_by_default && self.exceptions.is_empty()
+    }
+
+    /// The exceptions one by one.
+    pub(super) fn listed(&self) -> impl Iterator<Item = Listed> {
+        self.exceptions.iter().map(|exception| Listed {
+            is_block: exception.kind == Kind::Block,
+            major: exception.major,
+            minor: exception.minor,
+            access: letters(exception.access),
+        })
     }
 
     /// The v2 program: exceptions one after the other, then the default.
@@ -181,6 +193,19 @@ impl DevicePolicy {
         code.push(insn(EXIT, 0, 0, 0, 0));
         code
     }
+}
+
+/// One exception for whoever writes it in a way of its own.
+pub(super) struct Listed {
+    pub(super) is_block: bool,
+    pub(super) major: Option<u32>,
+    pub(super) minor: Option<u32>,
+    pub(super) access: String,
+}
+
+fn letters(access: u8) -> String {
+    let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+    letters.iter().filter(|(bit, _)| access & bit != 0).map(|(_, letter)| *letter).collect()
 }
 
 fn offset(instructions: usize) -> i16 {

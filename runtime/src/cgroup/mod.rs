@@ -9,14 +9,17 @@
 //! In `paths` the key is the v1 controller name (`memory`, `cpu`, `name=systemd`…) or `""` for the
 //! unified hierarchy, as in runc's state.json.
 
+mod by_unit;
 mod devices;
 mod doors;
 mod file;
 mod layout;
 mod oom;
 mod processes;
+mod rights;
 mod stats;
 mod sys;
+mod systemd;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -45,13 +48,52 @@ pub(crate) enum Driver {
 }
 pub(crate) use doors::Doors;
 pub(crate) use oom::OomWatch;
+pub(crate) use rights::Rights;
+pub(crate) use systemd::Unit;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CgroupError {
-    #[error("systemd cgroup driver: not supported by runc-rs yet, use cgroupfs")]
-    Systemd,
+    // Compat: runc's sentences.
+    #[error("systemd not running on this host, cannot use systemd cgroups manager")]
+    NoSystemd,
+    #[error("cannot use rootless systemd cgroups manager on cgroup v1")]
+    SystemdOfUserOnV1,
+    #[error(
+        "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {0:?} \
+         instead"
+    )]
+    UnitPath(String),
+    #[error("invalid slice name: {0}")]
+    Slice(String),
+    #[error(transparent)]
+    Annotation(systemd::AnnotationError),
+    #[error(
+        "failed to connect to dbus (hint: for rootless containers, maybe you need to install \
+         dbus-user-session package, see \
+         https://github.com/opencontainers/runc/blob/master/docs/cgroup-v2.md): {0}"
+    )]
+    Bus(systemd::BusError),
+    #[error("unable to start unit {0:?}: {1}")]
+    UnitStart(String, systemd::BusError),
+    #[error("error creating systemd unit `{0}`: got `{1}`")]
+    UnitResult(String, String),
+    #[error("unable to stop unit {0:?}: {1}")]
+    UnitStop(String, systemd::BusError),
+    #[error("unable to set unit properties: {0}")]
+    UnitSet(systemd::BusError),
+    #[error("unable to attach to the unit: {0}")]
+    UnitAttach(systemd::BusError),
+    #[error("{0}")]
+    Conversion(String),
     #[error("the container has no cgroup of its own")]
     Disabled,
+    // Compat: runc's sentences.
+    #[error(
+        "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: {0}"
+    )]
+    LimitsWithoutRights(String),
+    #[error("cannot set {0} limit: container could not join or create cgroup")]
+    NotJoined(&'static str),
     #[error("no cgroup file system is mounted")]
     NotMounted,
     // Compat: runc's sentences.
@@ -121,6 +163,23 @@ pub(crate) struct Cgroup {
     paths: BTreeMap<String, PathBuf>,
     /// As `plan` found it.
     layout: Option<Layout>,
+    rights: Rights,
+    /// What kept it from the unified hierarchy, where it may do without.
+    denied: Option<String>,
+    /// Of systemd's, where that makes it.
+    unit: Option<Unit>,
+}
+
+/// What a container asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    /// As in the spec: relative ones are below the runtime's own cgroup, absent = the container's id.
+    pub(crate) path: Option<&'a str>,
+    pub(crate) id: &'a str,
+    pub(crate) resources: &'a LinuxResources,
+    pub(crate) annotations: &'a BTreeMap<String, String>,
+    /// For systemd: the user's own manager makes it.
+    pub(crate) user: bool,
 }
 
 /// One step of filling a container's `cgroup` mount.
@@ -138,26 +197,19 @@ pub(crate) enum CgroupMount {
         /// Hybrid: where the unified hierarchy is shown, if it is (`unified`).
         unified: Option<(PathBuf, String)>,
     },
-    /// v2: a cgroup2 mount; or a bind of this directory where no cgroup namespace is made.
-    V2 { bind: PathBuf },
+    /// v2: a cgroup2 mount; or a bind of this directory where no cgroup namespace is made. Where
+    /// neither can be, nothing is to be seen.
+    V2 { bind: Option<PathBuf> },
 }
 
 impl Cgroup {
-    /// `cgroups_path` as in the spec (relative ones are below the runtime's own cgroup, absent =
-    /// the container's id).
-    pub(crate) fn plan(
-        cgroups_path: Option<&str>,
-        id: &str,
-        resources: &LinuxResources,
-        driver: Driver,
-    ) -> Result<Self, Error> {
-        DevicePolicy::new(&resources.devices).map_err(Error::DeviceRule)?;
+    pub(crate) fn plan(wish: Wish<'_>, driver: Driver) -> Result<Self, Error> {
+        DevicePolicy::new(&wish.resources.devices).map_err(Error::DeviceRule)?;
         match driver {
-            Driver::Cgroupfs => {}
-            Driver::Systemd => return Err(Error::Systemd),
-            Driver::Disabled => return Ok(Self::default()),
+            Driver::Cgroupfs => Self::planned(Layout::read()?, wish.path, wish.id),
+            Driver::Systemd => Self::planned_unit(wish),
+            Driver::Disabled => Ok(Self::default()),
         }
-        Self::planned(Layout::read()?, cgroups_path, id)
     }
 
     fn planned(layout: Layout, cgroups_path: Option<&str>, id: &str) -> Result<Self, Error> {
@@ -166,11 +218,11 @@ impl Cgroup {
         if inner.file_name().is_none() {
             return Err(Error::EmptyPath(wanted.to_owned()));
         }
-        Ok(Self { paths: layout.paths(&inner)?, layout: Some(layout) })
+        Ok(Self { paths: layout.paths(&inner)?, layout: Some(layout), ..Self::default() })
     }
 
     pub(crate) fn load(paths: BTreeMap<String, PathBuf>) -> Self {
-        Self { paths, layout: None }
+        Self { paths, ..Self::default() }
     }
 
     fn layout(&self) -> Result<Cow<'_, Layout>, Error> {
@@ -216,7 +268,7 @@ impl Cgroup {
                 }
             }
         }
-        Ok(Self { paths, layout: None })
+        Ok(Self { paths, unit: self.unit.clone(), ..Self::default() })
     }
 
     /// A place that exists already must be free: its processes would share the limits, and what is
@@ -232,36 +284,47 @@ impl Cgroup {
         Ok(())
     }
 
-    pub(crate) fn create(&self) -> Result<(), Error> {
-        if self.is_disabled() {
+    pub(crate) fn create(&mut self) -> Result<(), Error> {
+        // Systemd makes the first directories.
+        if self.is_disabled() || self.unit.is_some() {
             return Ok(());
         }
-        let layout = self.layout()?;
-        self.create_below(layout.unified.as_ref().map(|(mount_point, _)| mount_point.as_path()))
+        self.make_directories()
     }
 
-    fn create_below(&self, unified: Option<&Path>) -> Result<(), Error> {
-        for (controller, directory) in &self.paths {
-            match unified {
-                Some(mount_point) if controller.is_empty() => v2::create(mount_point, directory)?,
-                _ => fs::create_dir_all(directory)
-                    .map_err(|cause| Error::Create { path: directory.clone(), cause })?,
-            }
-            if controller == "cpuset" {
-                v1::inherit_cpuset(directory)?;
-            }
+    fn make_directories(&mut self) -> Result<(), Error> {
+        let layout = self.layout()?;
+        let unified = layout.unified.as_ref().map(|(mount_point, _)| mount_point.clone());
+        self.create_below(unified.as_deref())
+    }
+
+    fn create_below(&mut self, unified: Option<&Path>) -> Result<(), Error> {
+        for (controller, directory) in self.paths.clone() {
+            let made = create_one(unified, &controller, &directory);
+            self.allowed(made, &directory)?;
         }
         Ok(())
     }
 
+    /// Takes the first process in, which is not there yet.
+    pub(crate) fn take(&mut self, pid: i32, resources: &LinuxResources) -> Result<(), Error> {
+        if self.unit.is_some() { self.take_by_unit(pid, resources) } else { self.join(pid) }
+    }
+
     /// Moves a process into every hierarchy.
-    pub(crate) fn join(&self, pid: i32) -> Result<(), Error> {
+    pub(crate) fn join(&mut self, pid: i32) -> Result<(), Error> {
         let pid = pid.to_string();
         // Hierarchies with several controllers are joined once.
-        let directories: BTreeSet<&PathBuf> = self.paths.values().collect();
-        directories
-            .into_iter()
-            .try_for_each(|directory| file::write(directory, "cgroup.procs", &pid))
+        let directories: BTreeSet<PathBuf> = self.paths.values().cloned().collect();
+        directories.into_iter().try_for_each(|directory| {
+            let joined = file::write(&directory, "cgroup.procs", &pid);
+            self.allowed(joined, &directory)
+        })
+    }
+
+    /// Of systemd's, as the record keeps it.
+    pub(crate) fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
     }
 
     /// For a process that is yet to be born; `join` is for where this is not to be had.
@@ -271,8 +334,9 @@ impl Cgroup {
 
     /// For a process that is to stand beside `first`, which may have moved further down: where
     /// groups below hand controllers on, cgroup2 takes no process any more.
-    pub(crate) fn join_beside(&self, pid: i32, first: i32) -> Result<(), Error> {
+    pub(crate) fn join_beside(&mut self, pid: i32, first: i32) -> Result<(), Error> {
         let Err(error) = self.join(pid) else { return Ok(()) };
+        let Err(error) = self.attach(pid, error) else { return Ok(()) };
         let refused = matches!(
             file::errno(&error),
             Some(libc::EBUSY | libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)
@@ -288,14 +352,20 @@ impl Cgroup {
     /// devices that every container has.
     pub(crate) fn apply(&self, resources: &LinuxResources) -> Result<(), Error> {
         if self.is_disabled() {
-            return Ok(());
+            return self.do_without(resources);
         }
         let devices = DevicePolicy::new(&resources.devices).map_err(Error::DeviceRule)?;
-        match self.v2_directory() {
-            Some(directory) => v2::apply_devices(directory, &devices)?,
-            None => v1::apply_devices(&self.paths, &devices)?,
+        if let Some(unit) = &self.unit {
+            unit.set(self.v2_directory().is_some(), resources, Some(&devices))?;
         }
-        self.update(resources)
+        let applied = match self.v2_directory() {
+            Some(directory) => v2::apply_devices(directory, &devices),
+            None => v1::apply_devices(&self.paths, &devices),
+        };
+        if self.rights == Rights::All {
+            applied?;
+        }
+        self.write_limits(&self.as_systemd_counts(resources)).map_err(|error| self.explain(error))
     }
 
     /// Writes the limits, leaving devices as they are.
@@ -303,6 +373,11 @@ impl Cgroup {
         if self.is_disabled() {
             return Err(Error::Disabled);
         }
+        self.update_unit(resources)?;
+        self.write_limits(&self.as_systemd_counts(resources))
+    }
+
+    fn write_limits(&self, resources: &LinuxResources) -> Result<(), Error> {
         match self.v2_directory() {
             Some(directory) => v2::apply(directory, resources),
             None => v1::apply(&self.paths, resources),
@@ -380,7 +455,7 @@ impl Cgroup {
     /// Removes the directories, children first, waiting briefly for the kernel. Absent = done.
     pub(crate) fn destroy(&self) -> Result<(), Error> {
         let directories: BTreeSet<&PathBuf> = self.paths.values().collect();
-        let mut first = Ok(());
+        let mut first = self.unit.as_ref().map_or(Ok(()), Unit::stop);
         for directory in directories {
             let result = processes::remove(directory);
             first = first.and(result);
@@ -388,24 +463,31 @@ impl Cgroup {
         first
     }
 
-    /// What a `cgroup` mount in the container is made of.
-    pub(crate) fn mounts(&self) -> Result<CgroupMount, Error> {
+    /// What a `cgroup` mount in the container is made of; `private`: it has a namespace for them.
+    pub(crate) fn mounts(&self, private: bool) -> Result<CgroupMount, Error> {
         if let Some(directory) = self.v2_directory() {
-            return Ok(CgroupMount::V2 { bind: directory.clone() });
+            return Ok(CgroupMount::V2 { bind: Some(directory.clone()) });
         }
         let layout = self.layout()?;
         match &layout.unified {
             Some((mount_point, _)) if self.is_disabled() && layout.is_v2() => {
-                Ok(CgroupMount::V2 { bind: mount_point.clone() })
+                // CVE-2023-25809: the host's whole hierarchy is not what was asked for.
+                Ok(CgroupMount::V2 { bind: (!private).then(|| mount_point.clone()) })
             }
-            _ => Ok(self.mounts_of(&layout)),
+            _ => self.mounts_of(&layout),
         }
     }
 
-    fn mounts_of(&self, layout: &Layout) -> CgroupMount {
+    fn mounts_of(&self, layout: &Layout) -> Result<CgroupMount, Error> {
+        // Where a user's has none of its own it is in the caller's.
+        let own = match self.rights {
+            Rights::Optional => layout.paths(Path::new(""))?,
+            _ => BTreeMap::new(),
+        };
         let (mut binds, mut links, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
         for hierarchy in &layout.v1 {
-            let directory = hierarchy.controllers.iter().find_map(|name| self.paths.get(name));
+            let place = |name| self.paths.get(name).or_else(|| own.get(name));
+            let directory = hierarchy.controllers.iter().find_map(place);
             let (Some(directory), Some(name)) = (directory, hierarchy.mount_point.file_name())
             else {
                 continue;
@@ -428,7 +510,7 @@ impl Cgroup {
             fresh.push((data, name));
         }
         // Compat: runc shows a container the v1 hierarchies only.
-        CgroupMount::V1 { binds, links, fresh, unified: None }
+        Ok(CgroupMount::V1 { binds, links, fresh, unified: None })
     }
 
     /// The one directory, where there is only the unified hierarchy.
@@ -442,6 +524,15 @@ impl Cgroup {
         let named = keys.iter().filter_map(|key| self.paths.get(*key));
         named.chain(self.paths.values()).find(|directory| directory.exists())
     }
+}
+
+fn create_one(unified: Option<&Path>, controller: &str, directory: &Path) -> Result<(), Error> {
+    match unified {
+        Some(mount_point) if controller.is_empty() => v2::create(mount_point, directory)?,
+        _ => fs::create_dir_all(directory)
+            .map_err(|cause| Error::Create { path: directory.to_owned(), cause })?,
+    }
+    if controller == "cpuset" { v1::inherit_cpuset(directory) } else { Ok(()) }
 }
 
 /// Whether cgroup2 is all there is.

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, anyhow, bail};
 
+use super::Globals;
 use crate::cgroup::Doors;
 use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
 use crate::sys::clone::{Flags, Side, clone, clone_into, exit_now};
@@ -53,5 +54,26 @@ pub(super) fn enter_cgroups(doors: Option<Doors>, channel: &InitEnd) {
         && channel.send(&FromInit::Admitted(doors.enter())).is_err()
     {
         exit_now(1);
+    }
+}
+
+/// The process that the stage `pid` made, which ends with that.
+pub(super) fn born_of_stage(
+    globals: &Globals,
+    channel: &RuntimeEnd,
+    stage: i32,
+) -> anyhow::Result<i32> {
+    let mut told = channel.receive().context("handshake")?;
+    while let Some(FromInit::Note(text)) = told {
+        globals.log.debug(&text);
+        told = channel.receive().context("handshake")?;
+    }
+    crate::sys::clone::wait(stage, true).context("wait for the stage")?;
+    match told {
+        Some(FromInit::Born(pid)) => Ok(pid),
+        Some(FromInit::Failed(failure)) => {
+            bail!("unable to start container process: {}", failure.sentence())
+        }
+        _ => bail!("unable to start container process: the stage ended without a word"),
     }
 }

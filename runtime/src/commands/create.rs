@@ -7,18 +7,22 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::admission::{Inside, clone_inside, enter_cgroups};
+use super::admission::{Inside, born_of_stage, clone_inside, enter_cgroups};
+use super::outside::{self, apply_limits, apply_schedule, reset_affinity};
 use super::{Globals, listen_fds, parse_one, write_pid_file};
+use super::{caches, checkpoint, devices, mount_source};
 use crate::args::{Flag, Parsed};
-use crate::cgroup::{Cgroup, Doors, Driver};
+use crate::cgroup::{Cgroup, Doors, Driver, Wish};
 use crate::container::{Container, Lock, Record, process_stat};
 use crate::hooks;
 use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
 use crate::init::{self, Birth};
-use crate::spec::mounts::{MountAction, map_text};
-use crate::spec::oci::{IdMapping, LinuxResources, Process, Spec};
+use crate::notify;
+use crate::rootless;
+use crate::spec::mounts::MountAction;
+use crate::spec::oci::{LinuxResources, Process, Spec};
 use crate::spec::plan::{Choices, Plan, PlanError};
-use crate::spec::process::{Inherited, ProcessPlan, unavailable};
+use crate::spec::process::{Inherited, unavailable};
 use crate::sys::clone::Side;
 use crate::sys::host::Host;
 use crate::sys::{self, errno_of, errno_text};
@@ -82,8 +86,17 @@ impl Options {
                 no_pivot: parsed.is_set("no-pivot"),
                 new_keyring: !parsed.is_set("no-new-keyring"),
                 preserve_fds: globals.preserved(parsed)?,
+                unprivileged: rootless::unprivileged(),
             },
         })
+    }
+
+    pub(super) fn choices(&self) -> Choices {
+        self.choices
+    }
+
+    pub(super) fn pid_file(&self) -> Option<&Path> {
+        self.pid_file.as_deref()
     }
 
     pub(crate) fn load(&self) -> anyhow::Result<Bundle> {
@@ -134,6 +147,10 @@ impl Bundle {
         Plan::new(&self.spec, id, &self.path, choices)
     }
 
+    pub(super) fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
     pub(crate) fn wants_terminal(&self) -> bool {
         self.spec.process.as_ref().is_some_and(|process| process.terminal)
     }
@@ -154,7 +171,7 @@ pub(crate) fn make(
     options: &Options,
     console: Option<OwnedFd>,
 ) -> anyhow::Result<Made> {
-    let mut laps = Laps::new("create", globals.started, &bundle.spec.annotations);
+    let mut laps = Laps::new("create", globals.started, &bundle.spec.annotations, &globals.timings);
     laps.lap("parse");
     crate::container::check_id(id)?;
     let mut plan = bundle.plan(id, options.choices)?;
@@ -164,7 +181,34 @@ pub(crate) fn make(
         plan.process.env.push("LISTEN_PID=1".to_owned());
     }
     warn(globals, bundle);
-    let record = Record {
+    let mut record = record(globals, bundle, &plan, id);
+    record.descriptors = checkpoint::descriptors("self");
+    let mut cgroup = planned_cgroup(globals, bundle, id)?;
+    let (mut container, lock) = Container::create(&globals.root, record)?;
+    // Not ours to remove when it is in use.
+    if let Err(error) = cgroup.check_unused() {
+        container.remove()?;
+        return Err(error.into());
+    }
+    container.record.cgroup_paths = cgroup.paths().clone();
+    container.record.unit = cgroup.unit().cloned();
+    if let Err(error) = notify::prepare(&mut plan, &container) {
+        container.remove()?;
+        return Err(error);
+    }
+    laps.lap("plan");
+    let given = Given { plan: &plan, bundle, options };
+    let built = build(globals, &mut container, &given, &mut cgroup, console, &mut laps);
+    if let Err(error) = built {
+        undo(globals, &container);
+        return Err(error);
+    }
+    Ok(Made { container, lock })
+}
+
+/// What is known of a container before it is made.
+pub(super) fn record(globals: &Globals, bundle: &Bundle, plan: &Plan, id: &str) -> Record {
+    Record {
         id: id.to_owned(),
         created: jiff::Timestamp::now().to_string(),
         bundle: bundle.path.clone(),
@@ -177,27 +221,12 @@ pub(crate) fn make(
         resources: bundle.spec.linux.as_ref().map_or_else(LinuxResources::default, |linux| {
             LinuxResources { devices: Vec::new(), ..linux.resources.clone() }
         }),
-        private_pids: plan.creates(libc::CLONE_NEWPID),
+        private_pids: plan.private_pids(),
+        optional_cgroups: rootless::cgroups_are_optional(globals.rootless),
         seccomp_flags: plan.seccomp.as_ref().map_or(0, |program| program.flags),
         seccomp_notifies: plan.seccomp.as_ref().is_some_and(|program| program.needs_listener),
         ..Default::default()
-    };
-    let cgroup = planned_cgroup(globals, bundle, id)?;
-    let (mut container, lock) = Container::create(&globals.root, record)?;
-    // Not ours to remove when it is in use.
-    if let Err(error) = cgroup.check_unused() {
-        container.remove()?;
-        return Err(error.into());
     }
-    container.record.cgroup_paths = cgroup.paths().clone();
-    laps.lap("plan");
-    let given = Given { plan: &plan, bundle, options, cgroup: &cgroup };
-    let built = build(globals, &mut container, &given, console, &mut laps);
-    if let Err(error) = built {
-        undo(globals, &container);
-        return Err(error);
-    }
-    Ok(Made { container, lock })
 }
 
 /// What a container is made from.
@@ -205,17 +234,17 @@ struct Given<'a> {
     plan: &'a Plan,
     bundle: &'a Bundle,
     options: &'a Options,
-    cgroup: &'a Cgroup,
 }
 
 fn build(
     globals: &Globals,
     container: &mut Container,
     given: &Given<'_>,
+    cgroup: &mut Cgroup,
     console: Option<OwnedFd>,
-    laps: &mut Laps,
+    laps: &mut Laps<'_>,
 ) -> anyhow::Result<()> {
-    let Given { plan, bundle, options, cgroup } = *given;
+    let Given { plan, bundle, options } = *given;
     let none = LinuxResources::default();
     let linux = bundle.spec.linux.as_ref();
     let resources = linux.map_or(&none, |linux| &linux.resources);
@@ -227,11 +256,20 @@ fn build(
     }
     let exec_fifo = make_fifo(&container.unannounced_fifo_path())?;
     cgroup.create().map_err(not_admitted)?;
+    if cgroup.is_disabled() && container.record.optional_cgroups && !plan.private_pids() {
+        // Compat: runc's warning.
+        globals.log.warn(
+            "Creating a rootless container with no cgroup and no private pid namespace. Such \
+             configuration is strongly discouraged (as it is impossible to properly kill all \
+             container's processes) and will result in an error in a future runc version.",
+        );
+    }
     laps.lap("cgroup");
 
     let wants_cgroup = plan.mounts.iter().any(|mount| matches!(mount.action, MountAction::Cgroup));
-    let cgroup_mount = if wants_cgroup { Some(cgroup.mounts()?) } else { None };
-    let doors = cgroup.doors();
+    let cgroup_mount =
+        if wants_cgroup { Some(cgroup.mounts(plan.new_cgroup_namespace)?) } else { None };
+    let doors = if cgroup.unit().is_some() { None } else { cgroup.doors() };
     let (ours, theirs) = sys::socket::message_pair().context("handshake socket")?;
     let record = container.record.clone();
     let birth = Birth {
@@ -250,9 +288,12 @@ fn build(
     container.record.complete = true;
     laps.lap("clone");
 
-    prepare_from_outside(plan, pid)?;
+    outside::prepare(plan, pid)?;
     if !inside.told(&channel)? {
-        cgroup.join(pid).map_err(not_admitted)?;
+        let taken = cgroup.take(pid, resources);
+        container.record.unit = cgroup.unit().cloned();
+        container.record.cgroup_paths = cgroup.paths().clone();
+        taken.map_err(not_admitted)?;
     }
     cgroup.apply(resources).map_err(|error| {
         anyhow!(
@@ -260,6 +301,8 @@ fn build(
              cgroup config for procHooks process: {error}"
         )
     })?;
+    container.record.cgroup_paths = cgroup.paths().clone();
+    caches::enter(container, linux.and_then(|linux| linux.intel_rdt.as_ref()))?;
     reset_affinity(globals, pid);
     laps.lap("limits");
     proceed(&channel)?;
@@ -268,9 +311,10 @@ fn build(
     if let Some(program) = &plan.seccomp {
         container.save_filter(program)?;
     }
-    expect(globals, (&channel, pid), plan, bundle, &FromInit::Mounted)?;
+    expect(globals, &channel, pid, given, &FromInit::Mounted)?;
     laps.lap("rootfs");
     if plan.pauses_when_mounted() {
+        devices::move_all(plan, pid)?;
         // Compat: runc tells prestart hooks `creating`; the specification wants `created`.
         let state = container.record.hook_state("created", pid);
         hooks::run_all(&plan.hooks.prestart, "prestart", &state).map_err(init_error)?;
@@ -279,12 +323,12 @@ fn build(
         proceed(&channel)?;
     }
     if plan.limits_from_outside() {
-        expect(globals, (&channel, pid), plan, bundle, &FromInit::Shed)?;
+        expect(globals, &channel, pid, given, &FromInit::Shed)?;
         let what = format!("error during container init: {}", init::LIMITS_OF_INIT);
         apply_limits(&plan.process, pid, &what)?;
         proceed(&channel)?;
     }
-    expect(globals, (&channel, pid), plan, bundle, &FromInit::Ready)?;
+    expect(globals, &channel, pid, given, &FromInit::Ready)?;
     laps.lap("process");
 
     if let Some(path) = &options.pidfd_socket {
@@ -306,7 +350,16 @@ pub(super) fn planned_cgroup(
     let linux = bundle.spec.linux.as_ref();
     let path = linux.and_then(|linux| linux.cgroups_path.as_deref());
     let resources = linux.map_or(&none, |linux| &linux.resources);
-    Ok(Cgroup::plan(path, id, resources, globals.cgroup_driver)?)
+    let annotations = &bundle.spec.annotations;
+    let user = globals.cgroup_driver == Driver::Systemd && rootless::has_manager(globals.rootless);
+    let wish = Wish { path, id, resources, annotations, user };
+    let cgroup = Cgroup::plan(wish, globals.cgroup_driver)?;
+    // What systemd makes is to be had, or not.
+    if globals.cgroup_driver == Driver::Cgroupfs && rootless::cgroups_are_optional(globals.rootless)
+    {
+        return Ok(cgroup.without_root(path.is_some_and(|path| !path.is_empty())));
+    }
+    Ok(cgroup)
 }
 
 fn init_error(error: hooks::HookError) -> anyhow::Error {
@@ -341,10 +394,17 @@ fn give_birth(
     doors: Option<Doors>,
     channel: RuntimeEnd,
 ) -> anyhow::Result<Born> {
-    // Nobody in the container may look into us through its procfs before the exec.
-    sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).context("prctl PR_SET_DUMPABLE")?;
+    let oom_score = rootless::OomScore::set(plan.process.oom_score_adj)?;
+    // Nobody in the container may look into us through its procfs before the exec. Of a user's new
+    // user namespace nobody else is part, and its first process must show its id maps.
+    if !(plan.unprivileged && plan.creates(libc::CLONE_NEWUSER)) {
+        sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).context("prctl PR_SET_DUMPABLE")?;
+    }
     let staged = plan.needs_stage();
-    let flags = if staged { 0 } else { plan.create & !plan.late() };
+    let flags = match staged {
+        true => plan.stage_creates(),
+        false => plan.create & !plan.late(),
+    };
     let (side, mut inside) = clone_inside(flags, doors.as_ref())?;
     match side {
         Side::Child => {
@@ -358,104 +418,19 @@ fn give_birth(
         }
         Side::Parent(pid) => {
             // Our copy of init's end must go, or its death would go unnoticed.
-            drop((birth, doors));
+            drop((birth, doors, oom_score));
             if !staged {
                 return Ok(Born { pid, channel, inside });
             }
             inside = Inside::Known(inside.told(&channel)?);
-            let mut told = channel.receive().context("handshake")?;
-            while let Some(FromInit::Note(text)) = told {
-                globals.log.debug(&text);
-                told = channel.receive().context("handshake")?;
+            if plan.stage_creates() != 0 {
+                rootless::write_maps(pid, &plan.uid_mappings, &plan.gid_mappings)?;
+                proceed(&channel)?;
             }
-            sys::clone::wait(pid, true).context("wait for the stage")?;
-            match told {
-                Some(FromInit::Born(pid)) => Ok(Born { pid, channel, inside }),
-                Some(FromInit::Failed(failure)) => {
-                    bail!("unable to start container process: {}", failure.sentence())
-                }
-                _ => bail!("unable to start container process: the stage ended without a word"),
-            }
+            let pid = born_of_stage(globals, &channel, pid)?;
+            Ok(Born { pid, channel, inside })
         }
     }
-}
-
-/// What only the runtime's own rights can do to the process.
-fn prepare_from_outside(plan: &Plan, pid: i32) -> anyhow::Result<()> {
-    if plan.creates(libc::CLONE_NEWUSER) {
-        write_map(pid, "uid_map", &plan.uid_mappings)?;
-        write_map(pid, "gid_map", &plan.gid_mappings)?;
-    }
-    apply_oom_score(&plan.process, pid)
-}
-
-pub(super) fn apply_limits(process: &ProcessPlan, pid: i32, what: &str) -> anyhow::Result<()> {
-    for (resource, soft, hard) in &process.rlimits {
-        sys::identity::set_rlimit(pid, *resource, *soft, *hard).map_err(|error| {
-            anyhow!(
-                "unable to start container process: {what}: error setting rlimit type {resource}: {}",
-                errno_text(errno_of(&error))
-            )
-        })?;
-    }
-    Ok(())
-}
-
-pub(super) fn apply_oom_score(process: &ProcessPlan, pid: i32) -> anyhow::Result<()> {
-    if let Some(score) = process.oom_score_adj {
-        std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).map_err(
-            |error| {
-                anyhow!(
-                    "unable to start container process: write oom_score_adj: {}",
-                    errno_text(errno_of(&error))
-                )
-            },
-        )?;
-    }
-    Ok(())
-}
-
-/// The runtime's own CPUs are nobody's wish: all that the cgroup allows. Compat: a failure is told
-/// and passed over.
-pub(super) fn reset_affinity(globals: &Globals, pid: i32) {
-    // 8192 CPUs are the most that kernels are built for.
-    if let Err(error) = sys::schedule::set_affinity(pid, &[u64::MAX; 128]) {
-        globals.log.warn(&format!("reset CPU affinity: {}", errno_text(errno_of(&error))));
-    }
-}
-
-/// From outside too: a user namespace may not raise its own priority.
-pub(super) fn apply_schedule(
-    process: &ProcessPlan,
-    resources: &LinuxResources,
-    pid: i32,
-) -> anyhow::Result<()> {
-    let pinned = resources.cpu.as_ref().is_some_and(|cpu| !cpu.cpus.is_empty());
-    let failed = |what: &str, error: io::Error| {
-        anyhow!(
-            "unable to start container process: error setting {what}: {}",
-            errno_text(errno_of(&error))
-        )
-    };
-    if let Some(scheduler) = &process.scheduler {
-        match sys::schedule::set_scheduler(pid, scheduler) {
-            // Compat: runc's sentence; a deadline wants all CPUs.
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) && pinned => {
-                bail!("process scheduler can't be used together with AllowedCPUs")
-            }
-            result => result.map_err(|error| failed("scheduler", error))?,
-        }
-    }
-    if let Some(priority) = process.io_priority {
-        sys::schedule::set_io_priority(pid, priority)
-            .map_err(|error| failed("io priority", error))?;
-    }
-    Ok(())
-}
-
-fn write_map(pid: i32, name: &str, mappings: &[IdMapping]) -> anyhow::Result<()> {
-    std::fs::write(format!("/proc/{pid}/{name}"), map_text(mappings))
-        .map_err(|error| anyhow!("failed to write {name}: {}", errno_text(errno_of(&error))))
 }
 
 fn proceed(channel: &RuntimeEnd) -> anyhow::Result<()> {
@@ -468,16 +443,23 @@ fn proceed(channel: &RuntimeEnd) -> anyhow::Result<()> {
 
 fn expect(
     globals: &Globals,
-    (channel, pid): (&RuntimeEnd, i32),
-    plan: &Plan,
-    bundle: &Bundle,
+    channel: &RuntimeEnd,
+    pid: i32,
+    given: &Given<'_>,
     wanted: &FromInit,
 ) -> anyhow::Result<()> {
+    let Given { plan, bundle, .. } = *given;
     loop {
         let message = channel.receive().context("handshake")?;
         match message {
             Some(message) if message == *wanted => return Ok(()),
             Some(FromInit::Note(text)) => globals.log.debug(&text),
+            Some(FromInit::Wanted(index)) => {
+                let planned = usize::try_from(index).ok().and_then(|index| plan.mounts.get(index));
+                let planned = planned.context("init wants a mount that is not planned")?;
+                let tree = mount_source::open_inside(planned, plan, pid)?;
+                channel.send_tree(tree.as_fd()).context("send the source of a mount")?;
+            }
             Some(FromInit::Listener(number)) if plan.seccomp.is_some() => {
                 let listener = channel.take_listener(pid, number).context("seccomp listener")?;
                 hand_over_listener(bundle, &listener)?;
@@ -522,10 +504,15 @@ pub(super) fn hand_over_listener(bundle: &Bundle, listener: &OwnedFd) -> anyhow:
 }
 
 /// Takes back what a failed create has made. Errors here would hide the one that matters.
-fn undo(globals: &Globals, container: &Container) {
+pub(super) fn undo(globals: &Globals, container: &Container) {
     if container.record.pid > 0 {
         drop(sys::process::kill(container.record.pid, libc::SIGKILL));
         drop(sys::clone::wait(container.record.pid, true));
+    }
+    if let Some(group) = &container.record.resctrl
+        && let Err(error) = group.remove()
+    {
+        globals.log.warn(&error.to_string());
     }
     let cgroup = container.cgroup();
     if !container.record.cgroup_paths.is_empty()
@@ -551,6 +538,11 @@ fn warn(globals: &Globals, bundle: &Bundle) {
     if !linux.mount_label.is_empty() && !sys::label::selinux_enabled() {
         globals.log.warn("ignoring linux.mountLabel: SELinux is disabled");
     }
+    if let Some(personality) = linux.personality.as_ref().filter(|one| !one.flags.is_empty()) {
+        // Compat: no runtime knows any; runc passes over them with words that start so.
+        let flags = personality.flags.join(" ");
+        globals.log.warn(&format!("ignoring unsupported personality flags: [{flags}]"));
+    }
     if globals.cgroup_driver == Driver::Disabled {
         let limits = LinuxResources { devices: Vec::new(), ..linux.resources.clone() };
         if limits != LinuxResources::default() {
@@ -571,10 +563,8 @@ pub(super) fn warn_of_capabilities(globals: &Globals, process: &Process) {
             globals.log.warn(&format!("can't raise ambient capability {name}: {cause}"));
         }
     }
-    if let Ok(held) = sys::identity::permitted() {
-        let missing = unavailable(sets, held);
-        if !missing.is_empty() {
-            globals.log.warn(&format!("ignoring unknown or unavailable capabilities: {missing:?}"));
-        }
+    let missing = unavailable(sets, rootless::capabilities_to_give());
+    if !missing.is_empty() {
+        globals.log.warn(&format!("ignoring unknown or unavailable capabilities: {missing:?}"));
     }
 }

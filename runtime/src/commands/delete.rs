@@ -41,7 +41,8 @@ fn delete(globals: &Globals, id: &str, force: bool) -> anyhow::Result<()> {
         }
         result => result?,
     };
-    let _laps = Laps::new("delete", globals.started, &container.record.annotations);
+    let mut laps =
+        Laps::new("delete", globals.started, &container.record.annotations, &globals.timings);
     match container.status() {
         Status::Stopped => {}
         Status::Created | Status::Creating => kill_first(&container)?,
@@ -49,7 +50,10 @@ fn delete(globals: &Globals, id: &str, force: bool) -> anyhow::Result<()> {
         // Compat: runc's sentence.
         status => bail!("cannot delete container {id} that is not stopped: {}", status.name()),
     }
-    destroy(globals, &container)
+    laps.lap("end");
+    destroy(globals, &container)?;
+    laps.lap("remove");
+    Ok(())
 }
 
 /// Kills the first process and waits until it is dead.
@@ -90,6 +94,11 @@ pub(crate) fn destroy(globals: &Globals, container: &Container) -> anyhow::Resul
         if let Err(error) = cgroup.destroy() {
             failures.push(error.to_string());
         }
+    }
+    if let Some(group) = &container.record.resctrl
+        && let Err(error) = group.remove()
+    {
+        failures.push(format!("unable to remove container's IntelRDT group: {error}"));
     }
     if !failures.is_empty() {
         // The record stays, so that the delete can be tried again.

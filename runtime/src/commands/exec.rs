@@ -5,25 +5,27 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 
-use super::admission::{clone_inside, enter_cgroups};
+use super::admission::{Inside, born_of_stage, clone_inside, enter_cgroups};
 use super::create::{
-    Bundle, apply_limits, apply_oom_score, apply_schedule, connect_console, hand_over_listener,
-    reset_affinity, send_pidfd, warn_of_capabilities,
+    Bundle, connect_console, hand_over_listener, send_pidfd, warn_of_capabilities,
 };
+use super::outside::{apply_limits, apply_oom_score, apply_schedule, reset_affinity};
 use super::{Globals, Usage, listen_fds, parse, program, write_pid_file};
 use crate::args::{Flag, Order, Parsed};
 use crate::cgroup::Cgroup;
-use crate::container::{Container, Status};
+use crate::container::{Container, Record, Status};
 use crate::foreground::Foreground;
 use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
 use crate::init::{self, Entry};
+use crate::rootless;
 use crate::seccomp::Program;
-use crate::spec::oci::{Capabilities, LinuxResources, Process, User};
+use crate::spec::oci::{Capabilities, Process, User};
 use crate::spec::process::ProcessPlan;
 use crate::spec::schedule::MemoryPolicyPlan;
 use crate::sys::clone::{Side, pidfd_open};
 use crate::sys::host::Host;
 use crate::sys::{self, errno_of, errno_text};
+use crate::trace::Laps;
 
 pub(super) const FLAGS: &[Flag] = &[
     ("console-socket", "", true),
@@ -54,6 +56,7 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
 }
 
 fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
+    let mut laps = Laps::part("exec", &globals.timings);
     let container = Container::load(&globals.root, id)?;
     match container.status() {
         // Compat: runc's sentences.
@@ -68,9 +71,12 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
     let mut process = process(&container, parsed)?;
     let inherited = &container.record.inherited;
     inherited.fill(&mut process);
-    let held = sys::identity::permitted().unwrap_or(u64::MAX);
+    if rootless::unprivileged() && !process.user.additional_gids.is_empty() {
+        bail!(rootless::NO_GROUPS);
+    }
     warn_of_capabilities(globals, &process);
-    let mut plan = ProcessPlan::new(&process, held)?;
+    let mut plan = ProcessPlan::new(&process, rootless::capabilities_to_give())?;
+    plan.fixed_groups = rootless::groups_are_fixed();
     plan.personality = inherited.personality;
     plan.memory_policy = inherited.memory_policy.as_ref().map(MemoryPolicyPlan::new).transpose()?;
     let listen = listen_fds();
@@ -98,7 +104,9 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
         named if named.is_empty() => Place::Beside(container.cgroup(), container.record.pid),
         named => Place::At(container.cgroup().within(&named)?),
     };
-    let pid = enter(globals, &container, &place, &plan, filter.as_ref(), console)?;
+    laps.lap("load");
+    let pid = enter(globals, &container, &place, &plan, filter.as_ref(), console, &mut laps)?;
+    laps.lap("process");
     let mut tell = || -> anyhow::Result<()> {
         if let Some(path) = parsed.get("pidfd-socket") {
             send_pidfd(Path::new(path), pid, b"setns")?;
@@ -113,7 +121,10 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
         end(pid);
         return Err(error);
     }
-    foreground.map_or(Ok(0), |foreground| foreground.wait(pid))
+    let Some(foreground) = foreground else { return Ok(0) };
+    let code = foreground.wait(pid);
+    laps.lap("container");
+    code
 }
 
 /// The process asked for: a file, or the container's own with the command line's changes.
@@ -205,6 +216,7 @@ fn enter(
     plan: &ProcessPlan,
     filter: Option<&Program>,
     console: Option<OwnedFd>,
+    laps: &mut Laps<'_>,
 ) -> anyhow::Result<i32> {
     let first = container.record.pid;
     let pidfd = pidfd_open(first).map_err(|_| anyhow!("container not running"))?;
@@ -212,9 +224,11 @@ fn enter(
         bail!("container not running");
     }
     let namespaces = differing_namespaces(first)?;
+    let oom_score = rootless::OomScore::set(plan.oom_score_adj)?;
     // Nobody in the container may look into us through its procfs before the exec.
     sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).context("prctl PR_SET_DUMPABLE")?;
-    if namespaces & libc::CLONE_NEWPID != 0 {
+    let staged = rootless::unprivileged() && namespaces & libc::CLONE_NEWUSER != 0;
+    if namespaces & libc::CLONE_NEWPID != 0 && !staged {
         // For the next child only; we stay where we are.
         sys::clone::setns(pidfd.as_fd(), libc::CLONE_NEWPID)
             .map_err(|error| anyhow!("join the pid namespace: {}", errno_text(errno_of(&error))))?;
@@ -222,39 +236,49 @@ fn enter(
     let (ours, theirs) = sys::socket::message_pair().context("handshake socket")?;
     let channel = RuntimeEnd(ours);
     let keyring = container.record.new_keyring.then_some(container.record.id.as_str());
-    let entry = Entry {
+    let mut entry = Entry {
         host: Host::of_the_runtime(),
         process: plan,
         seccomp: filter,
         channel: InitEnd(theirs),
         console,
         pidfd,
-        namespaces: namespaces & !libc::CLONE_NEWPID,
+        namespaces: if staged { namespaces } else { namespaces & !libc::CLONE_NEWPID },
         keyring,
         debug: globals.log.tells_debug(),
     };
     // One that is to start on other CPUs goes there first.
     let pinned = plan.affinity.as_ref().is_some_and(|(before, _)| !before.is_empty());
     let doors = if pinned { None } else { place.cgroup().doors() };
-    let (side, inside) = clone_inside(0, doors.as_ref())?;
+    let (side, mut inside) = clone_inside(0, doors.as_ref())?;
     let pid = match side {
         Side::Child => {
             // A copy of the runtime's end in here would hide its death from us.
             drop(channel);
             enter_cgroups(doors, &entry.channel);
+            if staged {
+                init::enter_stage(&mut entry);
+            }
             init::enter(entry)
         }
         Side::Parent(pid) => {
-            drop((entry, doors));
-            pid
+            drop((entry, doors, oom_score));
+            if staged {
+                inside = Inside::Known(inside.told(&channel)?);
+                born_of_stage(globals, &channel, pid)?
+            } else {
+                pid
+            }
         }
     };
+    laps.lap("clone");
     let admitted = inside
         .told(&channel)
         .and_then(|inside| {
             let place = (!inside).then_some(place);
-            admit(globals, place, plan, &container.record.resources, pid)
+            admit(globals, place, plan, &container.record, pid)
         })
+        .inspect(|()| laps.lap("limits"))
         .and_then(|()| converse(globals, container, &channel, pid));
     if admitted.is_err() {
         end(pid);
@@ -284,8 +308,8 @@ impl Place {
 
     fn join(&self, pid: i32) -> Result<(), crate::cgroup::Error> {
         match self {
-            Self::At(cgroup) => cgroup.join(pid),
-            Self::Beside(cgroup, first) => cgroup.join_beside(pid, *first),
+            Self::At(cgroup) => cgroup.clone().join(pid),
+            Self::Beside(cgroup, first) => cgroup.clone().join_beside(pid, *first),
         }
     }
 }
@@ -295,7 +319,7 @@ fn admit(
     globals: &Globals,
     place: Option<&Place>,
     plan: &ProcessPlan,
-    resources: &LinuxResources,
+    record: &Record,
     pid: i32,
 ) -> anyhow::Result<()> {
     let pin = |mask: &[u64]| {
@@ -312,8 +336,13 @@ fn admit(
         globals.log.debug(&format!("nsexec[{pid}]: affinity: {first:#x}"));
     }
     // Compat: runc's words.
-    if let Some(place) = place {
-        place.join(pid).map_err(|error| anyhow!("error adding pid {pid} to cgroups: {error}"))?;
+    if let Some(Err(error)) = place.map(|place| place.join(pid))
+        && !record.optional_cgroups
+    {
+        bail!("error adding pid {pid} to cgroups: {error}");
+    }
+    if let Some(group) = &record.resctrl {
+        group.add(pid).map_err(|error| anyhow!("error adding pid {pid} to Intel RDT: {error}"))?;
     }
     if plan.affinity.is_none() {
         reset_affinity(globals, pid);
@@ -321,7 +350,7 @@ fn admit(
     pin(after)?;
     apply_limits(plan, pid, "error setting rlimits for process")?;
     apply_oom_score(plan, pid)?;
-    apply_schedule(plan, resources, pid)
+    apply_schedule(plan, &record.resources, pid)
 }
 
 /// Through the handshake to the exec: the socket closes with it.
@@ -359,7 +388,7 @@ fn converse(
 }
 
 /// `CLONE_NEW*` of the namespaces of `pid` that are not ours.
-fn differing_namespaces(pid: i32) -> anyhow::Result<libc::c_int> {
+pub(super) fn differing_namespaces(pid: i32) -> anyhow::Result<libc::c_int> {
     let mut flags = 0;
     for (name, flag) in [
         ("user", libc::CLONE_NEWUSER),

@@ -21,7 +21,8 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
     };
     let config = parsed.get("config").map(std::path::absolute).transpose()?;
     let bundle = Bundle::load(Path::new(path), config.as_deref())?;
-    let plan = bundle.plan("ID", Choices::default())?;
+    let unprivileged = crate::rootless::unprivileged();
+    let plan = bundle.plan("ID", Choices { unprivileged, ..Choices::default() })?;
     let places = super::create::planned_cgroup(globals, &bundle, "ID")?;
     let mut text = String::new();
     let mut line = |what: &str, value: String| {
@@ -54,6 +55,11 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
     }
     for (key, value) in &plan.sysctl {
         line("sysctl", format!("{key} = {value}"));
+    }
+    for (name, device) in &plan.net_devices {
+        let new =
+            if device.name.is_empty() { String::new() } else { format!(" as {}", device.name) };
+        line("network", format!("{name}{new}"));
     }
     line("hostname", plan.hostname.clone());
     line("domainname", plan.domainname.clone());

@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: Vec<String>) -> anyhow::Result<u8> {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": CAPABILITIES.as_slice(),
             "cgroup": {
-                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true,
+                "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true,
             },
             "seccomp": {
                 "enabled": true,
@@ -40,16 +40,16 @@ pub(crate) fn run(arguments: Vec<String>) -> anyhow::Result<u8> {
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
-            "intelRdt": {"enabled": false},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
             "memoryPolicy": {
                 "modes": schedule::memory_modes().collect::<Vec<_>>(),
                 "flags": schedule::memory_flags().collect::<Vec<_>>(),
             },
         },
         "annotations": {
-            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.checkpoint.enabled": "true",
         },
     });
     print(&(serde_json::to_string_pretty(&features)? + "\n"))?;

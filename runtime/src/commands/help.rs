@@ -1,6 +1,8 @@
 //! `--help` and `help`: what the commands are and which flags they take.
 
-use super::{create, delete, events, exec, explain, kill, list, run, spec, update};
+use super::{
+    checkpoint, create, delete, events, exec, explain, kill, list, restore, run, spec, update,
+};
 use crate::args::Flag;
 
 struct Page {
@@ -57,6 +59,12 @@ fn option((long, short, takes_value): &Flag) -> String {
 
 const PAGES: &[Page] = &[
     Page {
+        name: "checkpoint",
+        does: "keep a running container in files, with criu",
+        arguments: "<container-id>",
+        flags: checkpoint::FLAGS,
+    },
+    Page {
         name: "create",
         does: "make a container from a bundle, up to its start",
         arguments: "<container-id>",
@@ -94,12 +102,24 @@ const PAGES: &[Page] = &[
         flags: kill::FLAGS,
     },
     Page { name: "list", does: "show all containers", arguments: "", flags: list::FLAGS },
+    Page {
+        name: "mounts",
+        does: "add mounts to a running container, or remove them",
+        arguments: "add|remove <container-id> <file>",
+        flags: &[],
+    },
     Page { name: "pause", does: "freeze a container", arguments: "<container-id>", flags: &[] },
     Page {
         name: "ps",
         does: "show the processes of a container",
         arguments: "<container-id> [ps options]",
         flags: kill::PS_FLAGS,
+    },
+    Page {
+        name: "restore",
+        does: "bring a container back from the files of a checkpoint",
+        arguments: "<container-id>",
+        flags: restore::FLAGS,
     },
     Page { name: "resume", does: "thaw a container", arguments: "<container-id>", flags: &[] },
     Page {
@@ -138,7 +158,7 @@ mod tests {
         let text = page("create").unwrap();
         assert!(text.starts_with(&format!("NAME:\n   {} create - ", name())), "{text}");
         assert!(text.contains("\n   --bundle value, -b value\n"), "{text}");
-        assert!(page("checkpoint").is_none());
+        assert!(page("no-such").is_none());
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
             container.cgroup().kill_all(signal)?;
             return Ok(());
         }
+        if parsed.is_set("all") && container.status() == Status::Stopped {
+            return Ok(());
+        }
         send(&container, signal)
     })?;
     Ok(0)
@@ -131,7 +134,10 @@ pub(crate) fn ps(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8
         bail!(Usage(format!("{}: \"ps\" requires a minimum of 1 argument(s)", program())));
     };
     let container = Container::load(&globals.root, id)?;
-    let pids = container.cgroup().pids(true)?;
+    let pids = match container.cgroup() {
+        cgroup if cgroup.is_disabled() => in_pid_namespace(&container),
+        cgroup => cgroup.pids(true)?,
+    };
     match parsed.get("format").unwrap_or("table") {
         "json" => print(&format!("{}\n", serde_json::to_string(&pids)?))?,
         "table" => {
@@ -151,6 +157,24 @@ pub(crate) fn ps(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8
         _ => bail!("invalid format option"),
     }
     Ok(0)
+}
+
+/// All that are in the pid namespace of the first process, if it is the container's own.
+fn in_pid_namespace(container: &Container) -> Vec<i32> {
+    let first = container.record.pid;
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(own) = namespace(first).filter(|_| container.is_alive()) else { return Vec::new() };
+    if !container.record.private_pids {
+        return vec![first];
+    }
+    let mut pids: Vec<i32> = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| namespace(*pid).is_some_and(|other| other == own))
+        .collect();
+    pids.sort_unstable();
+    pids
 }
 
 /// The lines of `ps` whose PID column is one of `pids`.

@@ -2,8 +2,11 @@
 //! the exit code; errors go up to `main`, which logs them once.
 
 pub(super) mod admission;
+mod caches;
+pub(crate) mod checkpoint;
 pub(crate) mod create;
 pub(crate) mod delete;
+mod devices;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod explain;
@@ -11,7 +14,11 @@ pub(crate) mod features;
 pub(crate) mod help;
 pub(crate) mod kill;
 pub(crate) mod list;
+mod mount_source;
+pub(crate) mod mounts;
+mod outside;
 pub(crate) mod pause;
+pub(crate) mod restore;
 pub(crate) mod run;
 pub(crate) mod spec;
 pub(crate) mod start;
@@ -28,6 +35,7 @@ use crate::cgroup::Driver;
 use crate::container::{Container, write_by_rename};
 use crate::log::Log;
 use crate::sys::regex::Regex;
+use crate::trace::Timings;
 
 /// The global options.
 #[derive(Debug)]
@@ -36,11 +44,14 @@ pub(crate) struct Globals {
     /// By the caller; else it is the usual place.
     pub(crate) root_given: bool,
     pub(crate) log: Log,
+    /// Whether the caller's cgroups may be out of reach; `None`: to be found out.
+    pub(crate) rootless: Option<bool>,
     pub(crate) cgroup_driver: Driver,
     /// Descriptors from 3 on, without a gap, that the caller left open.
     pub(crate) inherited: u32,
     /// When the program began, by [`trace_log::now`].
     pub(crate) started: u64,
+    pub(crate) timings: Timings,
 }
 
 impl Globals {

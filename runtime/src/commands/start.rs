@@ -9,13 +9,15 @@ use rustix::fs::{Mode, OFlags};
 use super::{Globals, parse_one};
 use crate::container::{Container, Status};
 use crate::hooks;
+use crate::notify::Notify;
 use crate::sys;
 use crate::trace::Laps;
 
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
     let (_, id) = parse_one("start", arguments, &[])?;
-    let (container, _lock) = Container::load_locked(&globals.root, &id)?;
-    let _laps = Laps::new("start", globals.started, &container.record.annotations);
+    let (container, lock) = Container::load_locked(&globals.root, &id)?;
+    let mut laps =
+        Laps::new("start", globals.started, &container.record.annotations, &globals.timings);
     // Compat: runc's sentences for the other states.
     match container.status() {
         Status::Created => {}
@@ -23,7 +25,14 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         Status::Running => bail!("cannot start an already running container"),
         status => bail!("cannot start a container in the {} state", status.name()),
     }
+    laps.lap("load");
+    let notify = Notify::listen(&container)?;
     release(&container)?;
+    laps.lap("release");
+    drop((laps, lock));
+    if let Some(notify) = notify {
+        notify.connect()?.wait(&globals.log, container.record.pid)?;
+    }
     Ok(0)
 }
 

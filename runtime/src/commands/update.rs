@@ -4,9 +4,10 @@ use std::io::Read as _;
 
 use anyhow::{Context as _, anyhow, bail};
 
-use super::{Globals, parse_one};
+use super::{Globals, caches, parse_one};
 use crate::args::{Flag, Parsed};
 use crate::container::{Container, Status};
+use crate::resctrl::Group;
 use crate::spec::oci::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use crate::sys::{errno_of, errno_text};
 
@@ -43,11 +44,7 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         Some(path) => read(path)?,
         None => from_flags(&parsed)?,
     };
-    for name in ["l3-cache-schema", "mem-bw-schema"] {
-        if parsed.get(name).is_some_and(|value| !value.is_empty()) {
-            bail!("not supported: --{name}");
-        }
-    }
+    let group = caches::changed(&container, &parsed)?;
     if wanted.memory.as_ref().is_some_and(|memory| memory.kernel.is_some_and(|limit| limit != 0)) {
         globals.log.warn("Kernel memory settings are ignored and will be removed");
     }
@@ -64,6 +61,21 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         }
         return Err(error.into());
     }
+    if let Some(group) = group {
+        if let Err(error) = group.set() {
+            let old = container.record.resctrl.as_ref().map_or(Ok(()), Group::set);
+            for also in [
+                old.err().map(|e| e.to_string()),
+                cgroup.update(&before).err().map(|e| e.to_string()),
+            ] {
+                also.inspect(|also| {
+                    globals.log.warn(&format!("Setting back failed due to error: {also}"))
+                });
+            }
+            return Err(error.into());
+        }
+        container.record.resctrl = Some(group);
+    }
     container.record.resources = merge(before, wanted);
     container.save()?;
     Ok(0)
@@ -77,7 +89,8 @@ fn read(path: &str) -> anyhow::Result<LinuxResources> {
         text = std::fs::read_to_string(path)
             .map_err(|error| anyhow!("open {path}: {}", errno_text(errno_of(&error))))?;
     }
-    Ok(serde_json::from_str(&text)?)
+    // Read as all else is: each way of reading is a copy of the reader.
+    Ok(serde_json::from_slice(text.as_bytes())?)
 }
 
 fn from_flags(parsed: &Parsed) -> anyhow::Result<LinuxResources> {

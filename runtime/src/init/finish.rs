@@ -211,7 +211,9 @@ fn change_user(process: &ProcessPlan) -> Result<(), Failure> {
     sys::identity::drop_bounding(sets.bounding, last).step(Step::Capabilities, "bounding set")?;
     sys::identity::prctl(libc::PR_SET_KEEPCAPS, 1).step(Step::Capabilities, "keep caps")?;
     own_stdio(process);
-    sys::identity::set_groups(&process.groups).step(Step::User, "setgroups")?;
+    if !process.fixed_groups {
+        sys::identity::set_groups(&process.groups).step(Step::User, "setgroups")?;
+    }
     sys::identity::set_gid(process.gid).step(Step::User, "setgid")?;
     sys::identity::set_uid(process.uid).step(Step::User, "setuid")?;
     sys::identity::prctl(libc::PR_SET_KEEPCAPS, 0).step(Step::Capabilities, "keep caps")?;

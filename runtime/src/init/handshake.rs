@@ -7,8 +7,10 @@
 //!     | id maps, limits                        | namespaces and root, if it needs no maps; waits
 //!     |------------------------- Proceed ----->|
 //!     | state.json                             | mounts, devices
+//!     |<------------------------ Wanted -------|   (an id-mapped source that a mount has brought, in a
+//!     |------------------------- its tree ---->|   user namespace; both wait for it)
 //!     |<------------------------ Mounted ------|   (a container's first process only)
-//!     | prestart and createRuntime hooks       | waits (where there are any, or a scheduler's wish)
+//!     | prestart and createRuntime hooks       | waits (where there are any, a scheduler's wish, devices)
 //!     |------------------------- Proceed ----->|
 //!     |                                        | createContainer hooks, root
 //!     |<------------------------ Shed ---------|   (resource limits in a user namespace)
@@ -45,6 +47,8 @@ pub(crate) enum FromInit {
     Born(i32),
     /// Whether it has entered its cgroups by itself.
     Admitted(bool),
+    /// Of the mount with this number, which is for the runtime's rights to open.
+    Wanted(u32),
     Mounted,
     /// The number that the seccomp listener has in there.
     Listener(i32),
@@ -189,6 +193,7 @@ impl FromInit {
         match self {
             Self::Born(pid) => [vec![b'B'], pid.to_ne_bytes().to_vec()].concat(),
             Self::Admitted(inside) => vec![b'A', u8::from(*inside)],
+            Self::Wanted(index) => [vec![b'W'], index.to_ne_bytes().to_vec()].concat(),
             Self::Mounted => vec![b'M'],
             Self::Listener(number) => [vec![b'L'], number.to_ne_bytes().to_vec()].concat(),
             Self::Shed => vec![b'S'],
@@ -208,6 +213,7 @@ impl FromInit {
         Some(match tag {
             b'B' => Self::Born(i32::from_ne_bytes(rest.try_into().ok()?)),
             b'A' => Self::Admitted(*rest.first()? != 0),
+            b'W' => Self::Wanted(u32::from_ne_bytes(rest.try_into().ok()?)),
             b'M' => Self::Mounted,
             b'L' => Self::Listener(i32::from_ne_bytes(rest.try_into().ok()?)),
             b'S' => Self::Shed,
@@ -240,6 +246,10 @@ impl RuntimeEnd {
     /// `None` when init is gone without a word.
     pub(crate) fn receive(&self) -> io::Result<Option<FromInit>> {
         Ok(FromInit::from_bytes(&socket::receive(self.0.as_fd())?))
+    }
+
+    pub(crate) fn send_tree(&self, tree: BorrowedFd<'_>) -> io::Result<()> {
+        socket::send_fds(self.0.as_fd(), b"W", &[tree])
     }
 
     pub(crate) fn take_listener(&self, pid: i32, number: i32) -> io::Result<OwnedFd> {
@@ -287,6 +297,13 @@ impl InitEnd {
             Err(rustix::io::Errno::CONNRESET) => Ok(None),
             Err(error) => Err(error).step(Step::Handshake, "receive"),
         }
+    }
+
+    /// The source of a mount as the runtime opens it in our mount namespace. Long before the filter.
+    pub(crate) fn want(&self, mount: usize) -> io::Result<OwnedFd> {
+        let index = u32::try_from(mount).map_err(io::Error::other)?;
+        rustix::io::write(&self.0, &FromInit::Wanted(index).to_bytes())?;
+        socket::receive_fd(self.0.as_fd())
     }
 
     /// Until the runtime has it and has handed it on.

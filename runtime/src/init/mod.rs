@@ -10,6 +10,7 @@ pub(crate) mod handshake;
 mod mounts;
 mod namespaces;
 mod rootfs;
+pub(crate) mod visit;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -79,11 +80,21 @@ pub(crate) fn container(birth: Birth<'_>) -> ! {
 /// the process to be; the stage itself ends in here.
 pub(crate) fn stage(birth: &Birth<'_>) {
     let (plan, channel) = (birth.plan, &birth.channel);
+    let made = plan.stage_creates();
+    let mapped = || {
+        if made == 0 {
+            return Ok(());
+        }
+        channel.wait()?;
+        namespaces::become_root()
+    };
+    let rest = plan.create & !plan.late() & !sys::clone::NEWTIME & !made;
     let result = birth
         .keep_only_own()
+        .and_then(|()| mapped())
         .and_then(|()| namespaces::join(plan, true))
         .and_then(|()| namespaces::time(plan, &birth.host))
-        .and_then(|()| clone_sibling(plan.create & !plan.late() & !sys::clone::NEWTIME));
+        .and_then(|()| clone_sibling(rest));
     end_stage(channel, result);
 }
 
@@ -126,6 +137,10 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     // container's.
     let early = if plan.has_user_namespace() { None } else { Some(surroundings(plan, &host)?) };
     channel.wait()?;
+    if plan.unprivileged {
+        // Until now the user had to reach our id maps.
+        sys::identity::prctl(libc::PR_SET_DUMPABLE, 0).step(Step::Namespace, "set dumpable")?;
+    }
     note("child process in init()")?;
     let root = match early {
         Some(root) => root,
@@ -135,7 +150,7 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
         // After the runtime has put us into the cgroup that shall be its root.
         sys::clone::unshare(libc::CLONE_NEWCGROUP).step(Step::Namespace, "unshare cgroup")?;
     }
-    mounts::mount_all(plan, &root, &host, cgroup_mount.as_ref())?;
+    mounts::mount_all(plan, &root, &host, cgroup_mount.as_ref(), &channel)?;
     rootfs::devices(plan, &root, &host)?;
     // As late as the hooks allow: the kernel has one lock for this, and whoever takes down the
     // network of a container that has just ended holds it for milliseconds.
@@ -164,7 +179,7 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     }
     if plan.process.terminal {
         let terminal = console::open(&root, &plan.process, console.as_ref())?;
-        if plan.setup_dev && plan.creates(libc::CLONE_NEWNS) {
+        if plan.setup_dev && plan.has_mount_namespace() {
             mounts::bind_console(&root, terminal.as_fd())
                 .step(Step::Console, "mount /dev/console")?;
         }
@@ -200,6 +215,10 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
         Ok(command) => command,
         Err(failure) => give_up(Some(channel), failure),
     };
+    if plan.unprivileged {
+        // A user's exec enters only what shows itself; all that is left here is the container's.
+        sys::identity::prctl(libc::PR_SET_DUMPABLE, 1).ok();
+    }
     // A filter of the container's may have the last word here.
     sys::process::end_when_asked().ok();
     if let Err(failure) = channel.send(&FromInit::Ready) {
@@ -306,11 +325,38 @@ pub(crate) struct Entry<'a> {
     pub(crate) debug: bool,
 }
 
+impl Entry<'_> {
+    fn keep_only_own(&self, also: Option<&InitEnd>) -> Result<(), Failure> {
+        let mut kept = vec![self.channel.as_fd().as_raw_fd(), self.pidfd.as_raw_fd()];
+        kept.extend(self.console.as_ref().map(|console| console.as_raw_fd()));
+        kept.extend(also.map(|channel| channel.as_fd().as_raw_fd()));
+        keep_only(self.process, &mut kept)
+    }
+}
+
+/// The stage of an ordinary user's exec, who may enter a pid namespace only from the user namespace
+/// that owns it. Returns in the process to be; the stage itself ends in here.
+pub(crate) fn enter_stage(entry: &mut Entry<'_>) {
+    let Ok(channel) = entry.channel.as_fd().try_clone_to_owned().map(InitEnd) else {
+        sys::clone::exit_now(255)
+    };
+    let first = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
+    let join = || {
+        sys::clone::setns(entry.pidfd.as_fd(), entry.namespaces & first)
+            .step(Step::Namespace, "join the container's namespaces")
+    };
+    let result = entry
+        .keep_only_own(Some(&channel))
+        .and_then(|()| join())
+        .and_then(|()| namespaces::become_root())
+        .and_then(|()| clone_sibling(0));
+    entry.namespaces &= !first;
+    end_stage(&channel, result);
+}
+
 /// A process that enters a running container; never returns.
 pub(crate) fn enter(entry: Entry<'_>) -> ! {
-    let mut kept = vec![entry.channel.as_fd().as_raw_fd(), entry.pidfd.as_raw_fd()];
-    kept.extend(entry.console.as_ref().map(|console| console.as_raw_fd()));
-    if let Err(failure) = keep_only(entry.process, &mut kept) {
+    if let Err(failure) = entry.keep_only_own(None) {
         give_up(Some(entry.channel), failure);
     }
     let channel_fd = entry.channel.as_fd().try_clone_to_owned();

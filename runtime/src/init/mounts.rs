@@ -1,12 +1,12 @@
 //! The mounts of the specification, in its order, each on a descriptor below the root.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::handshake::{Context as _, Failure, Step};
+use super::handshake::{Context as _, Failure, InitEnd, Step};
 use crate::cgroup::CgroupMount;
 use crate::spec::mounts::{MountAction, PlannedMount, Tree};
 use crate::spec::plan::Plan;
@@ -23,9 +23,11 @@ pub(super) fn mount_all(
     root: &RootFd,
     host: &Host,
     cgroup: Option<&CgroupMount>,
+    channel: &InitEnd,
 ) -> Result<(), Failure> {
-    for planned in &plan.mounts {
-        mount_one(plan, root, host, planned, cgroup).map_err(|error| Failure {
+    for (number, planned) in plan.mounts.iter().enumerate() {
+        let want = || channel.want(number);
+        mount_one(plan, root, host, planned, cgroup, &want).map_err(|error| Failure {
             step: Step::Mount,
             errno: 0,
             detail: describe(planned, &error),
@@ -54,6 +56,7 @@ fn mount_one(
     host: &Host,
     planned: &PlannedMount,
     cgroup: Option<&CgroupMount>,
+    want: &dyn Fn() -> io::Result<OwnedFd>,
 ) -> io::Result<()> {
     let PlannedMount { destination, kind, source, options, action } = planned;
     check_below_proc(planned)?;
@@ -62,6 +65,10 @@ fn mount_one(
             let made;
             let tree = match tree {
                 Some(tree) => tree,
+                None if ids.is_some() && plan.has_user_namespace() => {
+                    made = Tree::finished(want()?);
+                    &made
+                }
                 None => {
                     made = Tree::open(
                         host,
@@ -82,9 +89,7 @@ fn mount_one(
                 root.create_file(destination)?
             };
             check_not_in_proc(root, planned, target.as_fd())?;
-            if in_proc(destination) == Some("") && fs_magic(tree.as_fd())? != PROC_MAGIC {
-                return Err(io::Error::other("/proc can only be a procfs"));
-            }
+            check_is_proc(destination, tree.as_fd())?;
             return tree.attach(target.as_fd(), options, plan.propagation);
         }
         MountAction::Cgroup => {
@@ -169,7 +174,18 @@ fn in_proc(destination: &str) -> Option<&str> {
 }
 
 /// Only known files of `/proc` may be covered; others would deceive us or the container.
-fn check_below_proc(planned: &PlannedMount) -> io::Result<()> {
+pub(super) fn check_below_proc(planned: &PlannedMount) -> io::Result<()> {
+    let bind = matches!(planned.action, MountAction::Bind { .. });
+    match in_proc(&planned.destination) {
+        Some("") if bind || planned.kind == "proc" => Ok(()),
+        Some(rest) if !rest.is_empty() && allowed_below_proc(&planned.destination) => Ok(()),
+        Some(_) => Err(inside_proc(&planned.destination)),
+        None => Ok(()),
+    }
+}
+
+/// Whether this names `/proc` or a file of it that may be covered.
+pub(super) fn allowed_below_proc(destination: &str) -> bool {
     const ALLOWED: [&str; 12] = [
         "cpuinfo",
         "diskstats",
@@ -184,13 +200,15 @@ fn check_below_proc(planned: &PlannedMount) -> io::Result<()> {
         "sys/crypto/fips_enabled",
         "",
     ];
-    let bind = matches!(planned.action, MountAction::Bind { .. });
-    match in_proc(&planned.destination) {
-        Some("") if bind || planned.kind == "proc" => Ok(()),
-        Some(rest) if !rest.is_empty() && ALLOWED.contains(&rest) => Ok(()),
-        Some(_) => Err(inside_proc(planned)),
-        None => Ok(()),
+    in_proc(destination).is_some_and(|rest| ALLOWED.contains(&rest))
+}
+
+/// What covers `/proc` itself.
+pub(super) fn check_is_proc(destination: &str, tree: BorrowedFd<'_>) -> io::Result<()> {
+    if in_proc(destination) == Some("") && fs_magic(tree)? != PROC_MAGIC {
+        return Err(io::Error::other("/proc can only be a procfs"));
     }
+    Ok(())
 }
 
 /// A link, or a way round, may lead there under another name.
@@ -204,13 +222,14 @@ fn check_not_in_proc(
     }
     // Another procfs, mounted elsewhere, is the specification's affair.
     match root.resolve_no_links("/proc") {
-        Ok(own) if mount_id(own.as_fd())? == mount_id(target)? => Err(inside_proc(planned)),
+        Ok(own) if mount_id(own.as_fd())? == mount_id(target)? => {
+            Err(inside_proc(&planned.destination))
+        }
         _ => Ok(()),
     }
 }
 
-fn inside_proc(planned: &PlannedMount) -> io::Error {
-    let destination = &planned.destination;
+pub(super) fn inside_proc(destination: &str) -> io::Error {
     io::Error::other(format!("{destination:?} cannot be mounted because it is inside /proc"))
 }
 
@@ -232,9 +251,10 @@ fn mount_cgroup(
         CgroupMount::V2 { bind } => {
             let fresh = mount::mount_on("cgroup", target.as_fd(), "cgroup2", flags, "");
             match fresh {
-                Err(error) if matches!(errno_of(&error), libc::EPERM | libc::EBUSY) => {
-                    bind_host(host, bind, target.as_fd(), attributes)
-                }
+                Err(error) if matches!(errno_of(&error), libc::EPERM | libc::EBUSY) => match bind {
+                    Some(bind) => bind_host(host, bind, target.as_fd(), attributes),
+                    None => mount::mount_on("tmpfs", target.as_fd(), "tmpfs", libc::MS_RDONLY, ""),
+                },
                 result => result,
             }
         }

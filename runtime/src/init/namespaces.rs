@@ -49,7 +49,7 @@ pub(super) fn time(plan: &Plan, host: &Host) -> Result<(), Failure> {
     if lines.is_empty() {
         return Ok(());
     }
-    // The host's procfs: the mount namespace is still the runtime's.
+    // The root is the host's still, or that of a namespace joined by path: it must be a procfs.
     host.write_own("timens_offsets", &lines).step(Step::Namespace, "time offsets")
 }
 

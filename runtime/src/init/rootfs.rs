@@ -23,7 +23,7 @@ use crate::sys::path::{
 /// Cuts the tie to the host's mounts and makes the root a mount of its own.
 pub(super) fn prepare(plan: &Plan, host: &Host) -> Result<RootFd, Failure> {
     let open = || host.directory(&plan.rootfs).step(Step::Rootfs, "open rootfs");
-    if !plan.creates(libc::CLONE_NEWNS) {
+    if !plan.has_mount_namespace() {
         return Ok(RootFd::new(open()?));
     }
     let propagation = plan.propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC);
@@ -117,7 +117,7 @@ fn bind_device(
 
 /// Hides paths: a file under the null device, a directory under an empty read-only tmpfs.
 pub(super) fn mask(plan: &Plan, root: &RootFd, host: &Host) -> Result<(), Failure> {
-    if plan.masked_paths.is_empty() || !plan.creates(libc::CLONE_NEWNS) {
+    if plan.masked_paths.is_empty() || !plan.has_mount_namespace() {
         return Ok(());
     }
     let null = null_device(root, host)?;
@@ -168,7 +168,7 @@ fn mask_directory(
 }
 
 pub(super) fn readonly_paths(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
-    if !plan.creates(libc::CLONE_NEWNS) {
+    if !plan.has_mount_namespace() {
         return Ok(());
     }
     for path in &plan.readonly_paths {
@@ -217,7 +217,7 @@ pub(super) fn sysctl(plan: &Plan, host: &Host) -> Result<(), Failure> {
 /// Makes the container's root ours. After this nothing of the host is in reach by name.
 pub(super) fn enter(plan: &Plan, root: &RootFd, host: Host) -> Result<Inside, Failure> {
     let fd = root.as_fd();
-    if !plan.creates(libc::CLONE_NEWNS) {
+    if !plan.has_mount_namespace() {
         return host.chroot(fd).step(Step::Pivot, "chroot");
     }
     if plan.rootfs_readonly {

@@ -57,7 +57,7 @@ fn config() -> Value {
             "resources": resources(),
             "rootfsPropagation": "rslave", "maskedPaths": ["/proc/kcore", "/proc//kcore"], "readonlyPaths": ["/proc/sys"],
             "mountLabel": "l", "personality": {"domain": "LINUX32", "flags": []},
-            "timeOffsets": {"monotonic": {"secs": 3, "nanosecs": 4}}, "intelRdt": {}, "netDevices": null,
+            "timeOffsets": {"monotonic": {"secs": 3, "nanosecs": 4}}, "intelRdt": null, "netDevices": null,
             "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]},
         },
     })

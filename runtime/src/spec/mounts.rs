@@ -44,6 +44,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) joined: Option<BorrowedFd<'a>>,
     pub(crate) propagation: Option<u64>,
     pub(crate) user_namespace: bool,
+    /// Only init has rights, in its user namespace.
+    pub(crate) unprivileged: bool,
     /// Of the container.
     pub(crate) mappings: (&'a [IdMapping], &'a [IdMapping]),
     /// SELinux context of filesystems that can carry one, or "".
@@ -51,7 +53,7 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl PlannedMount {
-    pub(super) fn new(mount: &oci::Mount, around: Surroundings<'_>) -> Result<Self, PlanError> {
+    pub(crate) fn new(mount: &oci::Mount, around: Surroundings<'_>) -> Result<Self, PlanError> {
         if mount.destination.is_empty() {
             return Err(PlanError::NoDestination);
         }
@@ -90,7 +92,31 @@ impl PlannedMount {
 }
 
 impl PlannedMount {
-    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+    /// A bind that the configuration does not name.
+    pub(super) fn own(
+        source: &Path,
+        destination: &str,
+        options: &[&str],
+        open: impl Fn(&MountOptions) -> io::Result<Option<Tree>>,
+    ) -> Result<Self, PlanError> {
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        let options = MountOptions::parse(&options);
+        let tree = open(&options).map_err(|cause| PlanError::MountSource {
+            from: source.display().to_string(),
+            to: destination.to_owned(),
+            call: "bind mount",
+            cause,
+        })?;
+        Ok(Self {
+            destination: destination.to_owned(),
+            kind: String::new(),
+            source: source.display().to_string(),
+            options,
+            action: MountAction::Bind { tree, source: source.to_owned(), ids: None },
+        })
+    }
+
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let (tree, ids) = match &self.action {
             MountAction::Bind { tree, ids, .. } => (tree.as_ref(), ids.as_ref()),
             MountAction::Filesystem | MountAction::Cgroup => (None, None),
@@ -138,15 +164,14 @@ fn bind(
             Some(own.map_err(|cause| failed("id-mapped mount", cause))?)
         }
     };
-    // An earlier mount of the container may bring it. Only the runtime can map the ids of a mount
-    // in a user namespace, so such a one is taken as it is now.
-    if source.starts_with(around.rootfs) && !(around.user_namespace && ids.is_some()) {
+    // An earlier mount of the container may bring it.
+    if source.starts_with(around.rootfs) {
         return Ok(MountAction::Bind { tree: None, source, ids });
     }
     if let Err(cause) = std::fs::metadata(&source) {
         return Err(failed("stat", cause));
     }
-    let tree = if around.user_namespace || ids.is_some() {
+    let tree = if !around.unprivileged && (around.user_namespace || ids.is_some()) {
         let host = Host::of_the_runtime();
         let tree = Tree::open(&host, &source, options, around.propagation, around.user_namespace);
         Some(tree.map_err(|cause| failed("bind mount", cause))?)
@@ -217,6 +242,11 @@ impl Tree {
         Ok(Self { fd, finished, kept })
     }
 
+    /// One that another process has opened and finished.
+    pub(crate) fn finished(fd: OwnedFd) -> Self {
+        Self { fd, finished: true, kept: 0 }
+    }
+
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -258,15 +288,27 @@ fn locked(tree: BorrowedFd<'_>, options: &MountOptions) -> io::Result<u64> {
         (Flags::NOSUID, mount::ATTR_NOSUID),
         (Flags::NODEV, mount::ATTR_NODEV),
         (Flags::NOEXEC, mount::ATTR_NOEXEC),
-        (Flags::NOATIME, mount::ATTR_NOATIME),
     ]
     .into_iter()
     .filter(|(flag, _)| now.contains(*flag))
     .fold(0, |set, (_, attribute)| set | attribute);
-    if attributes.forced & has != 0 {
+    let times_differ = options.access_times().is_some_and(|wanted| wanted != access_times(now));
+    if attributes.forced & has != 0 || times_differ {
         return Err(io::Error::from_raw_os_error(libc::EPERM));
     }
     Ok(has)
+}
+
+fn access_times(flags: rustix::fs::StatVfsMountFlags) -> u64 {
+    use rustix::fs::StatVfsMountFlags as Flags;
+    let kind = if flags.contains(Flags::NOATIME) {
+        mount::ATTR_NOATIME
+    } else if flags.contains(Flags::RELATIME) {
+        0
+    } else {
+        mount::ATTR_STRICTATIME
+    };
+    kind | if flags.contains(Flags::NODIRATIME) { mount::ATTR_NODIRATIME } else { 0 }
 }
 
 fn adjust(
@@ -326,6 +368,7 @@ mod tests {
             joined: None,
             propagation: None,
             user_namespace: false,
+            unprivileged: false,
             mappings: (&[], &[]),
             label: "",
         };

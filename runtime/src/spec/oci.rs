@@ -214,9 +214,33 @@ pub(crate) struct Linux {
     pub(crate) mount_label: String,
     pub(crate) personality: Option<Personality>,
     pub(crate) time_offsets: Option<BTreeMap<String, TimeOffset>>,
-    pub(crate) intel_rdt: Option<serde_json::Value>,
-    pub(crate) net_devices: Option<serde_json::Value>,
+    pub(crate) intel_rdt: Option<IntelRdt>,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) net_devices: BTreeMap<String, NetDevice>,
     pub(crate) memory_policy: Option<MemoryPolicy>,
+}
+
+/// A device of the host; its name in the container, or "" for the same.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NetDevice {
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct IntelRdt {
+    #[serde(rename = "closID", deserialize_with = "or_default")]
+    pub(crate) clos_id: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) schemata: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) l3_cache_schema: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) mem_bw_schema: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) enable_monitoring: bool,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

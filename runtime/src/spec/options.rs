@@ -80,13 +80,35 @@ impl MountOptions {
         if named == 0 {
             return None;
         }
-        let set = to_attributes(self.flags);
-        let access = attr::ATTR_RDONLY
+        let times = self.access_times();
+        let set = to_attributes(self.flags & !ACCESS_TIMES) | times.unwrap_or(0);
+        let mut access = attr::ATTR_RDONLY
             | attr::ATTR_NOSUID
             | attr::ATTR_NODEV
             | attr::ATTR_NOEXEC
             | attr::ATTR_NOSYMFOLLOW;
-        Some(BindAttributes { set, clear: access & !set, forced: to_attributes(self.cleared) })
+        if times.is_some() {
+            access |= attr::ATTR_ATIME_MASK | attr::ATTR_NODIRATIME;
+        }
+        let forced = to_attributes(self.cleared & !ACCESS_TIMES);
+        Some(BindAttributes { set, clear: access & !set, forced })
+    }
+
+    /// What becomes of the access times, where an option names one of them to be on. Compat: to turn
+    /// one off by name changes nothing, as with mount(8).
+    pub(crate) fn access_times(&self) -> Option<u64> {
+        let named = self.flags & ACCESS_TIMES;
+        if named == 0 {
+            return None;
+        }
+        let kind = if named & libc::MS_STRICTATIME != 0 {
+            attr::ATTR_STRICTATIME
+        } else if named & libc::MS_NOATIME != 0 {
+            attr::ATTR_NOATIME
+        } else {
+            0
+        };
+        Some(kind | to_attributes(named & libc::MS_NODIRATIME))
     }
 }
 
@@ -98,6 +120,9 @@ pub(crate) struct BindAttributes {
     /// What the options asked to be off by name.
     pub(crate) forced: u64,
 }
+
+const ACCESS_TIMES: u64 =
+    libc::MS_NOATIME | libc::MS_NODIRATIME | libc::MS_RELATIME | libc::MS_STRICTATIME;
 
 fn to_attributes(flags: u64) -> u64 {
     [
@@ -226,6 +251,19 @@ mod tests {
     fn the_last_of_two_contradicting_options_wins() {
         assert!(!parse(&["ro", "rw"]).is_read_only());
         assert!(parse(&["rw", "ro"]).is_read_only());
+    }
+
+    #[test]
+    fn of_the_access_times_the_strictest_named_holds() {
+        for (named, wanted) in [
+            (&["bind", "atime", "norelatime"][..], None),
+            (&["relatime"], Some(0)),
+            (&["noatime", "relatime"], Some(attr::ATTR_NOATIME)),
+            (&["strictatime", "noatime"], Some(attr::ATTR_STRICTATIME)),
+            (&["nodiratime"], Some(attr::ATTR_NODIRATIME)),
+        ] {
+            assert_eq!(parse(named).access_times(), wanted, "{named:?}");
+        }
     }
 
     #[test]

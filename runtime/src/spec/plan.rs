@@ -12,8 +12,11 @@ use super::oci::{self, Device, IdMapping, Spec};
 use super::process::{ProcessError, ProcessPlan};
 use super::schedule::MemoryPolicyPlan;
 use super::{options, sysctl};
+use crate::resctrl::{self, Resctrl};
+use crate::rootless;
 use crate::seccomp;
 use crate::sys::clone::{Flags, NEWTIME, ns};
+use crate::sys::host::Host;
 use crate::sys::{self, errno_of, errno_text};
 
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +37,10 @@ pub(crate) enum PlanError {
     UnknownNamespace(String),
     #[error("malformed spec file: duplicated ns {{{0:?} \"\"}}")]
     DuplicateNamespace(String),
-    #[error("not supported: {0}")]
-    Unsupported(&'static str),
+    #[error("unable to move network devices without a NET namespace")]
+    DevicesWithoutNetwork,
+    #[error("invalid network device name {0:?}")]
+    DeviceName(String),
     #[error("error opening namespace path {path}: {}", errno_text(errno_of(cause)))]
     NamespacePath { path: String, cause: io::Error },
     #[error(
@@ -75,6 +80,10 @@ pub(crate) enum PlanError {
     DeviceType(String),
     #[error("device {0:?}: invalid owner")]
     DeviceOwner(String),
+    #[error(transparent)]
+    IntelRdt(resctrl::ResctrlError),
+    #[error("{0}")]
+    Rootless(String),
     #[error("a mount has no destination")]
     NoDestination,
 }
@@ -93,6 +102,8 @@ pub(crate) struct Plan {
     pub(crate) id: String,
     pub(crate) rootfs: PathBuf,
     pub(crate) rootfs_readonly: bool,
+    /// All that needs a right is for init to do, in its own user namespace.
+    pub(crate) unprivileged: bool,
     pub(crate) no_pivot: bool,
     pub(crate) new_keyring: bool,
     pub(crate) propagation: Option<u64>,
@@ -112,6 +123,7 @@ pub(crate) struct Plan {
     pub(crate) mask_label: String,
     pub(crate) readonly_paths: Vec<String>,
     pub(crate) sysctl: BTreeMap<String, String>,
+    pub(crate) net_devices: BTreeMap<String, oci::NetDevice>,
     pub(crate) hostname: String,
     pub(crate) domainname: String,
     pub(crate) process: ProcessPlan,
@@ -125,6 +137,8 @@ pub(crate) struct Choices {
     pub(crate) no_pivot: bool,
     pub(crate) new_keyring: bool,
     pub(crate) preserve_fds: u32,
+    /// For an ordinary user.
+    pub(crate) unprivileged: bool,
 }
 
 impl Plan {
@@ -141,13 +155,19 @@ impl Plan {
         let root = spec.root.as_ref().ok_or(PlanError::NoRoot)?;
         let process = spec.process.as_ref().ok_or(PlanError::NoProcess)?;
         let linux = spec.linux.clone().unwrap_or_default();
-        refuse_unsupported(&linux)?;
+        if let Some(wanted) = &linux.intel_rdt {
+            Resctrl::check(Resctrl::find().as_ref(), wanted).map_err(PlanError::IntelRdt)?;
+        }
         let rootfs = bundle.join(&root.path);
         let rootfs = rootfs
             .canonicalize()
             .map_err(|cause| PlanError::Rootfs { path: rootfs.display().to_string(), cause })?;
-        let held = sys::identity::permitted().unwrap_or(u64::MAX);
+        if choices.unprivileged {
+            rootless::check(spec)?;
+        }
+        let held = rootless::capabilities_to_give();
         let mut process = ProcessPlan::new(process, held).map_err(PlanError::Process)?;
+        process.fixed_groups = rootless::groups_are_fixed();
         process.preserve_fds = choices.preserve_fds;
         process.personality = linux.personality.as_ref().map(personality).transpose()?;
         process.memory_policy = linux
@@ -160,10 +180,8 @@ impl Plan {
         let (create, join) = namespaces(&linux.namespaces)?;
         let has =
             |flag: libc::c_int| create & ns(flag) != 0 || join.iter().any(|join| join.flag == flag);
-        if join.iter().any(|join| join.flag == libc::CLONE_NEWNS) {
-            return Err(PlanError::Unsupported("a mount namespace given by path"));
-        }
         check_namespaces(spec, &linux, create, &has)?;
+        check_devices(&linux.net_devices, &has)?;
         if let Some(key) = linux.sysctl.keys().find(|key| !sysctl::is_allowed(key, &has)) {
             return Err(PlanError::Sysctl(key.clone()));
         }
@@ -185,6 +203,7 @@ impl Plan {
                 .map(|join| join.fd.as_fd()),
             propagation,
             user_namespace: has(libc::CLONE_NEWUSER),
+            unprivileged: choices.unprivileged,
             mappings: (&linux.uid_mappings, &linux.gid_mappings),
             label,
         };
@@ -214,6 +233,7 @@ impl Plan {
             id: id.to_owned(),
             rootfs,
             rootfs_readonly: root.readonly,
+            unprivileged: choices.unprivileged,
             no_pivot: choices.no_pivot,
             new_keyring: choices.new_keyring,
             propagation,
@@ -230,6 +250,7 @@ impl Plan {
             masked_paths: without_duplicates(linux.masked_paths),
             readonly_paths: linux.readonly_paths,
             sysctl: linux.sysctl,
+            net_devices: linux.net_devices,
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),
             process,
@@ -242,14 +263,43 @@ impl Plan {
         self.create & ns(flag) != 0
     }
 
+    /// Whether nothing outlives the first process.
+    pub(crate) fn private_pids(&self) -> bool {
+        self.creates(libc::CLONE_NEWPID)
+    }
+
     /// Namespaces whose first objects belong to whoever makes them: with a new user namespace init
     /// makes these itself, once it is root there.
     pub(crate) fn late(&self) -> Flags {
         if self.creates(libc::CLONE_NEWUSER) { self.create & ns(libc::CLONE_NEWIPC) } else { 0 }
     }
 
+    /// A mount of the runtime's own, after all others.
+    pub(crate) fn bind_own(
+        &mut self,
+        source: &Path,
+        destination: &str,
+        options: &[&str],
+    ) -> Result<(), PlanError> {
+        let user_namespace = self.has_user_namespace();
+        let unprivileged = self.unprivileged;
+        let mount = PlannedMount::own(source, destination, options, |options| {
+            let host = Host::of_the_runtime();
+            let open =
+                || mounts::Tree::open(&host, source, options, self.propagation, user_namespace);
+            (!unprivileged).then(open).transpose()
+        });
+        self.mounts.push(mount?);
+        Ok(())
+    }
+
     pub(crate) fn joins(&self, flag: libc::c_int) -> bool {
         self.join.iter().any(|join| join.flag == flag)
+    }
+
+    /// Of its own, or one given by path. Compat: runc makes no difference, and pivots there too.
+    pub(crate) fn has_mount_namespace(&self) -> bool {
+        self.creates(libc::CLONE_NEWNS) || self.joins(libc::CLONE_NEWNS)
     }
 
     pub(crate) fn has_user_namespace(&self) -> bool {
@@ -268,11 +318,19 @@ impl Plan {
             || !self.hooks.create_runtime.is_empty()
             || self.process.scheduler.is_some()
             || self.process.io_priority.is_some()
+            || !self.net_devices.is_empty()
     }
 
     /// Root of a user namespace may not raise limits; else init has the runtime's rights itself.
     pub(crate) fn limits_from_outside(&self) -> bool {
         self.has_user_namespace() && !self.process.rlimits.is_empty()
+    }
+
+    /// What the stage is born into: a user may make a time namespace only from a user namespace of its
+    /// own.
+    pub(crate) fn stage_creates(&self) -> Flags {
+        let early = self.unprivileged && self.create & NEWTIME != 0;
+        if early { self.create & ns(libc::CLONE_NEWUSER) } else { 0 }
     }
 
     /// A stage between runtime and init is needed where namespaces must be entered or prepared
@@ -291,24 +349,30 @@ fn without_duplicates(paths: Vec<String>) -> Vec<String> {
     paths.into_iter().filter(|path| seen.insert(cleaned(path))).collect()
 }
 
-/// Fields that are read only to be refused: passing over them would deceive the caller.
-fn refuse_unsupported(linux: &oci::Linux) -> Result<(), PlanError> {
-    let is_set = |value: &Option<serde_json::Value>| {
-        value.as_ref().is_some_and(|value| value.as_object().is_none_or(|map| !map.is_empty()))
+/// Compat: runc's rules and sentences.
+fn check_devices(
+    devices: &BTreeMap<String, oci::NetDevice>,
+    has: &impl Fn(libc::c_int) -> bool,
+) -> Result<(), PlanError> {
+    if devices.is_empty() {
+        return Ok(());
+    }
+    if !has(libc::CLONE_NEWNET) {
+        return Err(PlanError::DevicesWithoutNetwork);
+    }
+    let valid = |name: &str| {
+        (1..libc::IFNAMSIZ).contains(&name.len())
+            && !matches!(name, "." | "..")
+            && !name.contains(['/', ':', ' '])
     };
-    if is_set(&linux.net_devices) {
-        return Err(PlanError::Unsupported("linux.netDevices"));
+    let renamed = devices.values().map(|device| &device.name).filter(|name| !name.is_empty());
+    match devices.keys().chain(renamed).find(|name| !valid(name)) {
+        Some(name) => Err(PlanError::DeviceName(name.clone())),
+        None => Ok(()),
     }
-    if is_set(&linux.intel_rdt) {
-        return Err(PlanError::Unsupported("linux.intelRdt"));
-    }
-    Ok(())
 }
 
 fn personality(wanted: &oci::Personality) -> Result<u64, PlanError> {
-    if !wanted.flags.is_empty() {
-        return Err(PlanError::Unsupported("linux.personality.flags"));
-    }
     match wanted.domain.as_str() {
         "LINUX" => Ok(0),
         "LINUX32" => Ok(8),
@@ -403,6 +467,11 @@ pub(crate) fn namespace_flag(kind: &str) -> Option<Flags> {
         "time" => NEWTIME,
         _ => return None,
     })
+}
+
+/// Where the container's devices are.
+pub(crate) fn device_paths(devices: Vec<Device>) -> Vec<String> {
+    with_default_devices(devices).into_iter().map(|device| device.path).collect()
 }
 
 /// The devices every container has; the specification's own win.

@@ -40,6 +40,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
+    /// They stay what they are: no one may change them here.
+    pub(crate) fixed_groups: bool,
     pub(crate) umask: u32,
     /// `None`: nothing is changed beyond what the change of user does.
     pub(crate) capabilities: Option<CapabilitySets>,
@@ -162,6 +164,7 @@ impl ProcessPlan {
             uid: process.user.uid,
             gid: process.user.gid,
             groups: process.user.additional_gids.clone(),
+            fixed_groups: false,
             umask: process.user.umask.unwrap_or(0o022) & 0o777,
             capabilities: process.capabilities.as_ref().map(|sets| capability_sets(sets, held)),
             no_new_privileges: process.no_new_privileges,

@@ -11,6 +11,7 @@ pub(crate) mod label;
 pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod mountinfo;
+pub(crate) mod netlink;
 pub(crate) mod path;
 pub(crate) mod process;
 pub(crate) mod regex;

@@ -14,6 +14,7 @@ use std::ptr;
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 
+use super::path::Name;
 use super::{c_string, check, check_int};
 
 /// `MOUNT_ATTR_*`.
@@ -28,7 +29,7 @@ pub(crate) const ATTR_NODIRATIME: u64 = 0x80;
 pub(crate) const ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
 const ATTR_IDMAP: u64 = 0x0010_0000;
 
-fn fd_path(fd: BorrowedFd<'_>) -> String {
+pub(super) fn fd_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
@@ -281,6 +282,18 @@ pub(super) fn unmount(target: &Path, flags: libc::c_int) -> io::Result<()> {
     check_int(unsafe { libc::umount2(target.as_ptr(), flags) }).map(drop)
 }
 
+/// Takes away what is mounted on a directory; the working directory is there from now on.
+pub(crate) fn detach(target: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::fchdir(target)?;
+    unmount(Path::new("."), libc::MNT_DETACH)
+}
+
+/// Takes away what is mounted on `name` in `dir`, where the working directory is from now on.
+pub(crate) fn detach_beneath(dir: BorrowedFd<'_>, name: Name<'_>) -> io::Result<()> {
+    rustix::process::fchdir(dir)?;
+    unmount(Path::new(name.as_str()), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW)
+}
+
 /// A procfs of our own that is attached nowhere.
 pub(crate) fn private_proc() -> io::Result<OwnedFd> {
     use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
@@ -293,6 +306,24 @@ pub(crate) fn private_proc() -> io::Result<OwnedFd> {
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC,
     )?)
+}
+
+/// A new filesystem that is attached nowhere; `words` are its options, with or without a value.
+pub(crate) fn filesystem(kind: &str, source: &str, words: &[&str]) -> io::Result<OwnedFd> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(context.as_fd(), "source", source)?;
+    for word in words {
+        match word.split_once('=') {
+            Some((key, value)) => {
+                rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?;
+            }
+            None => rustix::mount::fsconfig_set_flag(context.as_fd(), *word)?,
+        }
+    }
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    Ok(rustix::mount::fsmount(context.as_fd(), flags, MountAttrFlags::empty())?)
 }
 
 const DIR_FLAGS: rustix::fs::OFlags =

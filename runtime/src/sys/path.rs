@@ -11,7 +11,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, StatxFlags, Uid};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, Uid,
+};
 
 pub(crate) const PROC_MAGIC: i64 = 0x9fa0;
 pub(crate) const DEVPTS_MAGIC: i64 = 0x1cd1;
@@ -77,6 +79,13 @@ impl RootFd {
             current = mkdir_beneath(current.as_fd(), Name::new(name)?, mode)?;
         }
         Ok(current)
+    }
+
+    /// The path from the root to what `path` names, links resolved, whether it is there or not.
+    pub(crate) fn place(&self, path: &str) -> io::Result<String> {
+        let Way { existing, missing } = self.way(path)?;
+        let names: Vec<String> = existing.into_iter().chain(missing).collect();
+        Ok(format!("/{}", names.join("/")))
     }
 
     /// Compat: a link that dangles stands for the place it names, inside the root. Images have
@@ -158,6 +167,10 @@ const MOST_LINKS: u32 = 40;
 pub(crate) struct Name<'a>(&'a str);
 
 impl<'a> Name<'a> {
+    pub(super) fn as_str(&self) -> &'a str {
+        self.0
+    }
+
     pub(crate) fn new(text: &'a str) -> io::Result<Self> {
         if matches!(text, "" | "." | "..") || text.contains(['/', '\0']) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -219,8 +232,21 @@ pub(crate) fn set_directory_mode(dir: BorrowedFd<'_>, mode: u32) -> io::Result<(
 }
 
 pub(crate) fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    let flags = AtFlags::EMPTY_PATH;
-    Ok(rustix::fs::statx(fd, c"", flags, StatxFlags::MNT_ID)?.stx_mnt_id)
+    mount_at(fd).map(|mount| mount.id)
+}
+
+/// The mount that something is on.
+#[derive(Debug)]
+pub(crate) struct MountAt {
+    pub(crate) id: u64,
+    /// Whether it is what is mounted.
+    pub(crate) is_its_root: bool,
+}
+
+pub(crate) fn mount_at(fd: BorrowedFd<'_>) -> io::Result<MountAt> {
+    let found = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    let is_its_root = found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    Ok(MountAt { id: found.stx_mnt_id, is_its_root })
 }
 
 /// Makes `name` an empty file in `dir` unless it is there; an `O_PATH` handle on it.
@@ -345,6 +371,18 @@ mod tests {
             std::os::unix::fs::symlink(link, dir.path().join("etc/link")).unwrap();
             root(&dir).create_file("/etc/link").unwrap();
             assert!(dir.path().join(made).is_file(), "{link}");
+        }
+    }
+
+    #[test]
+    fn a_place_has_no_links_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("real/conf")).unwrap();
+        std::os::unix::fs::symlink("/real/conf", dir.path().join("conf")).unwrap();
+        for (path, place) in
+            [("/conf", "/real/conf"), ("conf/a/../b", "/real/conf/b"), ("//x/./y", "/x/y")]
+        {
+            assert_eq!(root(&dir).place(path).unwrap(), place);
         }
     }
 

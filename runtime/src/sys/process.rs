@@ -93,6 +93,27 @@ pub(crate) fn become_stdio(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives `fd` another number too, one that survives exec.
+pub(crate) fn duplicate_to(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
+    // SAFETY: integers only; what `number` was is meant to be replaced.
+    check_int(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+}
+
+/// A copy of a descriptor that the caller left open for us.
+pub(crate) fn duplicate(number: i32) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd as _;
+    // SAFETY: integers only.
+    let copy = check_int(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: the kernel just gave us this descriptor; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Closes a descriptor that the caller left open for us, and nothing of ours owns.
+pub(crate) fn close(number: i32) {
+    // SAFETY: integers only; one that is not open is fine.
+    unsafe { libc::close(number) };
+}
+
 pub(crate) fn setsid() -> io::Result<()> {
     // SAFETY: no arguments.
     check_int(unsafe { libc::setsid() }).map(drop)
