@@ -2,7 +2,8 @@
 # Builds the tests as the caller, runs them as root (they make namespaces and mounts) and prints the
 # ten slowest. `list` only builds the integration tests and names the programs that the virtual machine
 # runs; `swap` compares containers with stock's and runs the swap matrix, and nothing else.
-# `long` runs the storm of kills and the power cuts: N=kills CUTS=cuts of each disk SEED=number.
+# `long` runs the storm of kills and the power cuts, kills of the runtime after each of its system calls, and
+# races: N=kills CUTS=cuts of each disk ROUNDS=of each race SEED=number.
 # Usage: run-tests.sh unit|integration|swap|long|list
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -19,7 +20,7 @@ if [ "$kind" = unit ]; then
 elif [ "$kind" = swap ]; then
   select=(-p integration-tests --test swap --test equal)
 elif [ "$kind" = long ]; then
-  select=(-p integration-tests --test failure)
+  select=(-p integration-tests --test failure --test runtime)
 else
   select=(-p integration-tests --tests)
   # `make test-swap` has the comparison with stock in one run.
@@ -33,8 +34,17 @@ if [ "$kind" = list ]; then
   exit
 fi
 if [ "$kind" = long ]; then
-  "${root[@]}" "${programs[0]}" --nocapture storm::
-  "${root[@]}" env N="${CUTS:-50}" "${programs[0]}" --nocapture power::
+  for program in "${programs[@]}"; do
+    case $program in
+    */failure-*)
+      "${root[@]}" "$program" --nocapture storm::
+      "${root[@]}" env N="${CUTS:-50}" "$program" --nocapture power::
+      ;;
+    */runtime-*)
+      "${root[@]}" env EVERY=1 ROUNDS="${ROUNDS:-10000}" "$program" --test-threads=2 --nocapture killed:: races::
+      ;;
+    esac
+  done
   exit
 fi
 if [ "$kind" = swap ]; then

@@ -418,9 +418,17 @@ pub(crate) fn write_by_rename(path: &Path, bytes: &[u8], mode: u32) -> Result<()
         .map_err(|cause| io_error("write", path, cause))
 }
 
+/// A file of our own: what bears the name goes, be it a link or what a kill has left.
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(mode))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let make = || rustix::fs::open(path, flags, Mode::from_raw_mode(mode));
+    let fd = match make() {
+        Err(rustix::io::Errno::EXIST) => {
+            rustix::fs::unlink(path)?;
+            make()?
+        }
+        made => made?,
+    };
     fs::File::from(fd).write_all(bytes)
 }
 

@@ -10,22 +10,39 @@
 #[macro_use]
 mod noise;
 
+// What the runtime does on the host names paths as it likes; what `init` does may not, nor what `sys`
+// does for it: see clippy.toml.
 mod args;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod cgroup;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod commands;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod container;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod criu;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod foreground;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod hooks;
+#[cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests"))]
 mod init;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod log;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod notify;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod protect;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod resctrl;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod rootless;
 mod seccomp;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod spec;
+#[cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests"))]
 mod sys;
+#[allow(clippy::disallowed_methods, reason = "of the host")]
 mod trace;
 
 use std::io::{self, Write as _};
@@ -170,6 +187,8 @@ fn execute(globals: &Globals, command: &str, arguments: Vec<String>) -> anyhow::
     if matches!(command, "create" | "run" | "exec" | "mounts") {
         protect::ensure(&globals.log)?;
     }
+    // What the caller left open is for no hook.
+    sys::process::close_on_exec_from(3)?;
     globals.log.debug(&format!("{command} {arguments:?}"));
     match command {
         "checkpoint" => commands::checkpoint::run(globals, arguments),

@@ -11,17 +11,21 @@
 
 use std::ffi::OsString;
 use std::fs::DirBuilder;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{AtFlags, Mode};
 
 use crate::container::Container;
 use crate::log::Log;
 use crate::spec::plan::Plan;
 use crate::sys::clone::pidfd_open;
+use crate::sys::host::Host;
+use crate::sys::path::{Name, unlink_beneath};
 use crate::sys::{self, errno_of, errno_text};
 
 const INSIDE: &str = "/run/notify";
@@ -53,6 +57,17 @@ pub(crate) fn prepare(plan: &mut Plan, container: &Container) -> anyhow::Result<
     Ok(())
 }
 
+/// A socket for everyone, whatever another left there.
+fn bind(directory: &Path) -> io::Result<OwnedFd> {
+    let directory = Host::of_the_runtime().directory(directory)?;
+    let name = Name::new(NAME)?;
+    unlink_beneath(directory.as_fd(), name)?;
+    let socket = sys::socket::bind_datagram(directory.as_fd(), name)?;
+    let mode = Mode::from_raw_mode(0o777);
+    rustix::fs::chmodat(&directory, NAME, mode, AtFlags::empty())?;
+    Ok(socket)
+}
+
 /// The container's end.
 #[derive(Debug)]
 pub(crate) struct Notify {
@@ -65,7 +80,7 @@ impl Notify {
     pub(crate) fn listen(container: &Container) -> anyhow::Result<Option<Self>> {
         let Some(host) = host() else { return Ok(None) };
         let directory = container.notify_dir();
-        let socket = sys::socket::bind_datagram(&directory, NAME).map_err(|error| {
+        let socket = bind(&directory).map_err(|error| {
             // Compat: Go's words.
             let path = directory.join(NAME);
             anyhow!("listen unixgram {}: bind: {}", path.display(), errno_text(errno_of(&error)))

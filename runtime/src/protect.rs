@@ -15,6 +15,7 @@ use anyhow::anyhow;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 
 use crate::log::Log;
+use crate::sys::host::Host;
 use crate::sys::{self, errno_of, errno_text, mount};
 
 const SELF: &str = "/proc/self/exe";
@@ -51,14 +52,20 @@ fn is_protected() -> bool {
     let sealed = rustix::fs::fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SEALS));
     let read_only = rustix::fs::fstatvfs(&file)
         .is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY));
-    sealed || read_only
+    sealed || read_only && is_attached_nowhere()
+}
+
+/// A mount that has a place may be made writable there. One of a single file that has none is its own
+/// root.
+fn is_attached_nowhere() -> bool {
+    rustix::fs::readlink(SELF, Vec::new()).is_ok_and(|path| path.as_bytes() == b"/")
 }
 
 const SEALS: SealFlags =
     SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK).union(SealFlags::SEAL);
 
 fn read_only_mount() -> io::Result<OwnedFd> {
-    let tree = mount::clone_tree(rustix::fs::CWD, Path::new(SELF), false)?;
+    let tree = Host::of_the_runtime().tree(Path::new(SELF), false)?;
     mount::set_attributes(tree.as_fd(), mount::ATTR_RDONLY, 0, mount::Target::Detached)?;
     Ok(tree)
 }

@@ -5,22 +5,26 @@
 //! mistake of the test until explained (tests of what we do better are marked `ours_only`).
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod adversary;
 mod binds;
 mod bundle;
 mod cgroup;
 mod checkpoint;
 mod criu;
+mod escapes;
 mod events;
 mod exec;
 mod fields;
 mod holder;
 mod hostile;
+mod killed;
 mod lifecycle;
 mod mounts;
 mod network;
 mod notify;
 mod options;
 mod process;
+mod races;
 mod red_team;
 mod robustness;
 mod rootfs;
@@ -29,3 +33,4 @@ mod systemd;
 mod terminal;
 mod timings;
 mod update;
+mod victim;

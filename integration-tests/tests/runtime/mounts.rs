@@ -157,6 +157,11 @@ fn of_mounts_with_a_mistake_none_is_added() {
         assert!(stderr(&output).contains(words), "{place}: {}", stderr(&output));
         assert_eq!(at(&bundle, "/good"), None);
     }
+    let cover = json!([
+        {"destination": "/proc", "type": "bind", "source": bundle.path(), "options": ["bind"]},
+    ]);
+    let output = change(&bundle, "add", &cover);
+    assert!(stderr(&output).contains("/proc can only be a procfs"), "{}", stderr(&output));
     let cgroup = json!([{"destination": "/sys/fs/cgroup", "type": "cgroup"}]);
     assert!(stderr(&change(&bundle, "add", &cgroup)).contains("not supported"));
     let root = change(&bundle, "remove", &json!([{"destination": "/bin/.."}]));
@@ -164,6 +169,26 @@ fn of_mounts_with_a_mistake_none_is_added() {
     let root = change(&bundle, "remove", &json!([{"destination": "/"}]));
     assert!(stderr(&root).contains("root of a container cannot"), "{}", stderr(&root));
     assert_eq!(bundle.ok(&["exec", &bundle.id, "sh", "-c", "echo whole"]), "whole\n");
+}
+
+#[test]
+fn a_mounted_file_goes_by_any_name_it_has() {
+    let bundle = Bundle::new("sleep 100");
+    if !ours_only() {
+        return;
+    }
+    let file = source(&bundle).join("file");
+    std::os::unix::fs::symlink("dir/file", bundle.rootfs().join("alias")).unwrap();
+    bundle.start();
+    let mount = json!([
+        {"destination": "/dir/file", "type": "bind", "source": file, "options": ["bind"]},
+    ]);
+    changed(&bundle, "add", &mount);
+    assert!(at(&bundle, "/dir/file").is_some());
+    changed(&bundle, "remove", &json!([{"destination": "/alias"}]));
+    assert_eq!(at(&bundle, "/dir/file"), None);
+    let again = change(&bundle, "remove", &json!([{"destination": "/alias"}]));
+    assert!(stderr(&again).contains("invalid argument"), "{}", stderr(&again));
 }
 
 #[test]

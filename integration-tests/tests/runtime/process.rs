@@ -230,3 +230,18 @@ fn the_loopback_interface_of_a_new_network_is_up() {
     let bundle = Bundle::new("cat /sys/class/net/lo/flags");
     assert_eq!(bundle.output(), "0x9\n");
 }
+
+#[test]
+fn a_filter_may_deny_what_only_the_runtime_needs() {
+    if !crate::bundle::ours_only() {
+        // runc's own init needs more.
+        return;
+    }
+    let mut bundle = Bundle::new("echo ran");
+    bundle.process()["noNewPrivileges"] = json!(false);
+    bundle.linux()["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["getcwd", "chdir"], "action": "SCMP_ACT_ERRNO"}],
+    });
+    assert_eq!(bundle.output(), "ran\n");
+}

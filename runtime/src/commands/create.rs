@@ -24,6 +24,7 @@ use crate::spec::oci::{LinuxResources, Process, Spec};
 use crate::spec::plan::{Choices, Plan, PlanError};
 use crate::spec::process::{Inherited, unavailable};
 use crate::sys::clone::Side;
+use crate::sys::host::Host;
 use crate::sys::{self, errno_of, errno_text};
 use crate::trace::Laps;
 
@@ -273,6 +274,7 @@ fn build(
     let record = container.record.clone();
     let birth = Birth {
         plan,
+        host: Host::of_the_runtime(),
         channel: InitEnd(theirs),
         exec_fifo,
         console,
@@ -410,7 +412,7 @@ fn give_birth(
             drop(channel);
             enter_cgroups(doors, &birth.channel);
             if staged {
-                init::stage(plan, &birth.channel);
+                init::stage(&birth);
             }
             init::container(birth)
         }
@@ -458,9 +460,10 @@ fn expect(
                 let tree = mount_source::open_inside(planned, plan, pid)?;
                 channel.send_tree(tree.as_fd()).context("send the source of a mount")?;
             }
-            Some(FromInit::Listener) if plan.seccomp.is_some() => {
-                let listener = channel.receive_listener().context("seccomp listener")?;
+            Some(FromInit::Listener(number)) if plan.seccomp.is_some() => {
+                let listener = channel.take_listener(pid, number).context("seccomp listener")?;
                 hand_over_listener(bundle, &listener)?;
+                proceed(channel)?;
             }
             Some(FromInit::Failed(failure)) => {
                 bail!("unable to start container process: {}", failure.sentence())

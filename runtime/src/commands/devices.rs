@@ -16,13 +16,16 @@ pub(super) fn move_all(plan: &Plan, pid: i32) -> anyhow::Result<()> {
     if plan.net_devices.is_empty() {
         return Ok(());
     }
+    let open = |path: &str| {
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("open the network namespace {path}"))
+    };
     let path = format!("/proc/{pid}/ns/net");
-    let namespace =
-        rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .context("open the network namespace of init")?;
+    let (own, namespace) = (open("/proc/self/ns/net")?, open(&path)?);
     for (name, device) in &plan.net_devices {
         let new = if device.name.is_empty() { name } else { &device.name };
-        move_one(name, new, &path, namespace.as_fd()).map_err(|error| {
+        let way = Way { own: own.as_fd(), namespace: namespace.as_fd(), path: &path };
+        move_one(name, new, way).map_err(|error| {
             anyhow!(
                 "unable to start container process: error creating network interfaces: move \
                  netDevice {name} to namespace {path}: {error}"
@@ -32,8 +35,17 @@ pub(super) fn move_all(plan: &Plan, pid: i32) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// From the runtime's network namespace to one that has this path.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    own: BorrowedFd<'a>,
+    namespace: BorrowedFd<'a>,
+    path: &'a str,
+}
+
 /// The device has its global addresses again and is up. Compat: runc's sentences.
-fn move_one(name: &str, new: &str, path: &str, namespace: BorrowedFd<'_>) -> anyhow::Result<()> {
+fn move_one(name: &str, new: &str, way: Way<'_>) -> anyhow::Result<()> {
+    let Way { own, namespace, path } = way;
     let failed =
         |what: String| move |error: io::Error| anyhow!("{what}: {}", errno_text(errno_of(&error)));
     let missing = |name: &str, place: &str| {
@@ -51,7 +63,7 @@ fn move_one(name: &str, new: &str, path: &str, namespace: BorrowedFd<'_>) -> any
     here.move_to(index, new, namespace).map_err(failed(format!(
         "fail to move network device {name} to network namespace {path}"
     )))?;
-    let there = Netlink::within(namespace).context("netlink socket of the container")?;
+    let there = Netlink::within(namespace, own).context("netlink socket of the container")?;
     let index = there.find(new).map_err(missing(new, &format!("namespace {path}")))?;
     for address in addresses.iter().filter(|address| address.is_portable()) {
         there

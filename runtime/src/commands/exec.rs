@@ -23,6 +23,7 @@ use crate::spec::oci::{Capabilities, Process, User};
 use crate::spec::process::ProcessPlan;
 use crate::spec::schedule::MemoryPolicyPlan;
 use crate::sys::clone::{Side, pidfd_open};
+use crate::sys::host::Host;
 use crate::sys::{self, errno_of, errno_text};
 use crate::trace::Laps;
 
@@ -60,6 +61,8 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
     match container.status() {
         // Compat: runc's sentences.
         Status::Stopped => bail!("cannot exec in a stopped container"),
+        // Its mount namespace still shows the host, and its filter may not be written yet.
+        Status::Creating => bail!("cannot exec in a container that is being created"),
         Status::Paused if !parsed.is_set("ignore-paused") => {
             bail!("cannot exec in a paused container (use --ignore-paused to override)")
         }
@@ -104,21 +107,24 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
     laps.lap("load");
     let pid = enter(globals, &container, &place, &plan, filter.as_ref(), console, &mut laps)?;
     laps.lap("process");
-    if let Some(path) = parsed.get("pidfd-socket") {
-        send_pidfd(Path::new(path), pid, b"setns")?;
-    }
-    if let Some(path) = parsed.get("pid-file") {
-        write_pid_file(Path::new(path), pid)?;
-    }
-    match foreground {
-        Some(mut foreground) => {
-            foreground.take_terminal()?;
-            let code = foreground.wait(pid);
-            laps.lap("container");
-            code
+    let mut tell = || -> anyhow::Result<()> {
+        if let Some(path) = parsed.get("pidfd-socket") {
+            send_pidfd(Path::new(path), pid, b"setns")?;
         }
-        None => Ok(0),
+        if let Some(path) = parsed.get("pid-file") {
+            write_pid_file(Path::new(path), pid)?;
+        }
+        foreground.as_mut().map_or(Ok(()), Foreground::take_terminal)
+    };
+    if let Err(error) = tell() {
+        // Nobody would know of it.
+        end(pid);
+        return Err(error);
     }
+    let Some(foreground) = foreground else { return Ok(0) };
+    let code = foreground.wait(pid);
+    laps.lap("container");
+    code
 }
 
 /// The process asked for: a file, or the container's own with the command line's changes.
@@ -231,6 +237,7 @@ fn enter(
     let channel = RuntimeEnd(ours);
     let keyring = container.record.new_keyring.then_some(container.record.id.as_str());
     let mut entry = Entry {
+        host: Host::of_the_runtime(),
         process: plan,
         seccomp: filter,
         channel: InitEnd(theirs),
@@ -250,9 +257,7 @@ fn enter(
             drop(channel);
             enter_cgroups(doors, &entry.channel);
             if staged {
-                let told = entry.channel.as_fd().try_clone_to_owned().map(InitEnd);
-                let told = told.unwrap_or_else(|_| sys::clone::exit_now(255));
-                init::enter_stage(&mut entry, &told);
+                init::enter_stage(&mut entry);
             }
             init::enter(entry)
         }
@@ -274,12 +279,17 @@ fn enter(
             admit(globals, place, plan, &container.record, pid)
         })
         .inspect(|()| laps.lap("limits"))
-        .and_then(|()| converse(globals, container, &channel));
+        .and_then(|()| converse(globals, container, &channel, pid));
     if admitted.is_err() {
-        drop(sys::process::kill(pid, libc::SIGKILL));
-        drop(sys::clone::wait(pid, true));
+        end(pid);
     }
     admitted.map(|()| pid)
+}
+
+/// For a child of ours that shall not be.
+fn end(pid: i32) {
+    drop(sys::process::kill(pid, libc::SIGKILL));
+    drop(sys::clone::wait(pid, true));
 }
 
 /// The cgroup a process is put into.
@@ -344,19 +354,25 @@ fn admit(
 }
 
 /// Through the handshake to the exec: the socket closes with it.
-fn converse(globals: &Globals, container: &Container, channel: &RuntimeEnd) -> anyhow::Result<()> {
+fn converse(
+    globals: &Globals,
+    container: &Container,
+    channel: &RuntimeEnd,
+    pid: i32,
+) -> anyhow::Result<()> {
     channel.proceed().context("handshake")?;
     let mut ready = false;
     loop {
         match channel.receive().context("handshake")? {
             Some(FromInit::Ready) => ready = true,
             Some(FromInit::Note(text)) => globals.log.debug(&text),
-            Some(FromInit::Listener) => {
-                let listener = channel.receive_listener().context("seccomp listener")?;
+            Some(FromInit::Listener(number)) => {
+                let listener = channel.take_listener(pid, number).context("seccomp listener")?;
                 hand_over_listener(
                     &Bundle::load(&container.record.bundle, Some(&container.record.config_path()))?,
                     &listener,
                 )?;
+                channel.proceed().context("handshake")?;
             }
             Some(FromInit::Failed(failure)) => {
                 // Compat: runc's exec does without the words of its init.

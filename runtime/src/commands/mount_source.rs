@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::spec::mounts::{MountAction, PlannedMount, Tree};
 use crate::spec::plan::Plan;
 use crate::sys::clone::{Side, clone, exit_now, setns, wait};
+use crate::sys::host::Host;
 use crate::sys::{self, errno_of, errno_text};
 
 /// Opened in the mount namespace of `pid`, with our rights.
@@ -54,7 +55,9 @@ fn open(planned: &PlannedMount, plan: &Plan) -> std::io::Result<Tree> {
     let MountAction::Bind { source, ids: Some(ids), .. } = &planned.action else {
         return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
     };
-    let tree = Tree::open(source, &planned.options, plan.propagation, true)?;
+    // Before the pivot: the root is the host's still.
+    let host = Host::of_the_runtime();
+    let tree = Tree::open(&host, source, &planned.options, plan.propagation, true)?;
     tree.map_ids(planned.options.recursive_idmap, ids.as_fd())?;
     Ok(tree)
 }

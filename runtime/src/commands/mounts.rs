@@ -15,6 +15,7 @@ use crate::init::visit::{self, Change, Visit};
 use crate::spec::mounts::{MountAction, PlannedMount, Surroundings, Tree};
 use crate::spec::oci::Mount;
 use crate::sys::clone::{Side, pidfd_open};
+use crate::sys::host::Host;
 use crate::sys::{self, errno_of, errno_text, file};
 
 pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u8> {
@@ -107,7 +108,8 @@ fn prepare(container: &Container, mount: &Mount, users: bool) -> anyhow::Result<
     };
     match &mut planned.action {
         MountAction::Bind { tree: tree @ None, source, ids } => {
-            let made = Tree::open(source, &planned.options, around.propagation, users)
+            let host = Host::of_the_runtime();
+            let made = Tree::open(&host, source, &planned.options, around.propagation, users)
                 .map_err(|error| failed("open_tree", error))?;
             if let Some(ids) = ids {
                 made.map_ids(planned.options.recursive_idmap, ids.as_fd())
@@ -134,7 +136,8 @@ fn apply(change: &Change, pidfd: OwnedFd, namespaces: libc::c_int) -> anyhow::Re
     match sys::clone::clone(0, false).context("clone")? {
         Side::Child => {
             drop(ours);
-            visit::visit(Visit { change, pidfd, namespaces, channel: theirs })
+            let host = Host::of_the_runtime();
+            visit::visit(Visit { host, change, pidfd, namespaces, channel: theirs })
         }
         Side::Parent(pid) => {
             drop((theirs, pidfd));

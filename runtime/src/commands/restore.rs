@@ -9,6 +9,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::checkpoint::{self, Given};
 use super::create::{self, Bundle, Made, Options};
+use super::run::or_destroy;
 use super::{Globals, delete, parse_one, write_pid_file};
 use crate::args::{Flag, Parsed};
 use crate::cgroup::Cgroup;
@@ -21,6 +22,7 @@ use crate::hooks;
 use crate::spec::mounts::MountAction;
 use crate::spec::oci::LinuxResources;
 use crate::spec::plan::{Plan, device_paths};
+use crate::sys::host::Host;
 use crate::sys::path::is_dir;
 use crate::sys::{self, errno_of, errno_text, mount};
 
@@ -69,8 +71,9 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         sys::identity::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).context("set subreaper")?;
     }
     let mut foreground = Foreground::new(terminal)?;
-    let Made { container, lock } = wanted.make(globals, foreground.console())?;
-    foreground.take_terminal()?;
+    let made = wanted.make(globals, foreground.console())?;
+    or_destroy(globals, &made, foreground.take_terminal())?;
+    let Made { container, lock } = made;
     // Others may kill and delete it while we wait.
     drop(lock);
     let code = foreground.wait(container.record.pid)?;
@@ -282,8 +285,8 @@ fn prepare(plan: &Plan, place: &Path) -> Result<(), String> {
         move |error: std::io::Error| format!("{what}: {}", errno_text(errno_of(&error)))
     };
     sys::clone::unshare(libc::CLONE_NEWNS).map_err(told("unshare mounts".to_owned()))?;
-    mount::mount_path("", Path::new("/"), "", libc::MS_SLAVE | libc::MS_REC, "")
-        .map_err(told("propagation of /".to_owned()))?;
+    let host = Host::of_the_runtime();
+    host.propagate(libc::MS_SLAVE | libc::MS_REC).map_err(told("propagation of /".to_owned()))?;
     let root = checkpoint::root(&plan.rootfs).map_err(|error| error.to_string())?;
     let on_tmpfs = |destination: &str| {
         plan.mounts.iter().filter(|mount| mount.kind == "tmpfs").any(|mount| {
@@ -292,12 +295,10 @@ fn prepare(plan: &Plan, place: &Path) -> Result<(), String> {
         })
     };
     let bind = |from: &Path, to: &OwnedFd| {
-        let tree = mount::clone_tree(rustix::fs::CWD, from, true)?;
+        let tree = host.tree(from, true)?;
         mount::attach(tree.as_fd(), to.as_fd())
     };
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let target = rustix::fs::open(place, flags, Mode::empty())
-        .map_err(|error| told(format!("open {}", place.display()))(error.into()))?;
+    let target = host.directory(place).map_err(told(format!("open {}", place.display())))?;
     bind(&plan.rootfs, &target).map_err(told("bind rootfs".to_owned()))?;
     for mount in plan.mounts.iter().filter(|mount| !on_tmpfs(&mount.destination)) {
         let destination = mount.destination.as_str();

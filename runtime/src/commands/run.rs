@@ -42,7 +42,7 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
             let console = options.connect_console()?;
             let made = create::make(globals, &id, &bundle, &options, console)?;
             laps.lap("create");
-            let notify = release_or_destroy(globals, &made)?;
+            let notify = or_destroy(globals, &made, release(&made))?;
             laps.lap("start");
             let create::Made { container, lock } = made;
             drop(lock);
@@ -59,9 +59,9 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         let mut foreground = Foreground::new(terminal)?;
         let made = create::make(globals, &id, &bundle, &options, foreground.console())?;
         let pid = made.container.record.pid;
-        foreground.take_terminal()?;
+        or_destroy(globals, &made, foreground.take_terminal())?;
         laps.lap("create");
-        let notify = release_or_destroy(globals, &made)?;
+        let notify = or_destroy(globals, &made, release(&made))?;
         foreground.forward_readiness(connected(globals, notify));
         laps.lap("start");
         // Others may kill and delete it while we wait.
@@ -85,10 +85,18 @@ fn connected(globals: &Globals, notify: Option<Notify>) -> Option<Forward> {
     connected.inspect_err(|error| globals.log.warn(&error.to_string())).ok()
 }
 
-fn release_or_destroy(globals: &Globals, made: &create::Made) -> anyhow::Result<Option<Notify>> {
-    let released = Notify::listen(&made.container)
-        .and_then(|notify| start::release(&made.container).map(|()| notify));
-    released.inspect_err(|_| {
+fn release(made: &create::Made) -> anyhow::Result<Option<Notify>> {
+    let notify = Notify::listen(&made.container)?;
+    start::release(&made.container).map(|()| notify)
+}
+
+/// A container that cannot be started shall not be.
+pub(super) fn or_destroy<T>(
+    globals: &Globals,
+    made: &create::Made,
+    result: anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    result.inspect_err(|_| {
         drop(delete::kill_first(&made.container));
         if let Err(also) = delete::destroy(globals, &made.container) {
             globals.log.warn(&also.to_string());

@@ -4,15 +4,15 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Gid, OFlags, Uid};
 
 use super::handshake::{Context as _, Failure, InitEnd, Step};
 use super::rootfs::read_file;
 use crate::seccomp::Program;
 use crate::spec::process::ProcessPlan;
 use crate::sys;
+use crate::sys::host::{Host, Inside};
 use crate::sys::identity::CapabilitySets;
 use crate::sys::path::{RootFd, is_char_device, open_proc};
 
@@ -62,14 +62,13 @@ pub(super) struct Label {
 }
 
 /// Opens where the labels are written while the host's procfs is in reach.
-pub(super) fn prepare_labels(process: &ProcessPlan) -> Result<Vec<Label>, Failure> {
+pub(super) fn prepare_labels(process: &ProcessPlan, host: &Host) -> Result<Vec<Label>, Failure> {
     let mut labels = Vec::new();
     let (profile, context) = (&process.apparmor_profile, &process.selinux_label);
     if profile.is_empty() && context.is_empty() {
         return Ok(labels);
     }
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let proc = rustix::fs::open("/proc", flags, Mode::empty()).step(Step::Label, "open /proc")?;
+    let proc = host.proc().step(Step::Label, "open /proc")?;
     let open = |path: &str| open_proc(proc.as_fd(), path, OFlags::WRONLY);
     if !context.is_empty() {
         let what = "unable to set selinux exec label: write /proc/self/attr/exec";
@@ -92,12 +91,12 @@ pub(super) fn prepare_labels(process: &ProcessPlan) -> Result<Vec<Label>, Failur
 }
 
 /// The SELinux label of the keyring to come, through the host's procfs.
-pub(super) fn label_keys(process: &ProcessPlan) -> Result<(), Failure> {
+pub(super) fn label_keys(process: &ProcessPlan, host: &Host) -> Result<(), Failure> {
     let label = &process.selinux_label;
     if label.is_empty() {
         return Ok(());
     }
-    std::fs::write("/proc/self/attr/keycreate", label).step(Step::Label, "set key label")
+    host.write_own("attr/keycreate", label).step(Step::Label, "set key label")
 }
 
 pub(super) fn apply_labels(labels: Vec<Label>) -> Result<(), Failure> {
@@ -160,11 +159,23 @@ pub(super) fn limit(process: &ProcessPlan) -> Result<(), Failure> {
 /// User, groups, capabilities, filter, directory; then the program is looked up with the rights
 /// it will run with.
 pub(super) fn become_process(
+    inside: &Inside,
     process: &ProcessPlan,
     seccomp: Option<&Program>,
     home: Option<String>,
     channel: &InitEnd,
 ) -> Result<Command, Failure> {
+    // Before the filter, which need not let us look where we are.
+    let mut entered = true;
+    if let Err(error) = inside.enter_directory(&process.cwd) {
+        if error.raw_os_error() != Some(libc::EACCES) {
+            return Err(error).step(Step::Cwd, &process.cwd);
+        }
+        entered = false;
+    }
+    if entered {
+        verify_cwd()?;
+    }
     if process.no_new_privileges {
         sys::identity::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
             .step(Step::NoNewPrivileges, "set no_new_privs")?;
@@ -172,20 +183,13 @@ pub(super) fn become_process(
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go.
         install_filter(seccomp, channel)?;
     }
-    let mut entered = true;
-    if let Err(error) = rustix::process::chdir(process.cwd.as_str()) {
-        if error != rustix::io::Errno::ACCESS {
-            return Err(error).step(Step::Cwd, &process.cwd);
-        }
-        entered = false;
-    }
     change_user(process)?;
     if !entered {
-        rustix::process::chdir(process.cwd.as_str()).step(Step::Cwd, &process.cwd)?;
+        inside.enter_directory(&process.cwd).step(Step::Cwd, &process.cwd)?;
+        verify_cwd()?;
     }
-    verify_cwd()?;
     sys::identity::set_umask(process.umask);
-    let command = look_up(process, home)?;
+    let command = look_up(inside, process, home)?;
     sys::process::reset_signals().step(Step::Exec, "reset signals")?;
     if process.no_new_privileges {
         install_filter(seccomp, channel)?;
@@ -276,8 +280,13 @@ fn verify_cwd() -> Result<(), Failure> {
     }
 }
 
-fn look_up(process: &ProcessPlan, home: Option<String>) -> Result<Command, Failure> {
-    let path = find_program(&process.args[0], process.variable("PATH").unwrap_or_default())?;
+fn look_up(
+    inside: &Inside,
+    process: &ProcessPlan,
+    home: Option<String>,
+) -> Result<Command, Failure> {
+    let search = process.variable("PATH").unwrap_or_default();
+    let path = find_program(inside, &process.args[0], search)?;
     let c_strings = |texts: &[String]| -> io::Result<Vec<CString>> {
         texts.iter().map(|text| sys::c_string(text.as_bytes())).collect()
     };
@@ -294,12 +303,12 @@ fn look_up(process: &ProcessPlan, home: Option<String>) -> Result<Command, Failu
 }
 
 /// Compat: Go's LookPath and its texts; engines derive exit codes 126 and 127 from them.
-fn find_program(name: &str, search: &str) -> Result<String, Failure> {
+fn find_program(inside: &Inside, name: &str, search: &str) -> Result<String, Failure> {
     let failed = |detail: String, errno: i32| Failure { step: Step::Lookup, errno, detail };
     if name.contains('/') {
-        return match std::fs::metadata(name) {
-            Ok(metadata) if is_program(&metadata) => Ok(name.to_owned()),
-            Ok(_) => Err(failed(format!("exec: {name:?}"), libc::EACCES)),
+        return match inside.is_program(name) {
+            Ok(true) => Ok(name.to_owned()),
+            Ok(false) => Err(failed(format!("exec: {name:?}"), libc::EACCES)),
             Err(error) => {
                 Err(failed(format!("exec: {name:?}: stat {name}"), sys::errno_of(&error)))
             }
@@ -308,16 +317,11 @@ fn find_program(name: &str, search: &str) -> Result<String, Failure> {
     for directory in search.split(':') {
         let directory = if directory.is_empty() { "." } else { directory };
         let candidate = format!("{}/{name}", directory.trim_end_matches('/'));
-        if std::fs::metadata(Path::new(&candidate)).is_ok_and(|metadata| is_program(&metadata)) {
+        if inside.is_program(&candidate).is_ok_and(|is_one| is_one) {
             return Ok(candidate);
         }
     }
     Err(failed(format!("exec: {name:?}: executable file not found in $PATH"), 0))
-}
-
-fn is_program(metadata: &std::fs::Metadata) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    !metadata.is_dir() && metadata.permissions().mode() & 0o111 != 0
 }
 
 #[cfg(test)]
@@ -333,14 +337,16 @@ mod tests {
 
     #[test]
     fn lookup_speaks_as_go_does() {
-        let text = |name: &str| find_program(name, "/nowhere:/bin").unwrap_err().sentence();
+        let inside = Inside::of_the_test();
+        let text =
+            |name: &str| find_program(&inside, name, "/nowhere:/bin").unwrap_err().sentence();
         assert_eq!(text("no-such"), "exec: \"no-such\": executable file not found in $PATH");
         assert_eq!(
             text("/no/such"),
             "exec: \"/no/such\": stat /no/such: no such file or directory"
         );
         assert_eq!(text("/etc"), "exec: \"/etc\": permission denied");
-        assert_eq!(find_program("sh", "/nowhere:/bin").unwrap(), "/bin/sh");
+        assert_eq!(find_program(&inside, "sh", "/nowhere:/bin").unwrap(), "/bin/sh");
     }
 
     properties! {

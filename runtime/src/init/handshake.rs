@@ -17,21 +17,28 @@
 //!     | resource limits                        | waits
 //!     |------------------------- Proceed ----->|
 //!     |                                        | user, seccomp
-//!     |<------------------------ Listener -----|   (a profile that notifies; carries the fd)
+//!     |<------------------------ Listener -----|   (a profile that notifies)
+//!     | takes the fd, hands it to the agent    | waits
+//!     |------------------------- Proceed ----->|
 //!     |<------------------------ Ready --------|
 //!     | the fifo's name, pid file              | waits on the exec fifo, then execve
 //! ```
 //! `Failed` may come instead of anything from init. A closed socket is the other side's death.
+//!
+//! Init speaks by read(2) and write(2) alone: once its filter is in place, any other call may be one
+//! that waits for the agent, who waits for the listener.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use crate::sys::socket;
 use crate::sys::{errno_of, errno_text};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ToInit {
-    Proceed,
+    Proceed = 1,
+    /// The runtime has no right to take the listener.
+    SendListener,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +50,8 @@ pub(crate) enum FromInit {
     /// Of the mount with this number, which is for the runtime's rights to open.
     Wanted(u32),
     Mounted,
-    /// The seccomp listener follows as a message of its own.
-    Listener,
+    /// The number that the seccomp listener has in there.
+    Listener(i32),
     /// It holds no more files than it must: now its limits can be set, before its user changes.
     Shed,
     Ready,
@@ -188,7 +195,7 @@ impl FromInit {
             Self::Admitted(inside) => vec![b'A', u8::from(*inside)],
             Self::Wanted(index) => [vec![b'W'], index.to_ne_bytes().to_vec()].concat(),
             Self::Mounted => vec![b'M'],
-            Self::Listener => vec![b'L'],
+            Self::Listener(number) => [vec![b'L'], number.to_ne_bytes().to_vec()].concat(),
             Self::Shed => vec![b'S'],
             Self::Ready => vec![b'R'],
             Self::Note(text) => [b"N", text.as_bytes()].concat(),
@@ -208,7 +215,7 @@ impl FromInit {
             b'A' => Self::Admitted(*rest.first()? != 0),
             b'W' => Self::Wanted(u32::from_ne_bytes(rest.try_into().ok()?)),
             b'M' => Self::Mounted,
-            b'L' => Self::Listener,
+            b'L' => Self::Listener(i32::from_ne_bytes(rest.try_into().ok()?)),
             b'S' => Self::Shed,
             b'R' => Self::Ready,
             b'N' => Self::Note(String::from_utf8_lossy(rest).into_owned()),
@@ -229,7 +236,11 @@ pub(crate) struct RuntimeEnd(pub(crate) OwnedFd);
 
 impl RuntimeEnd {
     pub(crate) fn proceed(&self) -> io::Result<()> {
-        socket::send(self.0.as_fd(), &[ToInit::Proceed as u8])
+        self.send(ToInit::Proceed)
+    }
+
+    fn send(&self, message: ToInit) -> io::Result<()> {
+        socket::send(self.0.as_fd(), &[message as u8])
     }
 
     /// `None` when init is gone without a word.
@@ -241,8 +252,15 @@ impl RuntimeEnd {
         socket::send_fds(self.0.as_fd(), b"W", &[tree])
     }
 
-    pub(crate) fn receive_listener(&self) -> io::Result<OwnedFd> {
-        socket::receive_fd(self.0.as_fd())
+    pub(crate) fn take_listener(&self, pid: i32, number: i32) -> io::Result<OwnedFd> {
+        match crate::sys::clone::take_fd(pid, number) {
+            // Without CAP_SYS_PTRACE.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                self.send(ToInit::SendListener)?;
+                socket::receive_fd(self.0.as_fd())
+            }
+            taken => taken,
+        }
     }
 }
 
@@ -256,27 +274,50 @@ impl InitEnd {
     }
 
     pub(crate) fn send(&self, message: &FromInit) -> Result<(), Failure> {
-        socket::send(self.0.as_fd(), &message.to_bytes()).step(Step::Handshake, "send")
+        // A signal for the runtime's death would not matter: there is nobody left to tell.
+        rustix::io::write(&self.0, &message.to_bytes()).map(drop).step(Step::Handshake, "send")
     }
 
     pub(crate) fn wait(&self) -> Result<(), Failure> {
-        let message = socket::receive(self.0.as_fd()).step(Step::Handshake, "receive")?;
-        if message == [ToInit::Proceed as u8] {
-            return Ok(());
+        match self.receive()? {
+            Some(message) if message == ToInit::Proceed as u8 => Ok(()),
+            _ => Err(Failure {
+                step: Step::Handshake,
+                errno: 0,
+                detail: "the runtime is gone".into(),
+            }),
         }
-        Err(Failure { step: Step::Handshake, errno: 0, detail: "the runtime is gone".into() })
     }
 
-    /// The source of a mount as the runtime opens it in our mount namespace.
+    fn receive(&self) -> Result<Option<u8>, Failure> {
+        let mut message = [0];
+        match rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut message)) {
+            Ok(length) => Ok((length == 1).then_some(message[0])),
+            // A dead peer with unread data resets the pair.
+            Err(rustix::io::Errno::CONNRESET) => Ok(None),
+            Err(error) => Err(error).step(Step::Handshake, "receive"),
+        }
+    }
+
+    /// The source of a mount as the runtime opens it in our mount namespace. Long before the filter.
     pub(crate) fn want(&self, mount: usize) -> io::Result<OwnedFd> {
         let index = u32::try_from(mount).map_err(io::Error::other)?;
-        socket::send(self.0.as_fd(), &FromInit::Wanted(index).to_bytes())?;
+        rustix::io::write(&self.0, &FromInit::Wanted(index).to_bytes())?;
         socket::receive_fd(self.0.as_fd())
     }
 
+    /// Until the runtime has it and has handed it on.
     pub(crate) fn send_listener(&self, listener: BorrowedFd<'_>) -> Result<(), Failure> {
-        self.send(&FromInit::Listener)?;
-        socket::send_fds(self.0.as_fd(), b"L", &[listener]).step(Step::Seccomp, "send listener")
+        self.send(&FromInit::Listener(listener.as_raw_fd()))?;
+        match self.receive()? {
+            Some(message) if message == ToInit::SendListener as u8 => {
+                socket::send_fds(self.0.as_fd(), b"L", &[listener])
+                    .step(Step::Seccomp, "send listener")?;
+                self.wait()
+            }
+            Some(message) if message == ToInit::Proceed as u8 => Ok(()),
+            _ => self.wait(),
+        }
     }
 }
 

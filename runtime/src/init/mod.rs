@@ -14,7 +14,7 @@ pub(crate) mod visit;
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
 
 use crate::cgroup::CgroupMount;
 use crate::hooks;
@@ -23,6 +23,7 @@ use crate::spec::plan::Plan;
 use crate::spec::process::ProcessPlan;
 use crate::sys;
 use crate::sys::clone::{Flags, Side};
+use crate::sys::host::Host;
 use crate::sys::path::RootFd;
 pub(crate) use finish::LIMITS_OF_INIT;
 use handshake::{Context as _, Failure, FromInit, InitEnd, Step};
@@ -33,6 +34,7 @@ pub(crate) type HookState<'a> = &'a dyn Fn(&str, i32) -> Vec<u8>;
 /// What a container's first process is given besides the plan.
 pub(crate) struct Birth<'a> {
     pub(crate) plan: &'a Plan,
+    pub(crate) host: Host,
     pub(crate) channel: InitEnd,
     /// Opened for reading and writing, so that a read blocks until `start` writes.
     pub(crate) exec_fifo: OwnedFd,
@@ -45,8 +47,28 @@ pub(crate) struct Birth<'a> {
     pub(crate) debug: bool,
 }
 
+impl Birth<'_> {
+    /// Lets go of all that is the runtime's, its lock above all, and the caller's.
+    pub(crate) fn keep_only_own(&self) -> Result<(), Failure> {
+        let mut kept = vec![self.channel.as_fd().as_raw_fd(), self.exec_fifo.as_raw_fd()];
+        kept.extend(self.console.as_ref().map(|console| console.as_raw_fd()));
+        kept.extend(self.plan.descriptors());
+        keep_only(&self.plan.process, &mut kept)
+    }
+}
+
+fn keep_only(process: &ProcessPlan, kept: &mut [RawFd]) -> Result<(), Failure> {
+    sys::process::close_all_but(3 + process.preserve_fds, kept)
+        .step(Step::Descriptors, "close descriptors")
+}
+
 /// The first process of a container; never returns.
 pub(crate) fn container(birth: Birth<'_>) -> ! {
+    if !birth.plan.needs_stage()
+        && let Err(failure) = birth.keep_only_own()
+    {
+        give_up(Some(birth.channel), failure);
+    }
     let channel_fd = birth.channel.as_fd().try_clone_to_owned();
     if let Err(failure) = born(birth) {
         report(channel_fd.ok().map(InitEnd), failure);
@@ -56,7 +78,8 @@ pub(crate) fn container(birth: Birth<'_>) -> ! {
 
 /// The stage between the runtime and a process that is born into joined namespaces. Returns in
 /// the process to be; the stage itself ends in here.
-pub(crate) fn stage(plan: &Plan, channel: &InitEnd) {
+pub(crate) fn stage(birth: &Birth<'_>) {
+    let (plan, channel) = (birth.plan, &birth.channel);
     let made = plan.stage_creates();
     let mapped = || {
         if made == 0 {
@@ -66,9 +89,11 @@ pub(crate) fn stage(plan: &Plan, channel: &InitEnd) {
         namespaces::become_root()
     };
     let rest = plan.create & !plan.late() & !sys::clone::NEWTIME & !made;
-    let result = mapped()
+    let result = birth
+        .keep_only_own()
+        .and_then(|()| mapped())
         .and_then(|()| namespaces::join(plan, true))
-        .and_then(|()| namespaces::time(plan))
+        .and_then(|()| namespaces::time(plan, &birth.host))
         .and_then(|()| clone_sibling(rest));
     end_stage(channel, result);
 }
@@ -104,13 +129,13 @@ fn report(channel: Option<InitEnd>, failure: Failure) {
 }
 
 fn born(birth: Birth<'_>) -> Result<(), Failure> {
-    let Birth { plan, channel, exec_fifo, console, cgroup_mount, hook_state, debug } = birth;
+    let Birth { plan, host, channel, exec_fifo, console, cgroup_mount, hook_state, debug } = birth;
     sys::identity::set_umask(0);
     let note = |text: &str| note(&channel, debug, text);
     note("nsexec container setup")?;
     // What needs no id maps is done while the runtime sees to the limits; no device, no mount of the
     // container's.
-    let early = if plan.has_user_namespace() { None } else { Some(surroundings(plan)?) };
+    let early = if plan.has_user_namespace() { None } else { Some(surroundings(plan, &host)?) };
     channel.wait()?;
     if plan.unprivileged {
         // Until now the user had to reach our id maps.
@@ -119,14 +144,14 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     note("child process in init()")?;
     let root = match early {
         Some(root) => root,
-        None => surroundings(plan)?,
+        None => surroundings(plan, &host)?,
     };
     if plan.new_cgroup_namespace {
         // After the runtime has put us into the cgroup that shall be its root.
         sys::clone::unshare(libc::CLONE_NEWCGROUP).step(Step::Namespace, "unshare cgroup")?;
     }
-    mounts::mount_all(plan, &root, cgroup_mount.as_ref(), &channel)?;
-    rootfs::devices(plan, &root)?;
+    mounts::mount_all(plan, &root, &host, cgroup_mount.as_ref(), &channel)?;
+    rootfs::devices(plan, &root, &host)?;
     // As late as the hooks allow: the kernel has one lock for this, and whoever takes down the
     // network of a container that has just ended holds it for milliseconds.
     let network_now = plan.pauses_when_mounted() || !plan.hooks.create_container.is_empty();
@@ -145,7 +170,7 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
         run_hooks(&plan.hooks.create_container, "createContainer", &state)?;
     }
 
-    rootfs::sysctl(plan)?;
+    rootfs::sysctl(plan, &host)?;
     if !plan.hostname.is_empty() {
         sys::identity::set_hostname(&plan.hostname).step(Step::Hostname, "hostname")?;
     }
@@ -162,12 +187,12 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     }
     rootfs::working_directory(plan, &root)?;
     rootfs::readonly_paths(plan, &root)?;
-    rootfs::mask(plan, &root)?;
+    rootfs::mask(plan, &root, &host)?;
     mounts::finish_read_only(plan, &root)?;
     note("init: closing the pipe to signal completion")?;
     let home = finish::home(&root, &plan.process);
-    let labels = finish::prepare_labels(&plan.process)?;
-    rootfs::enter(plan, &root)?;
+    let labels = finish::prepare_labels(&plan.process, &host)?;
+    let inside = rootfs::enter(plan, &root, host)?;
     if !network_now {
         network(plan)?;
     }
@@ -185,8 +210,8 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     if let Err(failure) = limited {
         give_up(Some(channel), failure);
     }
-    let command = match finish::become_process(&plan.process, plan.seccomp.as_ref(), home, &channel)
-    {
+    let seccomp = plan.seccomp.as_ref();
+    let command = match finish::become_process(&inside, &plan.process, seccomp, home, &channel) {
         Ok(command) => command,
         Err(failure) => give_up(Some(channel), failure),
     };
@@ -221,8 +246,8 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
 }
 
 /// Namespaces, session, keyring, and the root as a mount of its own.
-fn surroundings(plan: &Plan) -> Result<RootFd, Failure> {
-    finish::label_keys(&plan.process)?;
+fn surroundings(plan: &Plan, host: &Host) -> Result<RootFd, Failure> {
+    finish::label_keys(&plan.process, host)?;
     if !plan.needs_stage() {
         namespaces::join(plan, false)?;
     }
@@ -236,7 +261,7 @@ fn surroundings(plan: &Plan) -> Result<RootFd, Failure> {
     if plan.new_keyring {
         keyring(&plan.id)?;
     }
-    rootfs::prepare(plan)
+    rootfs::prepare(plan, host)
 }
 
 fn network(plan: &Plan) -> Result<(), Failure> {
@@ -287,6 +312,7 @@ fn hook_failure(error: hooks::HookError) -> Failure {
 /// What a process that enters a running container is given.
 #[derive(Debug)]
 pub(crate) struct Entry<'a> {
+    pub(crate) host: Host,
     pub(crate) process: &'a ProcessPlan,
     pub(crate) seccomp: Option<&'a seccomp::Program>,
     pub(crate) channel: InitEnd,
@@ -299,20 +325,40 @@ pub(crate) struct Entry<'a> {
     pub(crate) debug: bool,
 }
 
+impl Entry<'_> {
+    fn keep_only_own(&self, also: Option<&InitEnd>) -> Result<(), Failure> {
+        let mut kept = vec![self.channel.as_fd().as_raw_fd(), self.pidfd.as_raw_fd()];
+        kept.extend(self.console.as_ref().map(|console| console.as_raw_fd()));
+        kept.extend(also.map(|channel| channel.as_fd().as_raw_fd()));
+        keep_only(self.process, &mut kept)
+    }
+}
+
 /// The stage of an ordinary user's exec, who may enter a pid namespace only from the user namespace
 /// that owns it. Returns in the process to be; the stage itself ends in here.
-pub(crate) fn enter_stage(entry: &mut Entry<'_>, channel: &InitEnd) {
+pub(crate) fn enter_stage(entry: &mut Entry<'_>) {
+    let Ok(channel) = entry.channel.as_fd().try_clone_to_owned().map(InitEnd) else {
+        sys::clone::exit_now(255)
+    };
     let first = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
-    let result = sys::clone::setns(entry.pidfd.as_fd(), entry.namespaces & first)
-        .step(Step::Namespace, "join the container's namespaces")
+    let join = || {
+        sys::clone::setns(entry.pidfd.as_fd(), entry.namespaces & first)
+            .step(Step::Namespace, "join the container's namespaces")
+    };
+    let result = entry
+        .keep_only_own(Some(&channel))
+        .and_then(|()| join())
         .and_then(|()| namespaces::become_root())
         .and_then(|()| clone_sibling(0));
     entry.namespaces &= !first;
-    end_stage(channel, result);
+    end_stage(&channel, result);
 }
 
 /// A process that enters a running container; never returns.
 pub(crate) fn enter(entry: Entry<'_>) -> ! {
+    if let Err(failure) = entry.keep_only_own(None) {
+        give_up(Some(entry.channel), failure);
+    }
     let channel_fd = entry.channel.as_fd().try_clone_to_owned();
     if let Err(failure) = entered(entry) {
         report(channel_fd.ok().map(InitEnd), failure);
@@ -321,17 +367,17 @@ pub(crate) fn enter(entry: Entry<'_>) -> ! {
 }
 
 fn entered(entry: Entry<'_>) -> Result<(), Failure> {
-    let Entry { process, seccomp, channel, console, pidfd, namespaces, keyring: id, debug } = entry;
+    let Entry { host, process, seccomp, channel, console, pidfd, namespaces, keyring: id, debug } =
+        entry;
     channel.wait()?;
     note(&channel, debug, "nsexec container setup")?;
     note(&channel, debug, "child process in init()")?;
     // Labels are written through a procfs that was opened out here.
-    let labels = finish::prepare_labels(process)?;
-    finish::label_keys(process)?;
-    if namespaces != 0 {
-        sys::clone::setns(pidfd.as_fd(), namespaces)
-            .step(Step::Namespace, "join the container's namespaces")?;
-    }
+    let labels = finish::prepare_labels(process, &host)?;
+    finish::label_keys(process, &host)?;
+    let inside = host
+        .follow(pidfd.as_fd(), namespaces)
+        .step(Step::Namespace, "join the container's namespaces")?;
     if namespaces & libc::CLONE_NEWUSER != 0 {
         namespaces::become_root()?;
     }
@@ -339,11 +385,7 @@ fn entered(entry: Entry<'_>) -> Result<(), Failure> {
     if let Some(id) = id {
         keyring(id)?;
     }
-    let flags =
-        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-    let root = rustix::fs::open("/", flags, rustix::fs::Mode::empty())
-        .map(RootFd::new)
-        .step(Step::Rootfs, "open /")?;
+    let root = inside.root().map(RootFd::new).step(Step::Rootfs, "open /")?;
     if process.terminal {
         let terminal = console::open(&root, process, console.as_ref())?;
         console::take(terminal)?;
@@ -353,7 +395,7 @@ fn entered(entry: Entry<'_>) -> Result<(), Failure> {
     finish::settle(process)?;
     finish::apply_labels(labels)?;
     let (channel, _) = finish::shed_descriptors(process, channel, None)?;
-    let command = match finish::become_process(process, seccomp, home, &channel) {
+    let command = match finish::become_process(&inside, process, seccomp, home, &channel) {
         Ok(command) => command,
         Err(failure) => give_up(Some(channel), failure),
     };

@@ -1,28 +1,33 @@
 //! The mounts of the specification, in its order, each on a descriptor below the root.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 
 use super::handshake::{Context as _, Failure, InitEnd, Step};
 use crate::cgroup::CgroupMount;
 use crate::spec::mounts::{MountAction, PlannedMount, Tree};
 use crate::spec::plan::Plan;
+use crate::sys::host::Host;
 use crate::sys::mount::{self, Target};
-use crate::sys::path::{PROC_MAGIC, RootFd, create_beneath, fs_magic, is_dir, open_beneath};
+use crate::sys::path::{
+    Name, PROC_MAGIC, RootFd, create_beneath, fs_magic, is_dir, link_beneath, mkdir_beneath,
+    mount_id, set_directory_mode,
+};
 use crate::sys::{errno_of, errno_text};
 
 pub(super) fn mount_all(
     plan: &Plan,
     root: &RootFd,
+    host: &Host,
     cgroup: Option<&CgroupMount>,
     channel: &InitEnd,
 ) -> Result<(), Failure> {
     for (number, planned) in plan.mounts.iter().enumerate() {
         let want = || channel.want(number);
-        mount_one(plan, root, planned, cgroup, &want).map_err(|error| Failure {
+        mount_one(plan, root, host, planned, cgroup, &want).map_err(|error| Failure {
             step: Step::Mount,
             errno: 0,
             detail: describe(planned, &error),
@@ -48,6 +53,7 @@ fn describe(planned: &PlannedMount, error: &io::Error) -> String {
 fn mount_one(
     plan: &Plan,
     root: &RootFd,
+    host: &Host,
     planned: &PlannedMount,
     cgroup: Option<&CgroupMount>,
     want: &dyn Fn() -> io::Result<OwnedFd>,
@@ -64,8 +70,13 @@ fn mount_one(
                     &made
                 }
                 None => {
-                    made =
-                        Tree::open(source, options, plan.propagation, plan.has_user_namespace())?;
+                    made = Tree::open(
+                        host,
+                        source,
+                        options,
+                        plan.propagation,
+                        plan.has_user_namespace(),
+                    )?;
                     if let Some(ids) = ids {
                         made.map_ids(options.recursive_idmap, ids.as_fd())?;
                     }
@@ -77,14 +88,13 @@ fn mount_one(
             } else {
                 root.create_file(destination)?
             };
-            if in_proc(destination) == Some("") && fs_magic(tree.as_fd())? != PROC_MAGIC {
-                return Err(io::Error::other("/proc can only be a procfs"));
-            }
+            check_not_in_proc(root, planned, target.as_fd())?;
+            check_is_proc(destination, tree.as_fd())?;
             return tree.attach(target.as_fd(), options, plan.propagation);
         }
         MountAction::Cgroup => {
             let cgroup = cgroup.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
-            mount_cgroup(plan, root, planned, cgroup)?;
+            mount_cgroup(plan, root, host, planned, cgroup)?;
         }
         MountAction::Filesystem => {
             let existed = root.resolve(destination).is_ok();
@@ -101,10 +111,11 @@ fn mount_one(
             {
                 return Err(elsewhere());
             }
-            let target = root.mkdir_all(destination, 0o755)?;
+            let mut target = root.mkdir_all(destination, 0o755)?;
             if special {
-                drop(root.resolve_no_links(destination).map_err(|_| elsewhere())?);
+                target = root.resolve_no_links(destination).map_err(|_| elsewhere())?;
             }
+            check_not_in_proc(root, planned, target.as_fd())?;
             let mut flags = options.flags;
             if kind == "tmpfs" {
                 flags &= !libc::MS_RDONLY;
@@ -168,10 +179,7 @@ pub(super) fn check_below_proc(planned: &PlannedMount) -> io::Result<()> {
     match in_proc(&planned.destination) {
         Some("") if bind || planned.kind == "proc" => Ok(()),
         Some(rest) if !rest.is_empty() && allowed_below_proc(&planned.destination) => Ok(()),
-        Some(_) => Err(io::Error::other(format!(
-            "{:?} cannot be mounted because it is inside /proc",
-            planned.destination
-        ))),
+        Some(_) => Err(inside_proc(&planned.destination)),
         None => Ok(()),
     }
 }
@@ -195,13 +203,45 @@ pub(super) fn allowed_below_proc(destination: &str) -> bool {
     in_proc(destination).is_some_and(|rest| ALLOWED.contains(&rest))
 }
 
+/// What covers `/proc` itself.
+pub(super) fn check_is_proc(destination: &str, tree: BorrowedFd<'_>) -> io::Result<()> {
+    if in_proc(destination) == Some("") && fs_magic(tree)? != PROC_MAGIC {
+        return Err(io::Error::other("/proc can only be a procfs"));
+    }
+    Ok(())
+}
+
+/// A link, or a way round, may lead there under another name.
+fn check_not_in_proc(
+    root: &RootFd,
+    planned: &PlannedMount,
+    target: BorrowedFd<'_>,
+) -> io::Result<()> {
+    if in_proc(&planned.destination).is_some() || fs_magic(target)? != PROC_MAGIC {
+        return Ok(());
+    }
+    // Another procfs, mounted elsewhere, is the specification's affair.
+    match root.resolve_no_links("/proc") {
+        Ok(own) if mount_id(own.as_fd())? == mount_id(target)? => {
+            Err(inside_proc(&planned.destination))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn inside_proc(destination: &str) -> io::Error {
+    io::Error::other(format!("{destination:?} cannot be mounted because it is inside /proc"))
+}
+
 fn mount_cgroup(
     plan: &Plan,
     root: &RootFd,
+    host: &Host,
     planned: &PlannedMount,
     cgroup: &CgroupMount,
 ) -> io::Result<()> {
     let target = root.mkdir_all(&planned.destination, 0o755)?;
+    check_not_in_proc(root, planned, target.as_fd())?;
     let flags = planned.options.flags;
     let attributes = mount::ATTR_NOSUID
         | mount::ATTR_NODEV
@@ -212,7 +252,7 @@ fn mount_cgroup(
             let fresh = mount::mount_on("cgroup", target.as_fd(), "cgroup2", flags, "");
             match fresh {
                 Err(error) if matches!(errno_of(&error), libc::EPERM | libc::EBUSY) => match bind {
-                    Some(bind) => bind_host(bind, target.as_fd(), attributes),
+                    Some(bind) => bind_host(host, bind, target.as_fd(), attributes),
                     None => mount::mount_on("tmpfs", target.as_fd(), "tmpfs", libc::MS_RDONLY, ""),
                 },
                 result => result,
@@ -230,49 +270,37 @@ fn mount_cgroup(
             let dir = root.resolve(&planned.destination)?;
             if plan.new_cgroup_namespace {
                 for (data, name) in fresh {
-                    let below = subdirectory(&dir, name)?;
+                    let below = mkdir_beneath(dir.as_fd(), Name::new(name)?, 0o755)?;
                     // Compat: a named hierarchy shows its name as the source.
                     let source = data.strip_prefix("none,name=").unwrap_or("cgroup");
                     mount::mount_on(source, below.as_fd(), "cgroup", flags, data)?;
                 }
             } else {
-                for (host, name) in binds {
-                    let below = subdirectory(&dir, name)?;
-                    bind_host(host, below.as_fd(), attributes)?;
+                for (from, name) in binds {
+                    let below = mkdir_beneath(dir.as_fd(), Name::new(name)?, 0o755)?;
+                    bind_host(host, from, below.as_fd(), attributes)?;
                 }
             }
-            if let Some((host, name)) = unified {
-                let below = subdirectory(&dir, name)?;
+            if let Some((from, name)) = unified {
+                let below = mkdir_beneath(dir.as_fd(), Name::new(name)?, 0o755)?;
                 if plan.new_cgroup_namespace {
                     mount::mount_on("cgroup", below.as_fd(), "cgroup2", flags, "")?;
                 } else {
-                    bind_host(host, below.as_fd(), attributes)?;
+                    bind_host(host, from, below.as_fd(), attributes)?;
                 }
             }
             for (name, to) in links {
-                match rustix::fs::symlinkat(to.as_str(), &dir, name.as_str()) {
-                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                    Err(error) => return Err(error.into()),
-                }
+                link_beneath(dir.as_fd(), Name::new(name)?, to)?;
             }
             // Compat: runc leaves the tmpfs itself writable, the hierarchies are not; its mode is that
             // of the directory it covers.
-            rustix::fs::chmod(mount::fd_path(dir.as_fd()), Mode::from_raw_mode(mode))?;
-            Ok(())
+            set_directory_mode(dir.as_fd(), mode)
         }
     }
 }
 
-fn subdirectory(dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
-    match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(error) => return Err(error.into()),
-    }
-    open_beneath(dir.as_fd(), name, OFlags::PATH | OFlags::DIRECTORY)
-}
-
-fn bind_host(host: &Path, target: std::os::fd::BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
-    let tree = mount::clone_tree(rustix::fs::CWD, host, false)?;
+fn bind_host(host: &Host, from: &Path, target: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+    let tree = host.tree(from, false)?;
     mount::attach_with(tree.as_fd(), target, attributes)
 }
 
@@ -294,13 +322,13 @@ pub(super) fn finish_read_only(plan: &Plan, root: &RootFd) -> Result<(), Failure
 }
 
 /// The terminal's device as `/dev/console`, by descriptor.
-pub(super) fn bind_console(root: &RootFd, terminal: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn bind_console(root: &RootFd, terminal: BorrowedFd<'_>) -> io::Result<()> {
     let dev = root.resolve_no_links("/dev")?;
     if !is_dir(dev.as_fd())? {
         return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
     }
-    let target = create_beneath(dev.as_fd(), "console")?;
-    let tree = mount::clone_tree(terminal, Path::new(""), false)?;
+    let target = create_beneath(dev.as_fd(), Name::new("console")?)?;
+    let tree = mount::copy_of(terminal, false)?;
     mount::attach(tree.as_fd(), target.as_fd())
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use super::handshake::{Context as _, Failure, Step};
 use crate::spec::plan::{Join, Plan};
 use crate::sys;
+use crate::sys::host::Host;
 
 /// Joins what the specification names by path. The pid namespace takes
 /// effect for the next child, so only a stage joins it.
@@ -34,7 +35,7 @@ pub(super) fn join(plan: &Plan, in_stage: bool) -> Result<(), Failure> {
 }
 
 /// A time namespace takes its offsets before the first process is in it.
-pub(super) fn time(plan: &Plan) -> Result<(), Failure> {
+pub(super) fn time(plan: &Plan, host: &Host) -> Result<(), Failure> {
     if plan.create & sys::clone::NEWTIME == 0 {
         return Ok(());
     }
@@ -48,8 +49,8 @@ pub(super) fn time(plan: &Plan) -> Result<(), Failure> {
     if lines.is_empty() {
         return Ok(());
     }
-    // The host's procfs: the mount namespace is still the runtime's.
-    std::fs::write("/proc/self/timens_offsets", lines).step(Step::Namespace, "time offsets")
+    // The root is the host's still, or that of a namespace joined by path: it must be a procfs.
+    host.write_own("timens_offsets", &lines).step(Step::Namespace, "time offsets")
 }
 
 /// Root of the user namespace, for the steps that want an owner that exists there.

@@ -1,62 +1,45 @@
 //! The container's file tree, from propagation to pivot; see `mounts` for what goes into it.
 //!
-//! Until [`enter`] the host's root is still ours: `/proc/self/fd` is the host's procfs. All that is
-//! in the container is reached through [`RootFd`].
+//! Until [`enter`] the host's root is still ours, and [`Host`] names what is of it. All that is in the
+//! container is reached through [`RootFd`].
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{FileType, OFlags, ResolveFlags};
 
 use super::handshake::{Context as _, Failure, Step};
 use crate::spec::oci::Device;
 use crate::spec::plan::Plan;
-use crate::sys::path::{RootFd, create_beneath, is_char_device, is_dir};
-use crate::sys::{mount, mountinfo};
+use crate::spec::sysctl;
+use crate::sys::host::{Host, Inside};
+use crate::sys::mount;
+use crate::sys::path::{
+    Name, RootFd, create_beneath, is_char_device, is_dir, link_beneath, mknod_beneath,
+    unlink_beneath,
+};
 
 /// Cuts the tie to the host's mounts and makes the root a mount of its own.
-pub(super) fn prepare(plan: &Plan) -> Result<RootFd, Failure> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+pub(super) fn prepare(plan: &Plan, host: &Host) -> Result<RootFd, Failure> {
+    let open = || host.directory(&plan.rootfs).step(Step::Rootfs, "open rootfs");
     if !plan.has_mount_namespace() {
-        let fd = rustix::fs::open(&plan.rootfs, flags, Mode::empty())
-            .step(Step::Rootfs, "open rootfs")?;
-        return Ok(RootFd::new(fd));
+        return Ok(RootFd::new(open()?));
     }
     let propagation = plan.propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC);
-    mount::mount_path("", Path::new("/"), "", propagation, "")
-        .step(Step::Rootfs, "propagation of /")?;
+    host.propagate(propagation).step(Step::Rootfs, "propagation of /")?;
     if propagation & libc::MS_SHARED != 0 {
-        // pivot_root refuses a parent that is shared.
-        make_parent_private(&plan.rootfs).step(Step::Rootfs, "make the parent mount private")?;
+        host.make_parent_private(&plan.rootfs)
+            .step(Step::Rootfs, "make the parent mount private")?;
     }
-    let target =
-        rustix::fs::open(&plan.rootfs, flags, Mode::empty()).step(Step::Rootfs, "open rootfs")?;
-    let tree =
-        mount::clone_tree(target.as_fd(), Path::new(""), true).step(Step::Rootfs, "bind rootfs")?;
+    let target = open()?;
+    let tree = mount::copy_of(target.as_fd(), true).step(Step::Rootfs, "bind rootfs")?;
     mount::attach(tree.as_fd(), target.as_fd()).step(Step::Rootfs, "attach rootfs")?;
     Ok(RootFd::new(tree))
 }
 
-/// The mount that holds `path`, found by its id, made private.
-fn make_parent_private(path: &Path) -> io::Result<()> {
-    let mount_id = |path: &Path| -> io::Result<u64> {
-        let mask = StatxFlags::MNT_ID;
-        Ok(rustix::fs::statx(rustix::fs::CWD, path, rustix::fs::AtFlags::empty(), mask)?.stx_mnt_id)
-    };
-    let id = mount_id(path)?;
-    let mut top = path;
-    while let Some(parent) = top.parent() {
-        if mount_id(parent)? != id {
-            break;
-        }
-        top = parent;
-    }
-    mount::mount_path("", top, "", libc::MS_PRIVATE, "")
-}
-
 /// Device nodes and links of `/dev`.
-pub(super) fn devices(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
+pub(super) fn devices(plan: &Plan, root: &RootFd, host: &Host) -> Result<(), Failure> {
     if !plan.setup_dev {
         return Ok(());
     }
@@ -64,7 +47,7 @@ pub(super) fn devices(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
     // An image may not send our device nodes elsewhere.
     let dev = root.resolve_no_links("/dev").step(Step::Device, "/dev")?;
     for device in &plan.devices {
-        make_device(plan, root, device).step(Step::Device, &device.path)?;
+        make_device(plan, root, host, device).step(Step::Device, &device.path)?;
     }
     for (name, target) in [
         ("fd", "/proc/self/fd"),
@@ -73,23 +56,22 @@ pub(super) fn devices(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
         ("stderr", "/proc/self/fd/2"),
         ("core", "/proc/kcore"),
     ] {
-        if name == "core" && !Path::new(target).exists() {
+        if name == "core" && !host.has_kcore() {
             continue;
         }
-        match rustix::fs::symlinkat(target, &dev, name) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => return Err(error).step(Step::Device, name),
-        }
+        Name::new(name)
+            .and_then(|name| link_beneath(dev.as_fd(), name, target))
+            .step(Step::Device, name)?;
     }
-    match rustix::fs::unlinkat(&dev, "ptmx", rustix::fs::AtFlags::empty()) {
-        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-        Err(error) => return Err(error).step(Step::Device, "/dev/ptmx"),
-    }
-    rustix::fs::symlinkat("pts/ptmx", &dev, "ptmx").step(Step::Device, "/dev/ptmx")?;
-    Ok(())
+    Name::new("ptmx")
+        .and_then(|ptmx| {
+            unlink_beneath(dev.as_fd(), ptmx)?;
+            link_beneath(dev.as_fd(), ptmx, "pts/ptmx")
+        })
+        .step(Step::Device, "/dev/ptmx")
 }
 
-fn make_device(plan: &Plan, root: &RootFd, device: &Device) -> io::Result<()> {
+fn make_device(plan: &Plan, root: &RootFd, host: &Host, device: &Device) -> io::Result<()> {
     let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
     let path = Path::new(&device.path);
     let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(invalid)?;
@@ -99,8 +81,9 @@ fn make_device(plan: &Plan, root: &RootFd, device: &Device) -> io::Result<()> {
         return Ok(());
     }
     let parent = root.mkdir_all(parent, 0o755)?;
+    let name = Name::new(name)?;
     if plan.has_user_namespace() {
-        return bind_device(&device.path, parent.as_fd(), name);
+        return bind_device(host, path, parent.as_fd(), name);
     }
     let kind = match device.kind.as_str() {
         "b" => FileType::BlockDevice,
@@ -109,39 +92,35 @@ fn make_device(plan: &Plan, root: &RootFd, device: &Device) -> io::Result<()> {
     };
     let number = |value: i64| u32::try_from(value).map_err(|_| invalid());
     let id = rustix::fs::makedev(number(device.major)?, number(device.minor)?);
-    let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
-    match rustix::fs::mknodat(&parent, name, kind, mode, id) {
-        // Compat: what the image or a mount put there stays.
-        Err(rustix::io::Errno::EXIST) => return Ok(()),
-        Err(rustix::io::Errno::PERM) => {
-            return bind_device(&device.path, parent.as_fd(), name);
+    let mode = device.file_mode.unwrap_or(0o666) & 0o7777;
+    let owner = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
+    match mknod_beneath(parent.as_fd(), name, kind, mode, id, owner) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            bind_device(host, path, parent.as_fd(), name)
         }
-        result => result?,
+        // Compat: what the image or a mount put there stays.
+        made => made.map(drop),
     }
-    let (uid, gid) = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
-    rustix::fs::chownat(
-        &parent,
-        name,
-        Some(rustix::fs::Uid::from_raw(uid)),
-        Some(rustix::fs::Gid::from_raw(gid)),
-        rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
-    )?;
-    Ok(())
 }
 
 /// Where nodes may not be made: the host's own, bound.
-fn bind_device(host: &str, parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-    let tree = mount::clone_tree(rustix::fs::CWD, Path::new(host), false)?;
+fn bind_device(
+    host: &Host,
+    device: &Path,
+    parent: BorrowedFd<'_>,
+    name: Name<'_>,
+) -> io::Result<()> {
+    let tree = host.tree(device, false)?;
     let target = create_beneath(parent, name)?;
     mount::attach(tree.as_fd(), target.as_fd())
 }
 
 /// Hides paths: a file under the null device, a directory under an empty read-only tmpfs.
-pub(super) fn mask(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
+pub(super) fn mask(plan: &Plan, root: &RootFd, host: &Host) -> Result<(), Failure> {
     if plan.masked_paths.is_empty() || !plan.has_mount_namespace() {
         return Ok(());
     }
-    let null = null_device(root)?;
+    let null = null_device(root, host)?;
     let mut empty: Option<OwnedFd> = None;
     for path in &plan.masked_paths {
         let target = match root.resolve(path) {
@@ -152,7 +131,7 @@ pub(super) fn mask(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
         let done = if is_dir(target.as_fd()).step(Step::MaskedPath, path)? {
             mask_directory(root, path, target.as_fd(), &mut empty, &plan.mask_label)
         } else {
-            mount::clone_tree(null.as_fd(), Path::new(""), false)
+            mount::copy_of(null.as_fd(), false)
                 .and_then(|tree| mount::attach(tree.as_fd(), target.as_fd()))
         };
         done.step(Step::MaskedPath, path)?;
@@ -161,19 +140,14 @@ pub(super) fn mask(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
 }
 
 /// The container's own, so that nothing of the host's /dev shows; the host's where it has none.
-fn null_device(root: &RootFd) -> Result<OwnedFd, Failure> {
+fn null_device(root: &RootFd, host: &Host) -> Result<OwnedFd, Failure> {
     // What counts is the opened node, whatever the name leads to a moment later.
     if let Ok(own) = root.resolve("/dev/null")
         && is_char_device(own.as_fd(), 1, 3).unwrap_or(false)
     {
         return Ok(own);
     }
-    let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .step(Step::MaskedPath, "/dev/null")?;
-    if is_char_device(null.as_fd(), 1, 3).step(Step::MaskedPath, "/dev/null")? {
-        return Ok(null);
-    }
-    Err(Failure { step: Step::MaskedPath, errno: libc::ENODEV, detail: "/dev/null".into() })
+    host.null().step(Step::MaskedPath, "/dev/null")
 }
 
 /// One tmpfs serves all directories.
@@ -185,7 +159,7 @@ fn mask_directory(
     label: &str,
 ) -> io::Result<()> {
     if let Some(empty) = empty {
-        let tree = mount::clone_tree(empty.as_fd(), Path::new(""), false)?;
+        let tree = mount::copy_of(empty.as_fd(), false)?;
         return mount::attach(tree.as_fd(), target);
     }
     mount::mount_on("tmpfs", target, "tmpfs", libc::MS_RDONLY, label)?;
@@ -203,7 +177,7 @@ pub(super) fn readonly_paths(plan: &Plan, root: &RootFd) -> Result<(), Failure> 
             Err(error) if is_absent(&error) => continue,
             Err(error) => return Err(Failure::new(Step::ReadonlyPath, &error, path.as_str())),
         };
-        mount::clone_tree(target.as_fd(), Path::new(""), true)
+        mount::copy_of(target.as_fd(), true)
             .and_then(|tree| mount::attach_with(tree.as_fd(), target.as_fd(), mount::ATTR_RDONLY))
             .step(Step::ReadonlyPath, path)?;
     }
@@ -225,18 +199,14 @@ pub(super) fn working_directory(plan: &Plan, root: &RootFd) -> Result<(), Failur
 }
 
 /// Kernel parameters, through a procfs that nothing in the container could have prepared.
-pub(super) fn sysctl(plan: &Plan) -> Result<(), Failure> {
+pub(super) fn sysctl(plan: &Plan, host: &Host) -> Result<(), Failure> {
     if plan.sysctl.is_empty() {
         return Ok(());
     }
-    let proc = mount::private_proc()
-        .or_else(|_| {
-            let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::open("/proc", flags, Mode::empty()).map_err(io::Error::from)
-        })
-        .step(Step::Sysctl, "procfs")?;
+    let proc = mount::private_proc().or_else(|_| host.proc()).step(Step::Sysctl, "procfs")?;
     for (key, value) in &plan.sysctl {
-        let path = format!("sys/{}", sysctl_path(key));
+        let file = sysctl::path(key).ok_or(io::Error::from(io::ErrorKind::InvalidInput));
+        let path = file.map(|file| format!("sys/{file}")).step(Step::Sysctl, key)?;
         crate::sys::path::open_proc(proc.as_fd(), &path, OFlags::WRONLY)
             .and_then(|fd| Ok(rustix::io::write(&fd, value.as_bytes())?))
             .step(Step::Sysctl, key)?;
@@ -244,68 +214,27 @@ pub(super) fn sysctl(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Dots separate, unless the key is written with slashes (interface names may contain dots).
-fn sysctl_path(key: &str) -> String {
-    match (key.find('.'), key.find('/')) {
-        (Some(dot), Some(slash)) if slash < dot => key.to_owned(),
-        (None, _) => key.to_owned(),
-        _ => key
-            .chars()
-            .map(|c| match c {
-                '.' => '/',
-                '/' => '.',
-                other => other,
-            })
-            .collect(),
-    }
-}
-
 /// Makes the container's root ours. After this nothing of the host is in reach by name.
-pub(super) fn enter(plan: &Plan, root: &RootFd) -> Result<(), Failure> {
+pub(super) fn enter(plan: &Plan, root: &RootFd, host: Host) -> Result<Inside, Failure> {
     let fd = root.as_fd();
     if !plan.has_mount_namespace() {
-        return mount::chroot_to(fd).step(Step::Pivot, "chroot");
+        return host.chroot(fd).step(Step::Pivot, "chroot");
     }
     if plan.rootfs_readonly {
         mount::set_attributes(fd, mount::ATTR_RDONLY, 0, mount::Target::Attached)
             .step(Step::Rootfs, "make rootfs read-only")?;
     }
-    if plan.no_pivot {
-        hide_outer_filesystems(plan).step(Step::Pivot, "hide the host's procfs and sysfs")?;
-        mount::move_to_root(fd).step(Step::Pivot, "move mount")?;
+    let inside = if plan.no_pivot {
+        host.hide_outer_filesystems(&plan.rootfs)
+            .step(Step::Pivot, "hide the host's procfs and sysfs")?;
+        host.move_to_root(fd).step(Step::Pivot, "move mount")?
     } else {
-        mount::pivot_to(fd).step(Step::Pivot, "pivot_root")?;
-    }
+        host.pivot(fd).step(Step::Pivot, "pivot_root")?
+    };
     if let Some(propagation) = plan.propagation {
-        mount::mount_path("", Path::new("/"), "", propagation, "")
-            .step(Step::Pivot, "propagation of /")?;
+        inside.propagate(propagation).step(Step::Pivot, "propagation of /")?;
     }
-    Ok(())
-}
-
-/// Without a pivot the host's mounts stay, out of reach but there: a whole procfs among them would
-/// let a user namespace in the container mount one without our masks.
-fn hide_outer_filesystems(plan: &Plan) -> io::Result<()> {
-    let mounts = std::fs::read("/proc/self/mountinfo")?;
-    let mut outer: Vec<PathBuf> = mountinfo::parse(&mounts)
-        .filter(|mounted| matches!(mounted.kind.as_str(), "proc" | "sysfs"))
-        .map(|mounted| mounted.point)
-        .filter(|point| !point.starts_with(&plan.rootfs))
-        .collect();
-    // What is mounted later may stand on what was before.
-    outer.reverse();
-    for point in outer {
-        mount::mount_path("", &point, "", libc::MS_SLAVE | libc::MS_REC, "").ok();
-        match mount::unmount(&point, libc::MNT_DETACH) {
-            // A locked mount of an outer user namespace can only be covered.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => {
-                mount::mount_path("tmpfs", &point, "tmpfs", 0, "")?;
-            }
-            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
+    Ok(inside)
 }
 
 /// A file of the container for reading, at most `limit` bytes; `None` where there is none.
@@ -316,16 +245,4 @@ pub(super) fn read_file(root: &RootFd, path: &str, limit: u64) -> Option<String>
     let mut text = Vec::new();
     std::fs::File::from(fd).take(limit).read_to_end(&mut text).ok()?;
     Some(String::from_utf8_lossy(&text).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sysctl_keys_may_use_either_separator() {
-        assert_eq!(sysctl_path("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
-        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/arp"), "net/ipv4/conf/eth0.1/arp");
-        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.arp"), "net/ipv4/conf/eth0.1/arp");
-    }
 }

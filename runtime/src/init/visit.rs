@@ -4,16 +4,16 @@
 //! attached by descriptor, to what the kernel found below the container's root.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{OFlags, ResolveFlags};
 
-use super::mounts::{allowed_below_proc, check_below_proc};
+use super::mounts::{allowed_below_proc, check_below_proc, check_is_proc, inside_proc};
 use super::{copy_up, namespaces};
 use crate::spec::mounts::{MountAction, PlannedMount};
+use crate::sys::host::Host;
 use crate::sys::mount::{self, Target};
-use crate::sys::path::{PROC_MAGIC, RootFd, fs_magic, is_dir};
+use crate::sys::path::{Name, PROC_MAGIC, RootFd, fs_magic, is_dir, mount_at};
 use crate::sys::{self, errno_text};
 
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub(crate) enum Change {
 
 #[derive(Debug)]
 pub(crate) struct Visit<'a> {
+    pub(crate) host: Host,
     pub(crate) change: &'a Change,
     /// Of the container's first process.
     pub(crate) pidfd: OwnedFd,
@@ -40,29 +41,38 @@ const FAILED: u8 = b'F';
 
 /// Never returns.
 pub(crate) fn visit(visit: Visit<'_>) -> ! {
-    let told = match changed(&visit) {
+    let Visit { host, change, pidfd, namespaces, channel } = visit;
+    // What is the runtime's, its lock above all, is not for those in there.
+    let mut kept = vec![channel.as_raw_fd(), pidfd.as_raw_fd()];
+    if let Change::Add(mounts) = change {
+        kept.extend(mounts.iter().flat_map(PlannedMount::descriptors));
+    }
+    let closed = sys::process::close_all_but(3, &mut kept)
+        .map_err(|error| format!("close descriptors: {}", text(&error)));
+    let told = match closed.and_then(|()| changed(change, host, pidfd.as_fd(), namespaces)) {
         Ok(()) => vec![DONE],
         Err(text) => [&[FAILED], text.as_bytes()].concat(),
     };
-    sys::clone::exit_now(i32::from(sys::socket::send(&visit.channel, &told).is_err()))
+    sys::clone::exit_now(i32::from(sys::socket::send(&channel, &told).is_err()))
 }
 
-fn changed(visit: &Visit<'_>) -> Result<(), String> {
+fn changed(
+    change: &Change,
+    host: Host,
+    pidfd: BorrowedFd<'_>,
+    namespaces: libc::c_int,
+) -> Result<(), String> {
     let told = |what: &str| {
         let what = what.to_owned();
         move |error: io::Error| format!("{what}: {}", text(&error))
     };
     sys::identity::set_umask(0);
-    sys::clone::setns(visit.pidfd.as_fd(), visit.namespaces)
-        .map_err(told("join the container's namespaces"))?;
-    if visit.namespaces & libc::CLONE_NEWUSER != 0 {
+    let inside = host.follow(pidfd, namespaces).map_err(told("join the container's namespaces"))?;
+    if namespaces & libc::CLONE_NEWUSER != 0 {
         namespaces::become_root().map_err(|failure| failure.sentence())?;
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open("/", flags, Mode::empty())
-        .map(RootFd::new)
-        .map_err(|error| told("open /")(error.into()))?;
-    match visit.change {
+    let root = inside.root().map(RootFd::new).map_err(told("open /"))?;
+    match change {
         Change::Add(mounts) => add_all(&root, mounts),
         Change::Remove(destinations) => destinations
             .iter()
@@ -114,6 +124,7 @@ fn add(root: &RootFd, planned: &PlannedMount) -> io::Result<()> {
         root.create_file(destination)?
     };
     check_target(destination, target.as_fd())?;
+    check_is_proc(destination, tree)?;
     match action {
         MountAction::Bind { tree: Some(tree), .. } => {
             tree.attach(target.as_fd(), options, Some(libc::MS_PRIVATE | libc::MS_REC))
@@ -122,12 +133,11 @@ fn add(root: &RootFd, planned: &PlannedMount) -> io::Result<()> {
     }
 }
 
-/// A link must not lead to where the path itself may not.
+/// A link must not lead to where the path itself may not, into whichever procfs: those in there may
+/// have mounted one.
 fn check_target(destination: &str, target: BorrowedFd<'_>) -> io::Result<()> {
     if fs_magic(target)? == PROC_MAGIC && !allowed_below_proc(destination) {
-        return Err(io::Error::other(format!(
-            "{destination:?} cannot be mounted because it is inside /proc"
-        )));
+        return Err(inside_proc(destination));
     }
     Ok(())
 }
@@ -177,20 +187,16 @@ fn filesystem(root: &RootFd, planned: &PlannedMount) -> io::Result<OwnedFd> {
 
 fn remove(root: &RootFd, destination: &str) -> io::Result<()> {
     let target = root.resolve(destination)?;
-    let own =
-        |one: BorrowedFd<'_>| rustix::fs::statx(one, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
-    let found = own(target.as_fd())?;
-    if !found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
-        || found.stx_mnt_id == own(root.as_fd())?.stx_mnt_id
-    {
+    let found = mount_at(target.as_fd())?;
+    if !found.is_its_root || found.id == mount_at(root.as_fd())?.id {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     if is_dir(target.as_fd())? {
-        rustix::process::fchdir(&target)?;
-        return mount::unmount(Path::new("."), libc::MNT_DETACH);
+        return mount::detach(target.as_fd());
     }
-    // There is no way to name a file by its descriptor here: `/proc` is the container's. Our root is
-    // its root, so the path ends inside, whatever it is by now.
-    rustix::process::chdir("/")?;
-    mount::unmount(Path::new(destination.trim_start_matches('/')), libc::MNT_DETACH)
+    // There is no way to name a file by its descriptor here: `/proc` is the container's. Its directory
+    // can be named so, and whatever has the name in there by now, if it is no link.
+    let place = root.place(destination)?;
+    let (parent, name) = place.rsplit_once('/').unwrap_or(("", &place));
+    mount::detach_beneath(root.resolve_no_links(parent)?.as_fd(), Name::new(name)?)
 }

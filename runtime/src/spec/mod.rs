@@ -6,6 +6,7 @@ pub(crate) mod options;
 pub(crate) mod plan;
 pub(crate) mod process;
 pub(crate) mod schedule;
+pub(crate) mod sysctl;
 
 use std::io;
 use std::path::{Path, PathBuf};

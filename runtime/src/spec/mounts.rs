@@ -1,12 +1,13 @@
 //! One mount of the specification: what it is, and for a bind its source as a tree of its own.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use super::oci::{self, IdMapping};
 use super::options::MountOptions;
 use super::plan::PlanError;
+use crate::sys::host::Host;
 use crate::sys::{self, mount};
 
 #[derive(Debug)]
@@ -114,6 +115,14 @@ impl PlannedMount {
             action: MountAction::Bind { tree, source: source.to_owned(), ids: None },
         })
     }
+
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let (tree, ids) = match &self.action {
+            MountAction::Bind { tree, ids, .. } => (tree.as_ref(), ids.as_ref()),
+            MountAction::Filesystem | MountAction::Cgroup => (None, None),
+        };
+        tree.map(|tree| tree.fd.as_raw_fd()).into_iter().chain(ids.map(|ids| ids.as_raw_fd()))
+    }
 }
 
 /// SELinux cannot label procfs and sysfs; a message queue takes no option.
@@ -163,7 +172,8 @@ fn bind(
         return Err(failed("stat", cause));
     }
     let tree = if !around.unprivileged && (around.user_namespace || ids.is_some()) {
-        let tree = Tree::open(&source, options, around.propagation, around.user_namespace);
+        let host = Host::of_the_runtime();
+        let tree = Tree::open(&host, &source, options, around.propagation, around.user_namespace);
         Some(tree.map_err(|cause| failed("bind mount", cause))?)
     } else {
         None
@@ -216,12 +226,13 @@ pub(crate) struct Tree {
 impl Tree {
     /// The source as a mount of its own, where the kernel can finished before anything sees it.
     pub(crate) fn open(
+        host: &Host,
         source: &Path,
         options: &MountOptions,
         propagation: Option<u64>,
         user_namespace: bool,
     ) -> io::Result<Self> {
-        let fd = mount::clone_tree(rustix::fs::CWD, source, options.is_recursive())?;
+        let fd = host.tree(source, options.is_recursive())?;
         let kept = if user_namespace { locked(fd.as_fd(), options)? } else { 0 };
         let finished = match adjust(fd.as_fd(), options, propagation, kept, mount::Target::Detached)
         {

@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
 use super::mounts::{self, PlannedMount, Surroundings};
 use super::oci::{self, Device, IdMapping, Spec};
-use super::options;
 use super::process::{ProcessError, ProcessPlan};
 use super::schedule::MemoryPolicyPlan;
+use super::{options, sysctl};
 use crate::resctrl::{self, Resctrl};
 use crate::rootless;
 use crate::seccomp;
 use crate::sys::clone::{Flags, NEWTIME, ns};
+use crate::sys::host::Host;
 use crate::sys::{self, errno_of, errno_text};
 
 #[derive(Debug, thiserror::Error)]
@@ -181,8 +182,8 @@ impl Plan {
             |flag: libc::c_int| create & ns(flag) != 0 || join.iter().any(|join| join.flag == flag);
         check_namespaces(spec, &linux, create, &has)?;
         check_devices(&linux.net_devices, &has)?;
-        for key in linux.sysctl.keys() {
-            check_sysctl(key, &has)?;
+        if let Some(key) = linux.sysctl.keys().find(|key| !sysctl::is_allowed(key, &has)) {
+            return Err(PlanError::Sysctl(key.clone()));
         }
         let propagation = match linux.rootfs_propagation.as_str() {
             "" => None,
@@ -283,7 +284,9 @@ impl Plan {
         let user_namespace = self.has_user_namespace();
         let unprivileged = self.unprivileged;
         let mount = PlannedMount::own(source, destination, options, |options| {
-            let open = || mounts::Tree::open(source, options, self.propagation, user_namespace);
+            let host = Host::of_the_runtime();
+            let open =
+                || mounts::Tree::open(&host, source, options, self.propagation, user_namespace);
             (!unprivileged).then(open).transpose()
         });
         self.mounts.push(mount?);
@@ -301,6 +304,12 @@ impl Plan {
 
     pub(crate) fn has_user_namespace(&self) -> bool {
         self.creates(libc::CLONE_NEWUSER) || self.joins(libc::CLONE_NEWUSER)
+    }
+
+    /// What the container's first process must not lose.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let joined = self.join.iter().map(|join| join.fd.as_raw_fd());
+        joined.chain(self.mounts.iter().flat_map(PlannedMount::descriptors))
     }
 
     /// Whether the runtime has something to do, or to have done, once all is mounted.
@@ -460,31 +469,6 @@ pub(crate) fn namespace_flag(kind: &str) -> Option<Flags> {
     })
 }
 
-/// A sysctl is set only where a namespace of the container's own takes it.
-fn check_sysctl(key: &str, has: &impl Fn(libc::c_int) -> bool) -> Result<(), PlanError> {
-    const IPC: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
-    let dotted = key.replace('/', ".");
-    let allowed = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
-        has(libc::CLONE_NEWIPC)
-    } else if dotted.starts_with("net.") {
-        has(libc::CLONE_NEWNET)
-    } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" {
-        has(libc::CLONE_NEWUTS)
-    } else {
-        dotted.starts_with("user.") && has(libc::CLONE_NEWUSER)
-    };
-    if allowed && !key.contains("..") { Ok(()) } else { Err(PlanError::Sysctl(key.to_owned())) }
-}
-
 /// Where the container's devices are.
 pub(crate) fn device_paths(devices: Vec<Device>) -> Vec<String> {
     with_default_devices(devices).into_iter().map(|device| device.path).collect()
@@ -518,16 +502,6 @@ fn with_default_devices(mut devices: Vec<Device>) -> Vec<Device> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_sysctl_needs_the_namespace_that_owns_it() {
-        let network = |flag: libc::c_int| flag == libc::CLONE_NEWNET;
-        assert!(check_sysctl("net.ipv4.ip_forward", &network).is_ok());
-        assert!(check_sysctl("net/ipv4/ip_forward", &network).is_ok());
-        assert!(check_sysctl("net.../../kernel.core_pattern", &network).is_err());
-        assert!(check_sysctl("kernel.shmmax", &network).is_err());
-        assert!(check_sysctl("kernel.core_pattern", &|_| true).is_err());
-    }
 
     #[test]
     fn a_namespace_may_be_named_once() {

@@ -1,4 +1,8 @@
 //! Births and namespaces: clone3, setns, unshare, pidfd. See clone(2), setns(2).
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what the runtime does before the clone, on the host"
+)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -129,6 +133,17 @@ pub(crate) fn unshare(flags: libc::c_int) -> io::Result<()> {
 pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes integers only.
     let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel just gave us this descriptor; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A descriptor of another process, ours from now on too.
+pub(crate) fn take_fd(pid: i32, number: i32) -> io::Result<OwnedFd> {
+    let process = pidfd_open(pid)?;
+    // SAFETY: takes integers only; the descriptor is borrowed, so open.
+    let fd =
+        check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0_u32) })?;
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel just gave us this descriptor; nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

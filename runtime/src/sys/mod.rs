@@ -5,6 +5,7 @@
 
 pub(crate) mod clone;
 pub(crate) mod file;
+pub(crate) mod host;
 pub(crate) mod identity;
 pub(crate) mod label;
 pub(crate) mod memory;

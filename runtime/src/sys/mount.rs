@@ -3,6 +3,8 @@
 //! Targets are descriptors. Where only mount(2) will do, the target is named through
 //! `/proc/self/fd`, which is the host's procfs until the root is exchanged.
 
+#![allow(clippy::disallowed_methods, reason = "a door: by handle for all but `sys`")]
+
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,6 +14,7 @@ use std::ptr;
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 
+use super::path::Name;
 use super::{c_string, check, check_int};
 
 /// `MOUNT_ATTR_*`.
@@ -26,7 +29,7 @@ pub(crate) const ATTR_NODIRATIME: u64 = 0x80;
 pub(crate) const ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
 const ATTR_IDMAP: u64 = 0x0010_0000;
 
-pub(crate) fn fd_path(fd: BorrowedFd<'_>) -> String {
+pub(super) fn fd_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
@@ -42,7 +45,7 @@ pub(crate) fn mount_on(
 }
 
 /// mount(2) with a path of the host's own.
-pub(crate) fn mount_path(
+pub(super) fn mount_path(
     source: &str,
     target: &Path,
     kind: &str,
@@ -62,7 +65,7 @@ pub(crate) fn mount_path(
 }
 
 /// A detached copy of the mount at `path` (below `dir`; empty = `dir` itself).
-pub(crate) fn clone_tree(dir: BorrowedFd<'_>, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+pub(super) fn clone_tree(dir: BorrowedFd<'_>, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
@@ -71,6 +74,11 @@ pub(crate) fn clone_tree(dir: BorrowedFd<'_>, path: &Path, recursive: bool) -> i
         flags |= OpenTreeFlags::AT_EMPTY_PATH;
     }
     Ok(rustix::mount::open_tree(dir, path, flags)?)
+}
+
+/// A detached copy of the mount behind a handle.
+pub(crate) fn copy_of(fd: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
+    clone_tree(fd, Path::new(""), recursive)
 }
 
 /// Attaches a detached tree on the directory or file behind `target`.
@@ -239,7 +247,7 @@ pub(crate) fn attach_with(
 }
 
 /// Makes the current directory the root and drops the old one; `.` is the new root after it.
-pub(crate) fn pivot_to(root: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn pivot_to(root: BorrowedFd<'_>) -> io::Result<()> {
     let old = rustix::fs::open("/", DIR_FLAGS, rustix::fs::Mode::empty())?;
     rustix::process::fchdir(root)?;
     rustix::process::pivot_root(c".", c".")?;
@@ -253,7 +261,7 @@ pub(crate) fn pivot_to(root: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// For hosts whose root is an initramfs, where pivot_root(2) cannot work.
-pub(crate) fn move_to_root(root: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn move_to_root(root: BorrowedFd<'_>) -> io::Result<()> {
     rustix::process::fchdir(root)?;
     mount_path(".", Path::new("/"), "", libc::MS_MOVE, "")?;
     rustix::process::chroot(c".")?;
@@ -261,17 +269,29 @@ pub(crate) fn move_to_root(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn chroot_to(root: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn chroot_to(root: BorrowedFd<'_>) -> io::Result<()> {
     rustix::process::fchdir(root)?;
     rustix::process::chroot(c".")?;
     rustix::process::chdir(c"/")?;
     Ok(())
 }
 
-pub(crate) fn unmount(target: &Path, flags: libc::c_int) -> io::Result<()> {
+pub(super) fn unmount(target: &Path, flags: libc::c_int) -> io::Result<()> {
     let target = c_string(target.as_os_str().as_encoded_bytes())?;
     // SAFETY: a NUL-terminated string that outlives the call.
     check_int(unsafe { libc::umount2(target.as_ptr(), flags) }).map(drop)
+}
+
+/// Takes away what is mounted on a directory; the working directory is there from now on.
+pub(crate) fn detach(target: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::fchdir(target)?;
+    unmount(Path::new("."), libc::MNT_DETACH)
+}
+
+/// Takes away what is mounted on `name` in `dir`, where the working directory is from now on.
+pub(crate) fn detach_beneath(dir: BorrowedFd<'_>, name: Name<'_>) -> io::Result<()> {
+    rustix::process::fchdir(dir)?;
+    unmount(Path::new(name.as_str()), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW)
 }
 
 /// A procfs of our own that is attached nowhere.

@@ -2,9 +2,8 @@
 //! back what the move takes away.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::clone::setns;
@@ -42,13 +41,11 @@ impl Netlink {
         )?))
     }
 
-    /// Of another network namespace; the caller's is the same before and after.
-    pub(crate) fn within(namespace: BorrowedFd<'_>) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let own = rustix::fs::open("/proc/self/ns/net", flags, Mode::empty())?;
+    /// Of another network namespace; the caller's own is the same before and after.
+    pub(crate) fn within(namespace: BorrowedFd<'_>, own: BorrowedFd<'_>) -> io::Result<Self> {
         setns(namespace, libc::CLONE_NEWNET)?;
         let made = Self::new();
-        setns(own.as_fd(), libc::CLONE_NEWNET)?;
+        setns(own, libc::CLONE_NEWNET)?;
         made
     }
 

@@ -3,13 +3,17 @@
 //! Nothing here takes an absolute path of the host. A component that does not exist is made
 //! beneath the directory that was opened, never by a joined string.
 
+#![allow(clippy::disallowed_methods, reason = "the door: names below a handle")]
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, Uid,
+};
 
 pub(crate) const PROC_MAGIC: i64 = 0x9fa0;
 pub(crate) const DEVPTS_MAGIC: i64 = 0x1cd1;
@@ -72,11 +76,7 @@ impl RootFd {
             ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
         )?;
         for name in missing {
-            match rustix::fs::mkdirat(&current, name.as_str(), Mode::from_raw_mode(mode)) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-            current = open_beneath(current.as_fd(), name, flags)?;
+            current = mkdir_beneath(current.as_fd(), Name::new(name)?, mode)?;
         }
         Ok(current)
     }
@@ -148,7 +148,7 @@ impl RootFd {
             return self.resolve(path);
         };
         let parent = self.make_missing(&existing, parents, 0o755)?;
-        create_beneath(parent.as_fd(), name)
+        create_beneath(parent.as_fd(), Name::new(name)?)
     }
 }
 
@@ -162,8 +162,96 @@ struct Way {
 /// As many as the kernel follows.
 const MOST_LINKS: u32 = 40;
 
+/// One name in a directory: no way to anywhere else.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Name<'a>(&'a str);
+
+impl<'a> Name<'a> {
+    pub(super) fn as_str(&self) -> &'a str {
+        self.0
+    }
+
+    pub(crate) fn new(text: &'a str) -> io::Result<Self> {
+        if matches!(text, "" | "." | "..") || text.contains(['/', '\0']) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        Ok(Self(text))
+    }
+}
+
+/// Makes a directory in `dir` unless it is there; an `O_PATH` handle on it.
+pub(crate) fn mkdir_beneath(dir: BorrowedFd<'_>, name: Name<'_>, mode: u32) -> io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(dir, name.0, Mode::from_raw_mode(mode)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    open_beneath(dir, name.0, OFlags::PATH | OFlags::DIRECTORY)
+}
+
+/// Makes a node in `dir` and gives it to an owner; whether it was not there.
+pub(crate) fn mknod_beneath(
+    dir: BorrowedFd<'_>,
+    name: Name<'_>,
+    kind: FileType,
+    mode: u32,
+    device: u64,
+    owner: (u32, u32),
+) -> io::Result<bool> {
+    match rustix::fs::mknodat(dir, name.0, kind, Mode::from_raw_mode(mode), device) {
+        Err(rustix::io::Errno::EXIST) => return Ok(false),
+        result => result?,
+    }
+    let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
+    // Whatever has the name by now: if it is another node, it is not a link.
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::chownat(dir, name.0, Some(uid), Some(gid), flags)?;
+    Ok(true)
+}
+
+/// Makes a link in `dir` unless something is there.
+pub(crate) fn link_beneath(dir: BorrowedFd<'_>, name: Name<'_>, target: &str) -> io::Result<()> {
+    match rustix::fs::symlinkat(target, dir, name.0) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes a file or a link out of `dir`, if it is there.
+pub(crate) fn unlink_beneath(dir: BorrowedFd<'_>, name: Name<'_>) -> io::Result<()> {
+    match rustix::fs::unlinkat(dir, name.0, AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Changes the mode of a directory, which may be an `O_PATH` handle.
+pub(crate) fn set_directory_mode(dir: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(dir, c".", flags, Mode::empty())?;
+    Ok(rustix::fs::fchmod(&opened, Mode::from_raw_mode(mode))?)
+}
+
+pub(crate) fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    mount_at(fd).map(|mount| mount.id)
+}
+
+/// The mount that something is on.
+#[derive(Debug)]
+pub(crate) struct MountAt {
+    pub(crate) id: u64,
+    /// Whether it is what is mounted.
+    pub(crate) is_its_root: bool,
+}
+
+pub(crate) fn mount_at(fd: BorrowedFd<'_>) -> io::Result<MountAt> {
+    let found = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    let is_its_root = found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    Ok(MountAt { id: found.stx_mnt_id, is_its_root })
+}
+
 /// Makes `name` an empty file in `dir` unless it is there; an `O_PATH` handle on it.
-pub(crate) fn create_beneath(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+pub(crate) fn create_beneath(dir: BorrowedFd<'_>, name: Name<'_>) -> io::Result<OwnedFd> {
+    let Name(name) = name;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o755)) {
         Ok(_) | Err(rustix::io::Errno::EXIST) => {}
@@ -305,6 +393,14 @@ mod tests {
         std::os::unix::fs::symlink("one", dir.path().join("two")).unwrap();
         let error = root(&dir).mkdir_all("/one/below", 0o755).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+    }
+
+    #[test]
+    fn a_name_is_no_way() {
+        for text in ["", ".", "..", "a/b", "/a", "a/", "a\0"] {
+            assert!(Name::new(text).is_err(), "{text:?}");
+        }
+        assert!(Name::new("...").is_ok());
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! The process on its way to exec: descriptors, signals, execve, hooks' children, loopback.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "its own descriptors, where the kernel cannot list them otherwise"
+)]
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 
 use super::{check, check_int};
@@ -28,6 +32,38 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
             // SAFETY: integers only; a descriptor that is gone by now is EBADF, which is fine.
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
+    }
+    Ok(())
+}
+
+/// Closes every descriptor from `first` on, save `kept`. Owners of the closed ones must not be dropped
+/// any more: only for a process that will exec or `_exit`.
+pub(crate) fn close_all_but(first: u32, kept: &mut [RawFd]) -> io::Result<()> {
+    kept.sort_unstable();
+    let mut next = first;
+    for fd in kept.iter().filter_map(|fd| u32::try_from(*fd).ok()) {
+        if fd > next {
+            close_range(next, fd - 1)?;
+        }
+        next = next.max(fd + 1);
+    }
+    close_range(next, libc::c_uint::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: integers only; see the contracts of the callers for owners.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    match check(result) {
+        // Before 5.9.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
+        result => return result.map(drop),
+    }
+    let open: Vec<u32> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open.into_iter().filter(|fd| (first..=last).contains(fd)) {
+        // SAFETY: integers only; that of the directory just read is closed already, which is fine.
+        unsafe { libc::close(i32::try_from(fd).unwrap_or(-1)) };
     }
     Ok(())
 }

@@ -12,6 +12,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
+use super::path::Name;
+
 /// Two ends that keep message boundaries and notice when the other side dies.
 pub(crate) fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(
@@ -33,20 +35,11 @@ pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A datagram socket at `directory/name` for everyone, whatever another left there. By descriptor: an
-/// address has room for 107 bytes only.
-pub(crate) fn bind_datagram(directory: &Path, name: &str) -> io::Result<OwnedFd> {
-    use rustix::fs::{AtFlags, Mode, OFlags};
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(directory, flags, Mode::empty())?;
-    rustix::fs::unlinkat(&directory, name, AtFlags::empty()).or_else(|error| match error {
-        rustix::io::Errno::NOENT => Ok(()),
-        error => Err(error),
-    })?;
+/// A datagram socket at `name` in a directory. By descriptor: an address has room for 107 bytes only.
+pub(crate) fn bind_datagram(directory: BorrowedFd<'_>, name: Name<'_>) -> io::Result<OwnedFd> {
     let socket = datagram()?;
-    let path = format!("{}/{name}", super::mount::fd_path(directory.as_fd()));
+    let path = format!("{}/{}", super::mount::fd_path(directory), name.as_str());
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::fs::chmodat(&directory, name, Mode::from_raw_mode(0o777), AtFlags::empty())?;
     Ok(socket)
 }
 
