@@ -53,7 +53,7 @@ test-cgroup2: build ## docker run, limits and stop on pure cgroup v2, in a virtu
 fuzz: preflight ## the property tests over foreign bytes with new cases, FUZZ_SECONDS=300
 	@$(SCRIPTS)/fuzz.sh
 
-test-long: build ## the daemons killed again and again under load, and power cuts: N=kills (500) CUTS=of each of two disks (50) SEED=number
+test-long: build ## the daemons killed again and again under load, and power cuts: N=kills (500) CUTS=of each of two disks (50) SEED=number; the runtime killed after each system call, races: ROUNDS=of each (10000)
 	@N=$${N:-500} $(SCRIPTS)/run-tests.sh long
 
 bench: build ## our programs beside upstream's; N=rounds PEERS=new|podman SECTION='run api exec parallel memory startup list images logs shim runtime'
