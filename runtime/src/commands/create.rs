@@ -103,6 +103,17 @@ impl Options {
         Bundle::load(&self.bundle, self.config.as_deref())
     }
 
+    /// Whether a command that goes on as `detach` says has a place for the terminal.
+    pub(super) fn check_terminal(&self, terminal: bool, detach: bool) -> anyhow::Result<()> {
+        if detach && terminal && self.console_socket.is_none() {
+            bail!("cannot allocate tty if runc will detach without setting console socket");
+        }
+        if self.console_socket.is_some() && !(detach && terminal) {
+            bail!("cannot use console socket if runc will not detach or allocate tty");
+        }
+        Ok(())
+    }
+
     pub(crate) fn connect_console(&self) -> anyhow::Result<Option<OwnedFd>> {
         self.console_socket.as_deref().map(connect_console).transpose()
     }

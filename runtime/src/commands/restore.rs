@@ -55,12 +55,7 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
     let bundle = options.load()?;
     let terminal = bundle.wants_terminal();
     let detach = parsed.is_set("detach");
-    if detach && terminal && options.console_socket.is_none() {
-        bail!("cannot allocate tty if runc will detach without setting console socket");
-    }
-    if options.console_socket.is_some() && !(detach && terminal) {
-        bail!("cannot use console socket if runc will not detach or allocate tty");
-    }
+    options.check_terminal(terminal, detach)?;
     let wanted = Wanted { id: &id, bundle: &bundle, options: &options, parsed: &parsed, given };
     if detach {
         let console = options.connect_console()?;

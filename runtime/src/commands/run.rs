@@ -1,6 +1,6 @@
 //! `run`: create and start in one, in the foreground unless detached.
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use super::create::{self, Options};
 use super::{Globals, delete, parse_one, start};
@@ -32,12 +32,7 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         let bundle = options.load()?;
         let terminal = bundle.wants_terminal();
         let detach = parsed.is_set("detach");
-        if detach && terminal && options.console_socket.is_none() {
-            bail!("cannot allocate tty if runc will detach without setting console socket");
-        }
-        if options.console_socket.is_some() && !(detach && terminal) {
-            bail!("cannot use console socket if runc will not detach or allocate tty");
-        }
+        options.check_terminal(terminal, detach)?;
         if detach {
             let console = options.connect_console()?;
             let made = create::make(globals, &id, &bundle, &options, console)?;

@@ -9,6 +9,7 @@ use rustix::fs::OFlags;
 use super::handshake::{Context as _, Failure, InitEnd, Step};
 use crate::cgroup::CgroupMount;
 use crate::spec::mounts::{MountAction, PlannedMount, Tree};
+use crate::spec::options::MountOptions;
 use crate::spec::plan::Plan;
 use crate::sys::host::Host;
 use crate::sys::mount::{self, Target};
@@ -148,17 +149,22 @@ fn mount_one(
         return Ok(());
     }
     let mounted = root.resolve(destination)?;
-    if options.recursive_set | options.recursive_clear != 0 {
-        mount::set_recursive_attributes(
-            mounted.as_fd(),
-            options.recursive_set,
-            options.recursive_clear,
-        )?;
+    set_late(mounted.as_fd(), options, Target::Attached)
+}
+
+/// What a mount gets once it is there: attributes of all below it, and its propagation.
+pub(super) fn set_late(
+    mounted: BorrowedFd<'_>,
+    options: &MountOptions,
+    target: Target,
+) -> io::Result<()> {
+    let (set, clear) = (options.recursive_set, options.recursive_clear);
+    if set | clear != 0 {
+        mount::set_recursive_attributes(mounted, set, clear)?;
     }
     for flags in &options.propagation {
         let recursive = flags & libc::MS_REC != 0;
-        let flags = flags & !libc::MS_REC;
-        mount::set_propagation(mounted.as_fd(), recursive, flags, Target::Attached)?;
+        mount::set_propagation(mounted, recursive, flags & !libc::MS_REC, target)?;
     }
     Ok(())
 }

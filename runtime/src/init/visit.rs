@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{OFlags, ResolveFlags};
 
-use super::mounts::{allowed_below_proc, check_below_proc, check_is_proc, inside_proc};
+use super::mounts::{allowed_below_proc, check_below_proc, check_is_proc, inside_proc, set_late};
 use super::{copy_up, namespaces};
 use crate::spec::mounts::{MountAction, PlannedMount};
 use crate::sys::host::Host;
@@ -170,18 +170,7 @@ fn filesystem(root: &RootFd, planned: &PlannedMount) -> io::Result<OwnedFd> {
     if attributes != 0 {
         mount::set_attributes(tree.as_fd(), attributes, 0, Target::Detached)?;
     }
-    if options.recursive_set | options.recursive_clear != 0 {
-        mount::set_recursive_attributes(
-            tree.as_fd(),
-            options.recursive_set,
-            options.recursive_clear,
-        )?;
-    }
-    for flags in &options.propagation {
-        let recursive = flags & libc::MS_REC != 0;
-        let flags = flags & !libc::MS_REC;
-        mount::set_propagation(tree.as_fd(), recursive, flags, Target::Detached)?;
-    }
+    set_late(tree.as_fd(), options, Target::Detached)?;
     Ok(tree)
 }
 
