@@ -9,6 +9,7 @@
 //! Keys are fields joined by a zero byte, the table's name first; see [`key`]. Records are JSON.
 
 pub(crate) mod containers;
+mod file;
 pub(crate) mod gc;
 pub(crate) mod images;
 pub(crate) mod labels;
@@ -17,14 +18,12 @@ pub(crate) mod record;
 mod reserve;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use redb::backends::FileBackend;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,7 +31,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use trace_log::task::span;
 
-use self::reserve::{Backend, Reserve};
+use self::reserve::Reserve;
 use crate::context::Durable;
 use crate::error::{Error, Result};
 
@@ -119,17 +118,8 @@ pub(crate) struct Transaction<'a> {
 
 impl Store {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let reserve =
-            Arc::new(Reserve::open(path).map_err(Error::io("reserve space beside", path))?);
-        let mut options = File::options();
-        let file = options.read(true).write(true).create(true).truncate(false).open(path);
-        let file = FileBackend::new(file.map_err(Error::io("open", path))?)
-            .map_err(|error| database("open", error))?;
-        let database = Database::builder()
-            .set_cache_size(CACHE)
-            .create_with_backend(Backend::new(file, Arc::clone(&reserve)))
-            .map_err(|error| database("open", error))?;
-        let database = Arc::new(database);
+        let reserve = Arc::new(Reserve::open(path).map_err(Error::io("open", path))?);
+        let database = Arc::new(file::open(path, CACHE, Arc::clone(&reserve))?);
         let (queue, jobs) = sync_channel(QUEUE);
         let generation = Arc::new(AtomicU64::new(0));
         let (own, grown) = (database.clone(), generation.clone());

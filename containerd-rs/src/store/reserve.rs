@@ -5,15 +5,11 @@
 //! new records are refused (see [`super::Transaction::put`]); removals, and with them the end of the shortage,
 //! go through.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
-use std::ops::Bound;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use redb::backends::FileBackend;
-use redb::{BackendError, StorageBackend};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
@@ -30,11 +26,16 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// The reserve beside the database at `path`; what the disk cannot give it now it gets later.
+    /// The reserve beside the database at `path`; what the disk cannot give it now it gets later. Locked: it is
+    /// there when the database has no name yet, and two of them in one place would be one too many.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let path = path.with_extension("reserve");
         let mut options = File::options();
         let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::other("in use by another process"),
+            TryLockError::Error(error) => error,
+        })?;
         let left = AtomicU64::new(file.metadata()?.len().min(SIZE));
         let mut reserve = Self { file, left, whole: SIZE };
         if reserve.fill() == Err(Errno::OPNOTSUPP) {
@@ -58,7 +59,7 @@ impl Reserve {
     }
 
     /// Makes room for this many bytes. False when there is nothing left to give.
-    fn give(&self, bytes: usize) -> bool {
+    pub(super) fn give(&self, bytes: usize) -> bool {
         let left = self.left.load(Ordering::Relaxed);
         let part = u64::try_from(bytes).unwrap_or(u64::MAX).max(PART).min(left);
         if part == 0 || self.file.set_len(left - part).is_err() {
@@ -67,77 +68,5 @@ impl Reserve {
         self.left.store(left - part, Ordering::Relaxed);
         tracing::warn!(left = left - part, "no space left on device; the reserve is used");
         true
-    }
-}
-
-/// The database's file.
-#[derive(Debug)]
-pub(super) struct Backend {
-    file: FileBackend,
-    reserve: Arc<Reserve>,
-}
-
-impl Backend {
-    pub(super) fn new(file: FileBackend, reserve: Arc<Reserve>) -> Self {
-        Self { file, reserve }
-    }
-}
-
-type Range = Bound<u64>;
-
-impl StorageBackend for Backend {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        loop {
-            match self.file.write(offset, data) {
-                Err(error)
-                    if error.kind() == io::ErrorKind::StorageFull
-                        && self.reserve.give(data.len()) => {}
-                written => return written,
-            }
-        }
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.file.close()
-    }
-
-    fn try_lock_range(&self, start: Range, end: Range) -> Result<bool, BackendError> {
-        self.file.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(&self, start: Range, end: Range) -> Result<bool, BackendError> {
-        self.file.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Range, end: Range) -> Result<(), BackendError> {
-        self.file.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Range, end: Range) -> Result<(), BackendError> {
-        self.file.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Range, end: Range) -> Result<(), BackendError> {
-        self.file.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Range, end: Range) -> Result<bool, BackendError> {
-        self.file.query_lock_range(start, end)
     }
 }

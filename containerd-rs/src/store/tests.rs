@@ -34,6 +34,40 @@ async fn committed_records_survive_a_reopen() {
     assert_eq!(found, ["z"]);
 }
 
+#[tokio::test]
+async fn a_new_database_has_no_name_before_something_in_it_is_durable() {
+    let (directory, store) = open();
+    let file = directory.path().join("meta.redb");
+    assert!(!file.exists());
+    store.write_when(Durable::Later, |transaction| transaction.put(b"a", &1)).await.unwrap();
+    assert_eq!(store.snapshot().unwrap().record::<u32>(b"a").unwrap(), Some(1));
+    assert!(!file.exists());
+    store.write(|transaction| transaction.put(b"b", &2)).await.unwrap();
+    assert_eq!(after_a_power_cut(directory.path(), b"a"), Some(1));
+    assert_eq!(after_a_power_cut(directory.path(), b"b"), Some(2));
+    let left: Vec<_> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "meta.reserve")
+        .collect();
+    assert_eq!(left, ["meta.redb"]);
+}
+
+#[tokio::test]
+async fn a_database_is_opened_once_at_a_time_also_before_it_has_a_name() {
+    let (directory, store) = open();
+    let file = directory.path().join("meta.redb");
+    let refused = |again: Result<Store>| {
+        let text = again.map(drop).unwrap_err().to_string();
+        assert!(text.contains("in use by another process"), "{text}");
+    };
+    refused(Store::open(&file));
+    store.write(|transaction| transaction.put(b"a", &1)).await.unwrap();
+    refused(Store::open(&file));
+    drop(store);
+    assert_eq!(Store::open(&file).unwrap().snapshot().unwrap().record(b"a").unwrap(), Some(1));
+}
+
 /// What is left of `name` when the power fails now.
 fn after_a_power_cut(directory: &Path, name: &[u8]) -> Option<u32> {
     let copy = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http_body_util::BodyExt;
 use proto::containerd::services::version::v1::version_client::VersionClient;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -61,7 +62,7 @@ impl Service<Request> for Watched {
         let waits = request.uri().path() == "/containerd.services.tasks.v1.Tasks/Wait";
         Box::pin(async move {
             if waits {
-                return Ok(channel.call(request).await?);
+                return channel.call(request).await.map(watched).map_err(broken);
             }
             let mut silent = pulse.silent.subscribe();
             let asked = channel.clone();
@@ -69,7 +70,7 @@ impl Service<Request> for Watched {
             tokio::pin!(answer);
             while !*silent.borrow_and_update() {
                 tokio::select! {
-                    answer = &mut answer => return Ok(answer?),
+                    answer = &mut answer => return answer.map(watched).map_err(broken),
                     _ = silent.changed() => {}
                     () = tokio::time::sleep(PATIENCE) => pulse.ask(&asked),
                 }
@@ -77,6 +78,23 @@ impl Service<Request> for Watched {
             Err(tonic::Status::unavailable("containerd does not answer").into())
         })
     }
+}
+
+/// The connection broke before an answer came, or could not be made: nobody knows what became of the call.
+fn broken(error: impl Into<Failure>) -> Failure {
+    let mut status = tonic::Status::from_error(error.into());
+    if status.code() != tonic::Code::Unavailable {
+        status =
+            tonic::Status::unavailable(format!("connection to containerd: {}", status.message()));
+    }
+    status.into()
+}
+
+/// The same, where it breaks in the middle of one.
+fn watched(answer: Response) -> Response {
+    answer.map(|body| {
+        tonic::body::Body::new(body.map_err(|status| tonic::Status::from_error(broken(status))))
+    })
 }
 
 impl Pulse {
@@ -111,3 +129,6 @@ impl Drop for Pulse {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -244,14 +244,11 @@ impl<'a> Worker<'a> {
         {
             // Whether it has heard the signal is not to be known; now it ends for certain.
             let path = format!("/containers/{}/kill", self.things[at].name);
-            // containerd may have gone this very moment. What it was asked just then is answered with 500 still,
-            // see the engine's README.
+            // containerd may have gone this very moment.
             let mut told = None;
             until("it is killed", || {
                 told = self.call("POST", &path, None);
-                told.as_ref().is_none_or(|told| {
-                    told.status != 503 && !told.text().contains("transport error")
-                })
+                told.as_ref().is_none_or(|told| told.status != 503)
             });
             let told = told.ok_or(Away)?;
             assert!(matches!(told.status, 204 | 404 | 409), "{path}: {}", told.text());
