@@ -1,16 +1,18 @@
-//! Applies a layer blob to a snapshot's mounts.
+//! Applies a layer blob to a snapshot's mounts, or to a directory of its own.
 //!
 //! Where the mounts name one writable directory (a bind, or an overlay's upper directory) the layer
 //! is written straight into it, whiteouts in overlay's form; otherwise the mounts are mounted on a
 //! private directory and whiteouts remove what they hide.
 
 use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use oci_image::layer::{self, Options, Whiteouts};
+use oci_image::layer::{self, Applied, Missing, Whiteouts};
+use tokio_util::sync::CancellationToken;
 
 use crate::content::{Content, check_digest};
 use crate::context::Context;
@@ -60,6 +62,47 @@ impl Diff {
             tokio::task::spawn_blocking(move || apply(blob.file, &digest, &mounts, point, sync));
         applied.await.map_err(|_| Error::Closed)?
     }
+
+    /// Writes the layer into a directory of its own, whatever will be below it. What it leaves to
+    /// [`inherit`] is for the caller; `stop` ends it early.
+    pub(crate) async fn unpack(
+        &self,
+        context: &Context,
+        layer: &Descriptor,
+        into: PathBuf,
+        whiteouts: Whiteouts,
+        stop: CancellationToken,
+    ) -> Result<Applied> {
+        check_digest(&layer.digest)?;
+        check_media_type(&layer.media_type)?;
+        let file = self.content.reader(&context.namespace, &layer.digest)?.file;
+        let digest = layer.digest.clone();
+        let blob = Stoppable { file, stop };
+        let written = tokio::task::spawn_blocking(move || write(blob, &digest, &into, whiteouts));
+        written.await.map_err(|_| Error::Closed)?
+    }
+}
+
+/// Reads until nobody wants it any more.
+struct Stoppable {
+    file: File,
+    stop: CancellationToken,
+}
+
+impl Read for Stoppable {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.stop.is_cancelled() {
+            return Err(io::Error::other("given up"));
+        }
+        self.file.read(into)
+    }
+}
+
+/// Gives what was missing in the layer at `root` the looks it has in those below, nearest first. Blocking.
+pub(crate) fn inherit(root: &Path, missing: &Missing, below: &[PathBuf]) -> Result<()> {
+    let below = below.iter().map(|path| open_directory(path)).collect::<Result<Vec<_>>>()?;
+    layer::inherit(open_directory(root)?.as_fd(), missing, &below)
+        .map_err(|source| Error::Layer { digest: root.display().to_string(), source })
 }
 
 fn apply(
@@ -70,35 +113,36 @@ fn apply(
     sync: bool,
 ) -> Result<Descriptor> {
     let mut mounted = None;
-    let (root, options) = match target(mounts) {
-        Target::Directory(path) => {
-            (path, Options { whiteouts: Whiteouts::Remove, parents: Vec::new() })
-        }
-        Target::Upper(path, lower) => {
-            let parents = lower.iter().map(|path| open_directory(path)).collect::<Result<_>>()?;
-            (path, Options { whiteouts: Whiteouts::Overlay, parents })
-        }
+    let (root, whiteouts, below) = match target(mounts) {
+        Target::Directory(path) => (path, Whiteouts::Remove, Vec::new()),
+        Target::Upper(path, lower) => (path, Whiteouts::Overlay, lower),
         Target::Mounted => {
             let held = Mounted::new(mounts, point.clone()).map_err(Error::io("mount on", point))?;
             let path = held.path().to_owned();
             mounted = Some(held);
-            (path, Options { whiteouts: Whiteouts::Remove, parents: Vec::new() })
+            (path, Whiteouts::Remove, Vec::new())
         }
     };
-    let directory = open_directory(&root)?;
-    let reader = std::io::BufReader::with_capacity(256 << 10, blob);
-    let applied = layer::apply(reader, directory.as_fd(), &options)
-        .map_err(|source| Error::Layer { digest: digest.to_owned(), source })?;
+    let applied = write(blob, digest, &root, whiteouts)?;
+    inherit(&root, &applied.missing, &below)?;
     if sync {
+        let directory = open_directory(&root)?;
         rustix::fs::syncfs(&directory).map_err(|error| Error::io("sync", &root)(error.into()))?;
     }
-    drop((directory, mounted));
+    drop(mounted);
     Ok(Descriptor {
         media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
         digest: applied.diff_id.as_str().to_owned(),
         size: i64::try_from(applied.size).unwrap_or(i64::MAX),
         annotations: Labels::new(),
     })
+}
+
+fn write(blob: impl Read, digest: &str, root: &Path, whiteouts: Whiteouts) -> Result<Applied> {
+    let directory = open_directory(root)?;
+    let reader = io::BufReader::with_capacity(256 << 10, blob);
+    layer::apply(reader, directory.as_fd(), whiteouts)
+        .map_err(|source| Error::Layer { digest: digest.to_owned(), source })
 }
 
 fn target(mounts: &[Mount]) -> Target {

@@ -12,7 +12,7 @@ use super::wire::{
 };
 use crate::app::App;
 use crate::filter::Filters;
-use crate::snapshot::{Info, Kind};
+use crate::snapshot::{Commit, Info, Kind};
 
 pub(crate) struct SnapshotsService(pub(crate) App);
 
@@ -58,9 +58,8 @@ impl Snapshots for SnapshotsService {
         let context = context(&request)?;
         let r = request.into_inner();
         let labels = from_labels(r.labels);
-        let parent = Some(r.parent.as_str());
-        let done =
-            self.0.snapshots.commit(&context, &r.snapshotter, &r.name, &r.key, labels, parent);
+        let commit = Commit { key: r.key, name: r.name, labels, onto: Some(r.parent) };
+        let done = self.0.snapshots.commit(&context, &r.snapshotter, commit);
         done.await.map(Response::new).map_err(to_status)
     }
 

@@ -7,14 +7,17 @@
 //! A directory without a record is a left-over of a crash and removed at start; a record is only
 //! made when its directory stands, a committed one when all that is in it is on the disk.
 
+mod commit;
 mod native;
 mod overlay;
 mod restore;
 mod tree;
 
+pub(crate) use self::commit::Commit;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -91,6 +94,10 @@ pub(crate) trait Snapshotter: Send + Sync {
     }
     fn capabilities(&self) -> &'static [&'static str] {
         &[]
+    }
+    /// Where the layer of a tree stands alone, without those below. None: its trees are whole.
+    fn layer(&self, _id: u64) -> Option<PathBuf> {
+        None
     }
 }
 
@@ -211,75 +218,20 @@ impl Snapshots {
         Ok(trees.mounts(id, kind, &parents))
     }
 
-    /// Turns the active snapshot `key` into the committed `name`. With `onto`, the parent is set
-    /// now (layers unpacked side by side); it must be committed and the snapshot without one.
-    pub(crate) async fn commit(
+    /// Where the layer of a snapshot stands alone; None where the snapshotter keeps whole trees.
+    pub(crate) fn layer(
         &self,
-        context: &Context,
+        namespace: &Namespace,
         snapshotter: &str,
         name: &str,
-        key: &str,
-        mut labels: Labels,
-        onto: Option<&str>,
-    ) -> Result<()> {
-        let trees = self.snapshotter(snapshotter)?.clone();
-        check_name("snapshot name", name)?;
-        check_labels(&labels)?;
-        drop_empty(&mut labels);
-        let active = self.stat(&context.namespace, snapshotter, key)?;
-        if active.kind != Kind::Active {
-            return Err(Error::precondition(format!(
-                "failed to commit snapshot: snapshot \"{key}\" is not active"
-            )));
-        }
-        let id = active.id;
-        // What others will be built on is whole, also after a power cut.
-        let settle = move || trees.usage(id).and_then(|usage| trees.sync().map(|()| usage));
-        let usage = blocking(settle).await?;
-        let (scope, by) = (context.clone(), snapshotter.to_owned());
-        let (to, from) = (name.to_owned(), key.to_owned());
-        let onto = onto.filter(|parent| !parent.is_empty()).map(str::to_owned);
-        self.0
-            .store
-            .write(move |transaction| {
-                let space = &scope.namespace;
-                let found: Option<Info> = transaction.record(&at(space, &by, &from))?;
-                let found = found.filter(|found| found.id == id && found.kind == Kind::Active);
-                let mut info = found.ok_or_else(|| gone("snapshot", &from))?;
-                if transaction.exists(&at(space, &by, &to))? {
-                    return Err(Error::already_exists("snapshot", to));
-                }
-                if !info.parent.is_empty() {
-                    transaction.remove(&child(space, &by, &info.parent, &from));
-                }
-                if let Some(parent) = onto {
-                    if !info.parent.is_empty() && info.parent != parent {
-                        return Err(Error::invalid(format!(
-                            "snapshot {from} has the parent {}, not {parent}",
-                            info.parent
-                        )));
-                    }
-                    committed(transaction, space, &by, &parent)?;
-                    info.parent = parent;
-                }
-                if !info.parent.is_empty() {
-                    transaction.mark(&child(space, &by, &info.parent, &to));
-                }
-                let kind = format!("snapshots/{by}");
-                lease::release(transaction, &scope, &kind, &from);
-                lease::hold(transaction, &scope, &kind, &to)?;
-                transaction.remove(&at(space, &by, &from));
-                let now = Timestamp::now();
-                info.name = to;
-                info.kind = Kind::Committed;
-                info.labels = labels;
-                (info.created_at, info.updated_at) = (now, now);
-                info.usage = usage;
-                transaction.put(&at(space, &by, &info.name), &info)
-            })
-            .await?;
-        self.0.events.snapshot_commit(&context.namespace, snapshotter, key, name);
-        Ok(())
+    ) -> Result<Option<PathBuf>> {
+        let trees = self.snapshotter(snapshotter)?;
+        Ok(trees.layer(self.stat(namespace, snapshotter, name)?.id))
+    }
+
+    /// Whether layers can be unpacked before those below them.
+    pub(crate) fn rebases(&self, snapshotter: &str) -> Result<bool> {
+        Ok(self.snapshotter(snapshotter)?.capabilities().contains(&"rebase"))
     }
 
     pub(crate) fn mounts(

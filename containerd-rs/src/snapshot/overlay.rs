@@ -26,7 +26,7 @@ impl Overlay {
         Ok(Self { root: root.to_owned(), trees, index_off })
     }
 
-    fn layer(&self, id: u64) -> PathBuf {
+    fn fs(&self, id: u64) -> PathBuf {
         self.trees.path(id).join("fs")
     }
 }
@@ -57,7 +57,7 @@ impl Snapshotter for Overlay {
             }
             if let Some(parent) = parents.first() {
                 // The root of the container belongs to whom it belongs in the image.
-                let below = self.layer(*parent);
+                let below = self.fs(*parent);
                 let owner = std::fs::metadata(&below).map_err(Error::io("stat", below))?;
                 if (owner.uid(), owner.gid()) != (0, 0) {
                     std::os::unix::fs::chown(&layer, Some(owner.uid()), Some(owner.gid()))
@@ -79,7 +79,7 @@ impl Snapshotter for Overlay {
             }]
         };
         if parents.is_empty() {
-            return bind(self.layer(id), if kind == Kind::View { "ro" } else { "rw" });
+            return bind(self.fs(id), if kind == Kind::View { "ro" } else { "rw" });
         }
         let mut options = Vec::new();
         if self.index_off {
@@ -87,11 +87,11 @@ impl Snapshotter for Overlay {
         }
         if kind == Kind::Active {
             options.push(format!("workdir={}", text(self.trees.path(id).join("work"))));
-            options.push(format!("upperdir={}", text(self.layer(id))));
+            options.push(format!("upperdir={}", text(self.fs(id))));
         } else if let [only] = parents {
-            return bind(self.layer(*only), "ro");
+            return bind(self.fs(*only), "ro");
         }
-        let lower: Vec<String> = parents.iter().map(|parent| text(self.layer(*parent))).collect();
+        let lower: Vec<String> = parents.iter().map(|parent| text(self.fs(*parent))).collect();
         options.push(format!("lowerdir={}", lower.join(":")));
         vec![Mount {
             kind: "overlay".to_owned(),
@@ -102,7 +102,7 @@ impl Snapshotter for Overlay {
     }
 
     fn usage(&self, id: u64) -> Result<Usage> {
-        measure(&self.layer(id))
+        measure(&self.fs(id))
     }
 
     fn remove(&self, id: u64) -> Result<()> {
@@ -115,6 +115,10 @@ impl Snapshotter for Overlay {
 
     fn capabilities(&self) -> &'static [&'static str] {
         &["rebase"]
+    }
+
+    fn layer(&self, id: u64) -> Option<PathBuf> {
+        Some(self.fs(id))
     }
 }
 

@@ -23,7 +23,13 @@ async fn prepare(bench: &Bench, by: &str, key: &str, parent: &str) -> Result<Vec
 }
 
 async fn commit(bench: &Bench, by: &str, name: &str, key: &str) -> Result<()> {
-    bench.snapshots.commit(&bench.context, by, name, key, Labels::new(), None).await
+    stack(bench, by, name, key, None).await
+}
+
+async fn stack(bench: &Bench, by: &str, name: &str, key: &str, onto: Option<&str>) -> Result<()> {
+    let (name, key, onto) = (name.to_owned(), key.to_owned(), onto.map(str::to_owned));
+    let commit = Commit { key, name, labels: Labels::new(), onto };
+    bench.snapshots.commit(&bench.context, by, commit).await
 }
 
 #[tokio::test]
@@ -118,8 +124,8 @@ async fn layers_made_side_by_side_are_stacked_at_commit() {
     prepare(&bench, "overlayfs", "a", "").await.unwrap();
     prepare(&bench, "overlayfs", "b", "").await.unwrap();
     commit(&bench, "overlayfs", "one", "a").await.unwrap();
-    let (context, none) = (&bench.context, Labels::new());
-    bench.snapshots.commit(context, "overlayfs", "two", "b", none, Some("one")).await.unwrap();
+    stack(&bench, "overlayfs", "two", "b", Some("one")).await.unwrap();
+    let context = &bench.context;
     assert_eq!(bench.snapshots.stat(&context.namespace, "overlayfs", "two").unwrap().parent, "one");
     assert!(bench.snapshots.remove(context, "overlayfs", "one").await.is_err());
 }

@@ -2,7 +2,7 @@
 //! member becomes a blob while the archive streams by; what the blobs mean is told by `index.json`
 //! or `manifest.json`, which may come last.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::Read;
 
 use oci_image::Digest;
@@ -11,6 +11,7 @@ use oci_image::manifest::{Descriptor, ImageConfig, Index, media};
 use serde::{Deserialize, Serialize};
 use tar::EntryType;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::destination::{IMAGE_NAME, REF_NAME};
 use super::error::{Result, TransferError as Error};
@@ -67,9 +68,14 @@ pub(super) struct Importer {
     pub(super) runtime: Handle,
 }
 
+/// A blob whose bytes are written and not yet durable.
+type Committing = JoinHandle<std::result::Result<String, StoreError>>;
+
 #[derive(Default)]
 struct Members {
     blobs: HashMap<String, Blob>,
+    /// In the order in which they came.
+    commits: VecDeque<Committing>,
     links: HashMap<String, String>,
     layout: Option<Layout>,
     index: Option<Vec<u8>>,
@@ -84,6 +90,9 @@ impl Importer {
         layer::members(&mut plain, Error::Archive, |entry| self.member(&mut members, entry))?;
         // The end of a compressed stream carries its checksum.
         std::io::copy(&mut plain, &mut std::io::sink()).map_err(Error::Archive)?;
+        while let Some(commit) = members.commits.pop_front() {
+            self.committed(commit)?;
+        }
         if let Some(layout) = &members.layout {
             if layout.version != "1.0.0" {
                 return Err(Error::Invalid(format!("unsupported OCI version {}", layout.version)));
@@ -125,15 +134,34 @@ impl Importer {
             _ => {
                 members.check_room()?;
                 let expected = blob_digest(&name);
-                let blob = self.blob(&name, expected.as_ref(), entry)?;
+                let (blob, commit) = self.blob(&name, expected.as_ref(), entry)?;
                 members.blobs.insert(name, blob);
+                members.commits.push_back(commit);
+                if members.commits.len() > COMMITS
+                    && let Some(first) = members.commits.pop_front()
+                {
+                    self.committed(first)?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Stores one member, verified where its name is a digest.
-    fn blob(&self, name: &str, expected: Option<&Digest>, data: &mut impl Read) -> Result<Blob> {
+    /// Waits until a blob is in the store.
+    fn committed(&self, commit: Committing) -> Result<()> {
+        match self.runtime.block_on(commit).map_err(|_| Error::Abandoned)? {
+            Ok(_) | Err(StoreError::BlobExists { .. }) => Ok(()),
+            Err(source) => Err(Error::Store { operation: "failed to commit", source }),
+        }
+    }
+
+    /// Reads one member, verified where its name is a digest. What waits for the disk goes on beside the next.
+    fn blob(
+        &self,
+        name: &str,
+        expected: Option<&Digest>,
+        data: &mut impl Read,
+    ) -> Result<(Blob, Committing)> {
         let content = &self.app.content;
         let reference = match expected {
             Some(digest) => format!("import-{digest}"),
@@ -171,16 +199,13 @@ impl Importer {
                 reason: format!("content has the digest {found}"),
             }),
             (Ok(()), _) => {
-                let commit = writer.commit(size, None, Labels::new());
-                return match self.runtime.block_on(commit) {
-                    Ok(_) | Err(StoreError::BlobExists { .. }) => Ok(Blob {
-                        digest: Digest::parse(&found)
-                            .map_err(|error| Error::Invalid(error.to_string()))?,
-                        size,
-                        compression: Compression::detect(&head),
-                    }),
-                    Err(source) => Err(Error::Store { operation: "failed to commit", source }),
-                };
+                let digest =
+                    Digest::parse(&found).map_err(|error| Error::Invalid(error.to_string()))?;
+                let commit = self.runtime.spawn(writer.commit(size, None, Labels::new()));
+                return Ok((
+                    Blob { digest, size, compression: Compression::detect(&head) },
+                    commit,
+                ));
             }
         };
         drop(writer);
@@ -318,6 +343,8 @@ fn clean(name: &str) -> String {
 const DOCUMENT_MAX: u64 = 8 << 20;
 const CONFIG_MAX: u64 = 8 << 20;
 const LINKS: usize = 8;
+/// That wait for the disk at once, at the most.
+const COMMITS: usize = 8;
 const MEMBERS_MAX: usize = 1 << 16;
 
 #[cfg(test)]
@@ -440,7 +467,7 @@ mod tests {
             // It still takes what is whole.
             let good = runtime.block_on(async {
                 let own = importer.clone();
-                tokio::task::spawn_blocking(move || own.blob("x", None, &mut &b"whole"[..]).map(|blob| blob.size)).await.unwrap()
+                tokio::task::spawn_blocking(move || own.blob("x", None, &mut &b"whole"[..]).map(|(blob, _)| blob.size)).await.unwrap()
             });
             prop_assert_eq!(good.unwrap(), 5);
         }

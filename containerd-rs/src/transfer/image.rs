@@ -1,17 +1,16 @@
 //! From a descriptor to a complete image: its documents, its blobs, and its snapshots.
 
 use bytes::Bytes;
-use oci_image::digest::chain_ids;
 use oci_image::manifest::{Descriptor, Document, ImageConfig, Manifest};
 use oci_image::{Digest, Platform};
 use tokio::task::JoinSet;
 
 use super::blobs::Blobs;
-use super::destination::{ImageStore, Unpack, to_record};
+use super::destination::ImageStore;
 use super::error::{Result, TransferError as Error};
 use super::progress::Object;
+use super::unpack::Unpacking;
 use crate::error::Error as StoreError;
-use crate::store::record::Labels;
 
 /// Fetches (or, in an import, finds) everything below `root` that `store` wants, and unpacks it.
 pub(crate) async fn complete(
@@ -60,7 +59,7 @@ pub(crate) async fn complete(
     Ok(())
 }
 
-/// One platform's image: layers come down side by side, and are unpacked in order as they arrive.
+/// One platform's image: layers come down side by side, and are unpacked as they arrive.
 async fn one(blobs: &Blobs, store: &ImageStore, object: &Object, manifest: Manifest) -> Result<()> {
     let parents = vec![object.name()];
     let child = |descriptor: &Descriptor| Object {
@@ -71,12 +70,13 @@ async fn one(blobs: &Blobs, store: &ImageStore, object: &Object, manifest: Manif
     blobs.ensure(&config).await?;
     let layers: Vec<Object> = manifest.layers.iter().map(child).collect();
     // Aborted with everything below it when this function is left early.
-    let mut downloads: JoinSet<(usize, Result<()>)> = JoinSet::new();
+    let mut downloads: JoinSet<Result<Digest>> = JoinSet::new();
     let mut started = std::collections::HashSet::new();
-    for (index, layer) in layers.iter().enumerate() {
+    for layer in &layers {
         let (blobs, layer) = (blobs.clone(), layer.clone());
         if started.insert(layer.descriptor.digest.clone()) {
-            downloads.spawn(async move { (index, blobs.ensure(&layer).await) });
+            let digest = layer.descriptor.digest.clone();
+            downloads.spawn(async move { blobs.ensure(&layer).await.map(|()| digest) });
         }
     }
     let target = match image_config(blobs, &manifest.config)? {
@@ -86,32 +86,40 @@ async fn one(blobs: &Blobs, store: &ImageStore, object: &Object, manifest: Manif
         }
         None => None,
     };
-    let mut here = vec![false; layers.len()];
-    let mut unpacking = match target {
-        Some((unpack, config)) => {
-            Some(Unpacking::new(blobs, unpack, &manifest, &config, layers.clone())?)
+    let Some((unpack, config)) = target else {
+        while let Some(done) = downloads.join_next().await {
+            done.map_err(|_| Error::Abandoned)??;
         }
-        None => None,
+        return Ok(());
     };
-    let mut next = 0;
-    while let Some(done) = downloads.join_next().await {
-        let (index, outcome) = done.map_err(|_| Error::Abandoned)?;
-        outcome?;
-        let digest = &layers[index].descriptor.digest;
-        for (position, layer) in layers.iter().enumerate() {
-            here[position] |= layer.descriptor.digest == *digest;
+    let mut unpacking = Unpacking::new(blobs, unpack, &manifest, &config, layers)?;
+    match whole(&manifest, &mut downloads, &mut unpacking).await {
+        Ok(()) => unpacking.finish(&manifest.config.digest).await,
+        Err(error) => {
+            unpacking.give_up().await;
+            Err(error)
         }
-        while next < layers.len() && here[next] {
-            if let Some(unpacking) = &mut unpacking {
-                unpacking.layer(next).await?;
+    }
+}
+
+/// Until everything is down and unpacked.
+async fn whole(
+    manifest: &Manifest,
+    downloads: &mut JoinSet<Result<Digest>>,
+    unpacking: &mut Unpacking,
+) -> Result<()> {
+    loop {
+        tokio::select! {
+            Some(done) = downloads.join_next() => {
+                let digest = done.map_err(|_| Error::Abandoned)??;
+                // An image may have the same layer twice.
+                let here = manifest.layers.iter().enumerate().filter(|(_, l)| l.digest == digest);
+                here.for_each(|(index, _)| unpacking.arrived(index));
             }
-            next += 1;
+            Some(done) = unpacking.step() => done?,
+            else => return Ok(()),
         }
     }
-    if let Some(unpacking) = unpacking {
-        unpacking.finish(&manifest.config.digest).await?;
-    }
-    Ok(())
 }
 
 /// `None` for what is no image (an attestation, an artefact).
@@ -138,126 +146,5 @@ fn named_platform(object: &Object, config: &ImageConfig) -> Platform {
     config.platform.clone()
 }
 
-/// Layers becoming snapshots, one on top of the other.
-struct Unpacking<'a> {
-    blobs: &'a Blobs,
-    snapshotter: String,
-    layers: Vec<Object>,
-    diff_ids: Vec<Digest>,
-    chain: Vec<Digest>,
-}
-
-impl<'a> Unpacking<'a> {
-    fn new(
-        blobs: &'a Blobs,
-        unpack: &Unpack,
-        manifest: &Manifest,
-        config: &ImageConfig,
-        layers: Vec<Object>,
-    ) -> Result<Self> {
-        let diff_ids = config.rootfs.diff_ids.clone();
-        if diff_ids.len() != manifest.layers.len() {
-            let layers = manifest.layers.len();
-            return Err(Error::Layers { layers, diff_ids: diff_ids.len() });
-        }
-        let chain = chain_ids(&diff_ids);
-        let snapshotter = if unpack.snapshotter.is_empty() {
-            DEFAULT_SNAPSHOTTER.to_owned()
-        } else {
-            unpack.snapshotter.clone()
-        };
-        Ok(Self { blobs, snapshotter, layers, diff_ids, chain })
-    }
-
-    async fn layer(&mut self, index: usize) -> Result<()> {
-        let blobs = self.blobs;
-        let (chain, diff_id) = (&self.chain[index], &self.diff_ids[index]);
-        let snapshots = &blobs.app.snapshots;
-        let by = self.snapshotter.as_str();
-        let object = &self.layers[index];
-        if snapshots.stat(&blobs.context.namespace, by, chain.as_str()).is_err() {
-            blobs.report.object("extracting", object, 0).await;
-            self.extract(index).await?;
-            blobs.report.object("extracted", object, object.descriptor.size).await;
-        } else {
-            self.hold(chain).await?;
-        }
-        let label = (UNCOMPRESSED.to_owned(), diff_id.to_string());
-        blobs.label(&object.descriptor.digest, Labels::from([label])).await
-    }
-
-    async fn extract(&self, index: usize) -> Result<()> {
-        let blobs = self.blobs;
-        let snapshots = &blobs.app.snapshots;
-        let by = self.snapshotter.as_str();
-        let (chain, diff_id) = (&self.chain[index], &self.diff_ids[index]);
-        let parent = index.checked_sub(1).map_or("", |below| self.chain[below].as_str());
-        let failed = |source| Error::Extract { diff_id: diff_id.clone(), source };
-        let labels = Labels::from([(SNAPSHOT_REF.to_owned(), chain.to_string())]);
-        let key = format!("extract-{} {chain}", unique());
-        let mounts = snapshots
-            .prepare(&blobs.context, by, &key, parent, labels.clone())
-            .await
-            .map_err(failed)?;
-        let layer = &self.layers[index].descriptor;
-        let applied = blobs.app.diff.apply(&blobs.context, &to_record(layer), mounts, false).await;
-        let outcome = match applied {
-            Err(source) => Err(Error::Extract { diff_id: diff_id.clone(), source }),
-            Ok(found) if found.digest != diff_id.as_str() => Err(Error::DiffId {
-                layer: layer.digest.clone(),
-                got: found.digest,
-                want: diff_id.clone(),
-            }),
-            Ok(_) => {
-                let chain = chain.as_str();
-                match snapshots.commit(&blobs.context, by, chain, &key, labels, None).await {
-                    Ok(()) => return Ok(()),
-                    // Somebody else unpacked the same layer meanwhile.
-                    Err(StoreError::AlreadyExists { .. }) => Ok(()),
-                    Err(source) => Err(Error::Extract { diff_id: diff_id.clone(), source }),
-                }
-            }
-        };
-        if let Err(error) = snapshots.remove(&blobs.context, by, &key).await {
-            tracing::warn!(key, %error, "remove half-made snapshot");
-        }
-        outcome
-    }
-
-    /// Puts a snapshot that was there already under our lease.
-    async fn hold(&self, chain: &Digest) -> Result<()> {
-        let context = &self.blobs.context;
-        let Some(lease) = &context.lease else { return Ok(()) };
-        let resource = crate::lease::Resource {
-            kind: format!("snapshots/{}", self.snapshotter),
-            id: chain.to_string(),
-        };
-        self.blobs
-            .app
-            .leases
-            .add_resource(&context.namespace, lease, resource)
-            .await
-            .map_err(Error::store("hold snapshot"))
-    }
-
-    async fn finish(self, config: &Digest) -> Result<()> {
-        let Some(top) = self.chain.last() else { return Ok(()) };
-        let label = (format!("{REF_SNAPSHOT}.{}", self.snapshotter), top.to_string());
-        self.blobs.label(config, Labels::from([label])).await
-    }
-}
-
-/// Tells extractions of the same layer apart.
-fn unique() -> String {
-    let mut random = [0_u8; 6];
-    getrandom::fill(&mut random).unwrap_or_default();
-    let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{text}", crate::store::record::Timestamp::now().subsec_nanosecond())
-}
-
-const UNCOMPRESSED: &str = "containerd.io/uncompressed";
-const SNAPSHOT_REF: &str = "containerd.io/snapshot.ref";
-const REF_SNAPSHOT: &str = "containerd.io/gc.ref.snapshot";
-pub(crate) const DEFAULT_SNAPSHOTTER: &str = "overlayfs";
 const CONFIG_MAX: u64 = 8 << 20;
 const DEPTH: usize = 4;

@@ -17,6 +17,7 @@ mod export;
 mod image;
 mod import;
 mod progress;
+mod unpack;
 
 pub(crate) use destination::{ExtraReference, ImageStore, Unpack};
 pub(crate) use error::TransferError;

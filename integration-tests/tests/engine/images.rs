@@ -325,7 +325,7 @@ fn nothing_of_a_broken_archive_stays() {
     let api = stack.api();
     let stored = || {
         let mut found = std::collections::BTreeSet::new();
-        for part in ["blobs", "ingest"] {
+        for part in ["blobs", "ingest", "snapshots"] {
             files(&stack.data_root().join("containerd"), part, &mut found);
         }
         found
@@ -347,12 +347,14 @@ fn nothing_of_a_broken_archive_stays() {
         layer.resize(512 + 1024, 0);
         layer
     };
-    let climbing = archive("test/broken:1", &config(json!({})), &[layer(&[("a", "")]), escaping]);
+    let mut many: Vec<_> = (0..8).map(|n| layer(&[("a", &n.to_string().repeat(9999))])).collect();
+    many.insert(4, escaping);
+    let climbing = archive("test/broken:1", &config(json!({})), &many);
     let broken_config = archive("test/broken:1", &json!({"config": 7}), &layers());
     let rows = [
         ("cut in a layer", whole[..200_000].to_vec()),
         ("cut before the manifest", whole[..whole.len() - 4096].to_vec()),
-        ("a layer that climbs out", climbing),
+        ("a layer among many that climbs out", climbing),
         ("a config that is none", broken_config),
     ];
     for (what, bytes) in rows {

@@ -10,6 +10,7 @@ mod events;
 mod exec;
 mod health;
 mod images;
+mod layers;
 mod limits;
 mod logs;
 mod mounts;

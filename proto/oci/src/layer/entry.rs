@@ -3,7 +3,7 @@
 
 use super::path::{clean, show, split};
 use super::root::{Root, failed, kind, list, lookup, open_directory};
-use super::{LayerError, Options, Whiteouts, sparse};
+use super::{LayerError, Missing, Whiteouts, sparse};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
     fsetxattr, ftruncate, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, symlinkat,
@@ -21,7 +21,7 @@ use tar::EntryType;
 
 pub(super) struct Writer<'a> {
     root: Root<'a>,
-    options: &'a Options,
+    whiteouts: Whiteouts,
     /// Times of directories, set at the end: writing into a directory changes them.
     directories: Vec<(PathBuf, Timestamps)>,
     /// What this layer brought; whiteouts speak only of the layers below.
@@ -45,14 +45,14 @@ struct Meta {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(root: BorrowedFd<'a>, options: &'a Options) -> Result<Self, LayerError> {
-        Ok(Self {
-            root: Root::new(root, &options.parents),
-            options,
+    pub(super) fn new(root: BorrowedFd<'a>, whiteouts: Whiteouts) -> Self {
+        Self {
+            root: Root::new(root),
+            whiteouts,
             directories: Vec::new(),
             unpacked: HashSet::new(),
             buffer: vec![0; 256 * 1024],
-        })
+        }
     }
 
     pub(super) fn entry<R: Read>(
@@ -60,9 +60,8 @@ impl<'a> Writer<'a> {
         entry: &mut tar::Entry<'_, R>,
     ) -> Result<(), LayerError> {
         let Some(meta) = Meta::read(entry)? else { return Ok(()) };
-        let Some((parent, name)) = split(&meta.path) else {
-            return self.root_entry(&meta);
-        };
+        // Compat: what a layer says of the root itself is passed over, as containerd does.
+        let Some((parent, name)) = split(&meta.path) else { return Ok(()) };
         if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
             return self.whiteout(parent, hidden, &meta);
         }
@@ -79,7 +78,7 @@ impl<'a> Writer<'a> {
             None => false,
         };
         if let Some(stat) = existing.as_ref().filter(|_| !keep) {
-            was_whiteout = self.options.whiteouts == Whiteouts::Overlay
+            was_whiteout = self.whiteouts == Whiteouts::Overlay
                 && kind(stat) == FileType::CharacterDevice
                 && stat.st_rdev == 0;
             Root::remove(dir, name).map_err(failed("replace", &meta.path))?;
@@ -90,44 +89,31 @@ impl<'a> Writer<'a> {
             // The layer hid what was here and then made a directory: the old content stays hidden.
             set_opaque(dir, name, &meta.path)?;
         }
-        if self.options.whiteouts == Whiteouts::Remove {
+        if self.whiteouts == Whiteouts::Remove {
             self.unpacked.insert(meta.path);
         }
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Result<(), LayerError> {
+    /// Answers what the layer needed and did not carry.
+    pub(super) fn finish(mut self) -> Result<Missing, LayerError> {
         // Later entries of the same name win.
         let mut seen: HashMap<PathBuf, Timestamps> = HashMap::new();
         for (path, times) in self.directories.drain(..) {
             seen.insert(path, times);
         }
         for (path, times) in seen {
-            if let Some((parent, name)) = split(&path) {
-                let Some(dir) = self.root.existing(parent)? else { continue };
-                match open_directory(dir.as_fd(), name) {
-                    Ok(fd) => rustix::fs::futimens(&fd, &times),
-                    // It was replaced later in the same layer.
-                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
-                    Err(errno) => Err(errno),
-                }
-                .map_err(failed("set times of", &path))?;
-            } else {
-                utimensat(self.root.fd(), ".", &times, AtFlags::empty())
-                    .map_err(failed("set times of", &path))?;
+            let Some((parent, name)) = split(&path) else { continue };
+            let Some(dir) = self.root.existing(parent)? else { continue };
+            match open_directory(dir.as_fd(), name) {
+                Ok(fd) => rustix::fs::futimens(&fd, &times),
+                // It was replaced later in the same layer.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+                Err(errno) => Err(errno),
             }
+            .map_err(failed("set times of", &path))?;
         }
-        Ok(())
-    }
-
-    /// `./` gives the root directory its owner, mode and times.
-    fn root_entry(&mut self, meta: &Meta) -> Result<(), LayerError> {
-        if meta.kind != EntryType::Directory {
-            return Err(LayerError::Entry { path: ".".into(), reason: "the root is no directory" });
-        }
-        let fd = open_directory(self.root.fd(), OsStr::new("."))
-            .map_err(failed("open directory", &meta.path))?;
-        self.directory_meta(fd.as_fd(), meta)
+        Ok(self.root.missing)
     }
 
     fn create<R: Read>(
@@ -306,6 +292,7 @@ impl<'a> Writer<'a> {
             tolerate(key, result, path)?;
         }
         rustix::fs::fchmod(fd, meta.mode).map_err(failed("change mode of", path))?;
+        self.root.missing.remove(path);
         self.directories.push((path.clone(), meta.times.clone()));
         Ok(())
     }
@@ -327,7 +314,7 @@ impl<'a> Writer<'a> {
         let name = OsStr::from_bytes(hidden);
         let path = parent.join(name);
         let own = self.unpacked.contains(&path);
-        match self.options.whiteouts {
+        match self.whiteouts {
             Whiteouts::Remove => {
                 let Some(dir) = self.root.existing(parent)? else { return Ok(()) };
                 if !own {
@@ -358,7 +345,7 @@ impl<'a> Writer<'a> {
     }
 
     fn opaque(&mut self, path: &Path) -> Result<(), LayerError> {
-        match self.options.whiteouts {
+        match self.whiteouts {
             Whiteouts::Overlay => {
                 self.root.directory(path)?;
                 match split(path) {

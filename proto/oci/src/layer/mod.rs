@@ -5,8 +5,10 @@
 //! are set when nothing will be written into them any more. The stream is hashed while it is read;
 //! `Applied::diff_id` is the digest of the uncompressed tar, trailing bytes included.
 //!
-//! Left to the caller: choosing the directory, verifying `diff_id`, throwing away a directory in
-//! which `apply` failed.
+//! Nothing is read of the layers below, so that layers can be unpacked side by side, and in any order.
+//!
+//! Left to the caller: choosing the directory, verifying `diff_id`, `inherit`, throwing away a directory
+//! in which `apply` failed.
 
 mod compression;
 mod entry;
@@ -22,8 +24,10 @@ pub use members::{Members, members};
 
 use crate::digest::{Digest, HashingReader};
 use entry::Writer;
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 /// What whiteouts (`.wh.x`, `.wh..wh..opq`) become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,18 +38,9 @@ pub enum Whiteouts {
     Remove,
 }
 
-pub struct Options {
-    pub whiteouts: Whiteouts,
-    /// Directories of the layers below, nearest first: a directory that a layer needs but does not
-    /// carry gets its owner, mode and attributes from there.
-    pub parents: Vec<OwnedFd>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { whiteouts: Whiteouts::Overlay, parents: Vec::new() }
-    }
-}
+/// The directories that a layer needs and does not carry. In the layers below they have owner, mode and
+/// attributes, which [`inherit`] takes over once those are there.
+pub type Missing = BTreeSet<PathBuf>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
@@ -54,6 +49,7 @@ pub struct Applied {
     /// Length of the uncompressed stream.
     pub size: u64,
     pub compression: Compression,
+    pub missing: Missing,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -91,18 +87,25 @@ impl LayerError {
 pub fn apply(
     reader: impl Read,
     root: BorrowedFd<'_>,
-    options: &Options,
+    whiteouts: Whiteouts,
 ) -> Result<Applied, LayerError> {
     let (compression, stream) = decompress(reader).map_err(LayerError::Read)?;
     let mut stream = HashingReader::new(stream);
-    {
-        let mut writer = Writer::new(root, options)?;
-        members(&mut stream, LayerError::Read, |entry| writer.entry(entry))?;
-        writer.finish()?;
-    }
+    let mut writer = Writer::new(root, whiteouts);
+    members(&mut stream, LayerError::Read, |entry| writer.entry(entry))?;
+    let missing = writer.finish()?;
     // What follows the end-of-archive blocks belongs to the diff id, too; so does the check that
     // the compressed stream is whole.
     std::io::copy(&mut stream, &mut std::io::sink()).map_err(LayerError::Read)?;
     let (diff_id, size) = stream.finish();
-    Ok(Applied { diff_id, size, compression })
+    Ok(Applied { diff_id, size, compression, missing })
+}
+
+/// Gives what was missing in the layer at `root` the looks it has in the layers below, nearest first.
+pub fn inherit(
+    root: BorrowedFd<'_>,
+    missing: &Missing,
+    below: &[OwnedFd],
+) -> Result<(), LayerError> {
+    missing.iter().try_for_each(|path| root::inherit(root, path, below))
 }

@@ -1,10 +1,10 @@
 //! File-system operations confined to one directory: every path is resolved by openat2 with
 //! `RESOLVE_IN_ROOT`, the last component never followed.
 
-use super::LayerError;
 use super::path::{show, split};
+use super::{LayerError, Missing};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags, fchmod, fchown,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags, fchmod, fchown,
     fgetxattr, flistxattr, fsetxattr, mkdirat, openat, openat2, statat, unlinkat,
 };
 use rustix::io::Errno;
@@ -15,19 +15,22 @@ use std::path::{Path, PathBuf};
 
 pub(super) struct Root<'a> {
     fd: BorrowedFd<'a>,
-    parents: &'a [OwnedFd],
+    pub(super) missing: Missing,
     /// The directory used last; tars list a directory's files one after the other.
     last: Option<(PathBuf, OwnedFd)>,
 }
 
 pub(super) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(Errno) -> LayerError {
-    let path = show(path.as_os_str().as_bytes());
-    move |errno| LayerError::Write { operation, path, source: errno.into() }
+    move |errno| LayerError::Write {
+        operation,
+        path: show(path.as_os_str().as_bytes()),
+        source: errno.into(),
+    }
 }
 
 impl<'a> Root<'a> {
-    pub(super) fn new(fd: BorrowedFd<'a>, parents: &'a [OwnedFd]) -> Self {
-        Self { fd, parents, last: None }
+    pub(super) fn new(fd: BorrowedFd<'a>) -> Self {
+        Self { fd, missing: Missing::new(), last: None }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'a> {
@@ -67,38 +70,16 @@ impl<'a> Root<'a> {
         open_in(self.fd, path, OFlags::DIRECTORY)
     }
 
-    fn make_all(&self, path: &Path) -> Result<(), LayerError> {
+    fn make_all(&mut self, path: &Path) -> Result<(), LayerError> {
         let mut done = PathBuf::new();
         for part in path {
             let parent = self.open(&done).map_err(failed("open directory", &done))?;
             done.push(part);
             match mkdirat(&parent, part, Mode::from_raw_mode(0o755)) {
-                Ok(()) => self.inherit(&done)?,
+                Ok(()) => drop(self.missing.insert(done.clone())),
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(failed("make directory", &done)(errno)),
             }
-        }
-        Ok(())
-    }
-
-    /// Gives a directory the layer does not carry the looks it has in the layers below.
-    fn inherit(&self, path: &Path) -> Result<(), LayerError> {
-        let error = |errno| failed("copy attributes of", path)(errno);
-        let readable = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        for lower in self.parents {
-            let found = match openat2(lower, path, readable, Mode::empty(), CONFINED) {
-                Ok(fd) => fd,
-                Err(Errno::NOENT) => continue,
-                // A file or link there: it was replaced, nothing to take over.
-                Err(_) => return Ok(()),
-            };
-            let own = openat2(self.fd, path, readable, Mode::empty(), CONFINED).map_err(error)?;
-            let stat = rustix::fs::fstat(&found).map_err(error)?;
-            let (uid, gid) =
-                (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
-            fchown(&own, Some(uid), Some(gid)).map_err(error)?;
-            fchmod(&own, Mode::from_raw_mode(stat.st_mode)).map_err(error)?;
-            return copy_xattrs(&found, &own).map_err(error);
         }
         Ok(())
     }
@@ -149,6 +130,34 @@ impl<'a> Root<'a> {
         let fd = self.open(parent).map_err(failed("open directory", parent))?;
         Ok((fd, name))
     }
+}
+
+/// Gives the directory at `path`, if there still is one, the looks it has in the layers below.
+pub(super) fn inherit(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    below: &[OwnedFd],
+) -> Result<(), LayerError> {
+    let error = |errno| failed("copy attributes of", path)(errno);
+    let readable = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for lower in below {
+        let found = match openat2(lower, path, readable, Mode::empty(), CONFINED) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => continue,
+            // A file or link there: it was replaced, nothing to take over.
+            Err(_) => return Ok(()),
+        };
+        let own = match openat2(root, path, readable, Mode::empty(), CONFINED) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+            own => own.map_err(error)?,
+        };
+        let stat = rustix::fs::fstat(&found).map_err(error)?;
+        fchown(&own, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
+            .map_err(error)?;
+        fchmod(&own, Mode::from_raw_mode(stat.st_mode)).map_err(error)?;
+        return copy_xattrs(&found, &own).map_err(error);
+    }
+    Ok(())
 }
 
 pub(super) fn lookup(parent: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Stat>, Errno> {
