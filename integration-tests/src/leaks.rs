@@ -124,12 +124,13 @@ impl Inventory {
 }
 
 /// What a daemon holds open that has a name: files, fifos, namespaces, pidfds. Sockets come and go
-/// with clients.
+/// with clients; a database has its name once something is in it.
 fn descriptors(pid: i32) -> Vec<String> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     links
         .filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.display().to_string()))
         .filter(|target| !target.starts_with("socket:") && !target.starts_with("pipe:"))
+        .filter(|target| !target.ends_with(".redb"))
         .collect()
 }
 
@@ -175,7 +176,7 @@ fn walk_files(at: &Path, shown: &Path, into: &mut Vec<String>) {
     }
 }
 
-/// Every path with its size. Databases grow and shrink by their own rules.
+/// Every path with its size. Databases grow and shrink by their own rules, and may come later.
 fn walk_data(at: &Path, into: &mut Vec<String>) {
     for entry in fs::read_dir(at).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -184,9 +185,9 @@ fn walk_data(at: &Path, into: &mut Vec<String>) {
         if data.is_dir() {
             into.push(format!("{shown}/"));
             walk_data(&path, into);
-        } else if path.extension().is_some_and(|end| end == "db" || end == "redb") {
+        } else if path.extension().is_some_and(|end| end == "db") {
             into.push(shown.to_string());
-        } else {
+        } else if path.extension().is_none_or(|end| end != "redb") {
             into.push(format!("{shown} of {} bytes", data.len()));
         }
     }

@@ -245,7 +245,7 @@ impl Shared {
 
     /// Commits the layers from `first` on, as many as are ready.
     async fn commit(self: Arc<Self>, first: usize, ready: Vec<Option<Laid>>) -> Result<Done> {
-        let count = ready.len();
+        let fresh: Vec<bool> = ready.iter().map(Option::is_some).collect();
         let keys: Vec<String> = ready.iter().flatten().map(|laid| laid.key.clone()).collect();
         let committed = match self.take_over(first, &ready).await {
             Ok(()) => self.commit_all(first, ready).await,
@@ -260,9 +260,12 @@ impl Shared {
             // Somebody else unpacked the same layer meanwhile.
             self.remove(&key).await;
         }
-        for index in first..first + count {
+        let count = fresh.len();
+        for (index, fresh) in (first..).zip(fresh) {
             let object = &self.layers[index];
-            self.blobs.report.object("extracted", object, object.descriptor.size).await;
+            if fresh {
+                self.blobs.report.object("extracted", object, object.descriptor.size).await;
+            }
             let label = (UNCOMPRESSED.to_owned(), self.diff_ids[index].to_string());
             self.blobs.label(&object.descriptor.digest, Labels::from([label])).await?;
         }

@@ -4,11 +4,23 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// Has openat2 walk again where somebody's rename or mount, anywhere, made a `..` uncertain.
+pub(crate) fn walk(mut openat2: impl FnMut() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
+    for _ in 0..1024 {
+        match openat2() {
+            Err(Errno::AGAIN) => {}
+            walked => return walked,
+        }
+    }
+    openat2()
+}
 
 /// A root directory that names are looked up in.
 #[derive(Debug)]
@@ -24,7 +36,7 @@ impl Inside {
         let path = path.strip_prefix("/").unwrap_or(path);
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let flags = flags | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat2(self.0.as_fd(), path, flags, mode, ResolveFlags::IN_ROOT)?)
+        Ok(walk(|| rustix::fs::openat2(&self.0, path, flags, mode, ResolveFlags::IN_ROOT))?)
     }
 
     /// A small text file, up to 1 MiB.
@@ -128,6 +140,17 @@ mod tests {
         inside.touch("/out/a/b/f", 0o644).unwrap();
         assert!(dir.path().join("a/b/f").exists());
         assert_eq!(inside.read("/a/b/f").unwrap(), "");
+    }
+
+    #[test]
+    fn what_a_rename_made_uncertain_is_walked_again() {
+        let (mut left, here) = (3, tempfile::tempfile().unwrap());
+        let walked = walk(|| {
+            left -= 1;
+            if left > 0 { Err(Errno::AGAIN) } else { Ok(here.try_clone().unwrap().into()) }
+        });
+        assert!(walked.is_ok());
+        assert_eq!((walk(|| Err(Errno::NOENT)).unwrap_err(), left), (Errno::NOENT, 0));
     }
 
     #[test]

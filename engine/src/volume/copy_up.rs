@@ -13,6 +13,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::sys::inside::walk;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CopyError {
     #[error("{call} {name}: {errno}")]
@@ -76,7 +78,8 @@ fn open(rootfs: &Path, path: &str, volume: &Path) -> Result<Option<(OwnedFd, Own
             .map_err(call("open", c"rootfs"))?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let relative = if path.is_empty() { c"/" } else { top.as_c_str() };
-    let source = match rustix::fs::openat2(&root, relative, DIRECTORY, Mode::empty(), resolve) {
+    let openat2 = || rustix::fs::openat2(&root, relative, DIRECTORY, Mode::empty(), resolve);
+    let source = match walk(openat2) {
         Ok(source) => source,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         Err(errno) => return Err(call("openat2", &top)(errno)),

@@ -269,7 +269,7 @@ pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &str, flags: OFlags) -> io
 /// Opens a file of a procfs for writing: no links, no other mount on top, and really a procfs.
 pub(crate) fn open_proc(proc: BorrowedFd<'_>, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
-    let fd = openat2(proc, OsStr::new(path), flags | OFlags::CLOEXEC, 0, resolve)?;
+    let fd = retry(|| openat2(proc, OsStr::new(path), flags | OFlags::CLOEXEC, 0, resolve))?;
     if fs_magic(fd.as_fd())? != PROC_MAGIC {
         return Err(io::Error::from_raw_os_error(libc::EXDEV));
     }

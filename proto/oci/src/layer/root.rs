@@ -141,13 +141,13 @@ pub(super) fn inherit(
     let error = |errno| failed("copy attributes of", path)(errno);
     let readable = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     for lower in below {
-        let found = match openat2(lower, path, readable, Mode::empty(), CONFINED) {
+        let found = match resolve(lower.as_fd(), path, readable) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => continue,
             // A file or link there: it was replaced, nothing to take over.
             Err(_) => return Ok(()),
         };
-        let own = match openat2(root, path, readable, Mode::empty(), CONFINED) {
+        let own = match resolve(root, path, readable) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
             own => own.map_err(error)?,
         };
@@ -192,8 +192,20 @@ pub(super) fn list(fd: &OwnedFd) -> Result<Vec<std::ffi::CString>, Errno> {
 
 fn open_in(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    openat2(root, path, flags | OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), CONFINED)
+    resolve(root, path, flags | OFlags::PATH | OFlags::CLOEXEC)
 }
+
+/// Walks below `root`; again where somebody's rename or mount, anywhere, made a `..` uncertain.
+fn resolve(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let walk = || openat2(root, path, flags, Mode::empty(), CONFINED);
+    (0..WALKS)
+        .map(|_| walk())
+        .find(|walked| !matches!(walked, Err(Errno::AGAIN)))
+        .unwrap_or_else(walk)
+}
+
+/// Until a host that does nothing but rename is taken for hostile.
+const WALKS: usize = 1024;
 
 fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
     let mut names = vec![0u8; 64 * 1024];

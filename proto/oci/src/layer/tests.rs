@@ -458,3 +458,27 @@ proptest::proptest! {
         proptest::prop_assert!(root.is_dir());
     }
 }
+
+#[test]
+fn renames_elsewhere_do_not_get_in_the_way() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(directory.path().join("a/b")).unwrap();
+    std::os::unix::fs::symlink("a/b/../b/../b/../b", directory.path().join("link")).unwrap();
+    let fd = std::fs::File::open(directory.path()).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let names = [elsewhere.path().join("x"), elsewhere.path().join("y")];
+            std::fs::create_dir(&names[0]).unwrap();
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                std::fs::rename(&names[0], &names[1]).unwrap();
+                std::fs::rename(&names[1], &names[0]).unwrap();
+            }
+        });
+        let root = super::root::Root::new(fd.as_fd());
+        let failed = (0..20_000).filter(|_| root.existing(Path::new("link")).is_err()).count();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(failed, 0);
+    });
+}
