@@ -114,9 +114,11 @@ fn round(stack: &Stack, random: &mut Random, workers: &mut [Worker<'_>]) {
             scope.spawn(move || worker.check());
         }
     });
-    let names: BTreeMap<String, String> = names(stack);
     let wanted: BTreeSet<String> = workers.iter().flat_map(Worker::names).collect();
-    assert_eq!(names.values().cloned().collect::<BTreeSet<_>>(), wanted);
+    // A stop is acknowledged before `--rm` has done its work, and that waits for a containerd.
+    let there = || names(stack).into_values().collect::<BTreeSet<_>>();
+    until_equal("what is there is what was made", there, &wanted);
+    let names: BTreeMap<String, String> = names(stack);
     let running: BTreeSet<String> = workers.iter().flat_map(Worker::running).collect();
     until_equal("a shim for each that runs", || shims(stack, &names), &running);
 }
