@@ -80,9 +80,23 @@ fn stop(pid: i32) {
 
 fn moves(pid: i32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let mut states = threads.filter_map(|thread| {
-        let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
-        stat.rsplit_once(") ")?.1.chars().next()
-    });
-    states.any(|state| !"TtZX".contains(state))
+    threads.map(|thread| thread.path()).any(|thread| {
+        let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+        match stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()) {
+            None | Some('T' | 't' | 'Z' | 'X') => false,
+            Some('D') => !waits_for_a_vfork(&thread),
+            Some(_) => true,
+        }
+    })
+}
+
+/// Until its child has executed something nothing stops it, and a child that stands still never will.
+fn waits_for_a_vfork(thread: &Path) -> bool {
+    let call = fs::read_to_string(thread.join("syscall")).unwrap_or_default();
+    let number = call.split(' ').next().and_then(|number| number.parse().ok());
+    #[cfg(target_arch = "x86_64")]
+    let vfork = number == Some(libc::SYS_vfork);
+    #[cfg(not(target_arch = "x86_64"))]
+    let vfork = false;
+    vfork || number == Some(libc::SYS_clone) || number == Some(libc::SYS_clone3)
 }
