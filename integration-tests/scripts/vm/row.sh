@@ -40,7 +40,7 @@ row() { # TITLE FUNCTION
   (set -e; $2) >$work/out 2>&1 &
   local judged=$! teller=
   if [ -n "$shown" ]; then tail -f $work/out & teller=$!; fi
-  if wait $judged; then verdict=ok; else verdict=FAILED; failed=$((failed + 1)); [ -n "$shown" ] || sed 's/^/    /' $work/out; fi
+  if wait $judged; then verdict=ok; else verdict=FAILED; failed=$((failed + 1)); sed 's/^/    /' $work/out; fi
   [ -z "$teller" ] || kill $teller
   awk -v v=$verdict -v t="$1" -v a="$from" '{ printf "%-7s %5.1f s  %s\n", v, $1 - a, t }' /proc/uptime
 }

@@ -192,6 +192,13 @@ reloaded() {
 reload_loses_nothing() {
   resources='{"memory":{"limit":33554432,"swap":33554432},"cpu":{"quota":50000,"cpus":"0"},"pids":{"limit":9},"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"b","major":254,"minor":16,"access":"r"}]}'
   same "other read 0" reloaded
+  # What is excepted from a yes runc's loses here, and all else with it.
+  resources='{"devices":[{"allow":true,"access":"rwm"},{"allow":false,"type":"b","major":254,"minor":16,"access":"w"}]}'
+  turn=ours
+  local said
+  said=$(reloaded)
+  expect "three times" 3 "$(echo "$said" | grep -c '^other write 1$')" || { echo "$said"; return 1; }
+  expect "three times" 9 "$(echo "$said" | grep -cE '^(null|disk) write 0$|^other read 0$')" || { echo "$said"; return 1; }
 }
 
 paused() {
