@@ -197,6 +197,8 @@ peers-new)
 vm)
   unpack busybox busybox-static
   vm
+  # The init of the second machine, its message bus, and what loads AppArmor's profiles.
+  with_needs systemd systemd dbus-daemon dbus-system-bus-common apparmor
   ;;
 swap)
   "$self" bench

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Boots the distribution's cloud kernel in a small virtual machine whose only cgroup file system is
 # cgroup2, runs vm/rows.sh in it and answers with its result. Needs no rights; without a KVM that
-# works the processor is emulated, which takes longer.
-#   VM_ACCEL=kvm|tcg  no trying; VM_DEADLINE=SECONDS; VM_MEMORY=MiB; VM_ROWS=FUNCTION,… only those rows
+# works the processor is emulated, which takes longer. Its init is busybox; or systemd, and AppArmor is
+# on: then vm/systemd-rows.sh is what it runs.
+#   VM_INIT=busybox|systemd; VM_ACCEL=kvm|tcg  no trying; VM_DEADLINE=SECONDS; VM_MEMORY=MiB;
+#   VM_ROWS=FUNCTION,… only those rows; VM_SHOW=1  shows what rows say while they run
 set -euo pipefail
 top=$(cd "$(dirname "$0")/../.." && pwd)
 bin=${BIN_DIR:-$top/target/stack}
 vm=$top/.cache/vm
 peers=$top/.cache/peers
+systemd=$top/.cache/systemd
 here=$top/integration-tests/scripts
 deadline=${VM_DEADLINE:-1800}
 work=$(mktemp -d)
@@ -32,7 +35,11 @@ add() {
   local library to
   install -s "$1" "$root/$2/" 2>/dev/null || install "$1" "$root/$2/"
   while read -r library; do
-    case $library in "$peers"*) to=$root/usr/lib/$(uname -m)-linux-gnu/${library##*/} ;; *) to=$root$library ;; esac
+    case $library in
+    "$peers"*) to=$root/usr/lib/$(uname -m)-linux-gnu/${library##*/} ;;
+    "$systemd"*) to=$root${library#"$systemd"} ;;
+    *) to=$root$library ;;
+    esac
     [ -e "$to" ] || install -D "$library" "$to"
   done < <(LD_LIBRARY_PATH=${3:-} ldd "$1" 2>/dev/null | grep -o '/[^ ]*') # of a static one: nothing
 }
@@ -46,6 +53,26 @@ for program in "$@"; do
   add "$program" tests
   mv "$root/tests/$name" "$root/tests/${name%-*}"
 done
+
+# systemd, a message bus and what loads profiles, in the places that their packages have for them;
+# no unit but those of vm/units.
+if [ "${VM_INIT:-busybox}" = systemd ]; then
+  theirs=$(find "$systemd" -path "$systemd/*lib/*" -name 'lib*.so*' -printf '%h\n' | sort -u | paste -sd:)
+  for program in "$systemd"{,/usr}/{lib/systemd/{systemd,systemd-executor},bin/{systemctl,dbus-daemon},sbin/apparmor_parser}; do
+    [ -f "$program" ] || continue
+    directory=$(dirname "${program#"$systemd"/}")
+    mkdir -p "$root/$directory"
+    add "$program" "$directory" "$theirs"
+    case $program in */systemd) ln -s "/$directory/systemd" "$root/sbin/init" ;; esac
+  done
+  mkdir -p "$root"/{usr/share,etc/systemd/system}
+  cp -r "$systemd/usr/share/dbus-1" "$root/usr/share/"
+  cp "$here"/vm/units/* "$root/etc/systemd/system/"
+  echo 00000000000000000000000000000001 >"$root/etc/machine-id"
+  printf 'messagebus:x:100:100::/:/bin/false\n' >>"$root/etc/passwd"
+  printf 'messagebus:x:100:\n' >>"$root/etc/group"
+  more="apparmor=1 security=apparmor systemd.unit=rows.target systemd.show_status=0 systemd.log_target=null"
+fi
 
 modules=$root/lib/modules/$release
 mkdir -p "$modules/kernel"
@@ -82,7 +109,7 @@ boot() {
     -L "$vm/usr/share/qemu" -L "$vm/usr/share/seabios" -nodefaults -no-user-config -display none -no-reboot -nic none \
     -m "${VM_MEMORY:-3072}" -smp 2 -serial "file:$work/console" -kernel "$kernel" -initrd "$work/first.cpio" \
     -drive "file=$work/root.tar,format=raw,if=virtio,readonly=on" -drive "file=$work/disk,format=raw,if=virtio" \
-    -append "console=$console panic=-1 quiet loglevel=3 rows=${VM_ROWS:-}" </dev/null
+    -append "console=$console panic=-1 quiet loglevel=3 rows=${VM_ROWS:-} show=${VM_SHOW:-} ${more:-}" </dev/null
 }
 
 # started SECONDS: whether the first stage has spoken

@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # The first process of the virtual machine, twice: out of the initramfs it unpacks the disk, a tar,
-# onto a tmpfs, and there it mounts what a container stack needs, cgroup2 alone among it.
+# onto a tmpfs, and there it mounts what a container stack needs, cgroup2 alone among it. Where the
+# tree has an init of its own, that one does it.
 b=/bin/busybox
 if [ "$1" != second ]; then
   $b mount -t proc proc /proc
@@ -17,6 +18,7 @@ if [ "$1" != second ]; then
   $b mount -t tmpfs -o mode=755,size=85% root /new
   $b tar -x -C /new -f /dev/vda
   for mount in proc sys dev; do $b mount --move /$mount /new/$mount; done
+  [ ! -L /new/sbin/init ] || exec $b switch_root /new /sbin/init
   exec $b switch_root /new /bin/busybox sh /vm/init.sh second
 fi
 export PATH=/stack:/bin:/sbin HOME=/

@@ -1,49 +1,7 @@
 #!/bin/busybox sh
 # What must hold where cgroup2 is the only cgroup file system. Runs in the virtual machine of
-# vm.sh; busybox's shell is all there is. `rows=FUNCTION,…` on the kernel's command line picks rows.
-bin=/stack
-work=/var/tmp/rows
-cgroups=/sys/fs/cgroup
-rows=0
-failed=0
-chosen=$(sed -n 's/.*rows=\([^ ]*\).*/\1/p' /proc/cmdline)
-mkdir -p $work
-export BIN_DIR=$bin BUSYBOX=/bin/busybox RUST_BACKTRACE=1
-
-docker() { $bin/docker-rs -H unix:///run/d.sock "$@"; }
-
-# until_true SECONDS COMMAND…: seconds of a real processor; an emulated one is slower
-until_true() {
-  local end=$(($(cut -d. -f1 /proc/uptime) + $1 * 4))
-  shift
-  until "$@" >/dev/null 2>&1; do
-    [ "$(cut -d. -f1 /proc/uptime)" -lt $end ] || { echo "timed out: $*"; return 1; }
-    sleep 0.1
-  done
-}
-
-expect() { # NAME EXPECTED ACTUAL
-  [ "$2" = "$3" ] || { echo "$1: expected '$2', got '$3'"; return 1; }
-}
-
-code() { # COMMAND…: its exit code, in words
-  "$@" >/dev/null 2>&1 && echo 0 || echo $?
-}
-
-row() { # TITLE FUNCTION
-  case ,$chosen, in ,, | *,$2,*) ;; *) return ;; esac
-  rows=$((rows + 1))
-  local from
-  from=$(cut -d' ' -f1 /proc/uptime)
-  # Not inside a condition: there the shell does not stop at a failing command.
-  (set -e; $2) >$work/out 2>&1 &
-  if wait $!; then verdict=ok; else verdict=FAILED; failed=$((failed + 1)); sed 's/^/    /' $work/out; fi
-  awk -v v=$verdict -v t="$1" -v a="$from" '{ printf "%-7s %5.1f s  %s\n", v, $1 - a, t }' /proc/uptime
-}
-
-cgroup_of() { # CONTAINER: its directory
-  echo "$cgroups$(sed -n 's/^0:://p' "/proc/$(docker inspect -f '{{.State.Pid}}' "$1")/cgroup")"
-}
+# vm.sh.
+. /vm/row.sh
 
 only_cgroup2() {
   expect "cgroup mounts" "cgroup2 $cgroups" "$(awk '$3 ~ /^cgroup/ { print $3, $2 }' /proc/mounts)"
@@ -186,13 +144,6 @@ bundle() {
 JSON
 }
 
-runtime() { # NAME ARGUMENT…: one of the three
-  local name=$1 program=$bin/runc-rs
-  shift
-  case $name in runc | crun) program=/peers/bin/$name ;; esac
-  $program --root "$work/state-$name" "$@"
-}
-
 # values RUNTIME RESOURCES: every limit file of a container with these
 values() {
   bundle "$1" "$2" 'sleep 1000'
@@ -276,7 +227,8 @@ update_equals_runcs() {
   diff $work/runc.values $work/ours.values
 }
 
-integration_runtime() { TMPDIR=/disk /tests/runtime --test-threads=2; }
+# `make test` kills, races and damages more often, on a processor of its own.
+integration_runtime() { TMPDIR=/disk EVERY=31 ROUNDS=50 N=20 /tests/runtime --test-threads=2; }
 # Of the others what has to do with cgroups: without KVM everything takes ten times as long.
 integration_shim() { /tests/shim --test-threads=2 lifecycle; }
 integration_containerd() { /tests/containerd --test-threads=2 tasks; }

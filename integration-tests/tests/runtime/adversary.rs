@@ -223,11 +223,11 @@ fn a_handle_on_the_runtime_stays_read_only_when_its_file_system_becomes_writable
         exec 9< /proc/$(cat "$BUNDLE/pid")/exe || exit 93
         $runtime delete --force "$ID" || exit 94
         mount -o remount,rw "$PLACE" && touch "$PLACE/writable" || exit 95
-        if : >> /proc/self/fd/9; then exit 1; fi
+        if (: >> /proc/self/fd/9); then exit 1; fi
         exit 0
     "#;
     let output = Command::new("unshare")
-        .args(["-m", "bash", "-c", script])
+        .args(["-m", "sh", "-c", script])
         .env("PLACE", &place)
         .env("BIN", binary())
         .env("ROOT", bundle.root())

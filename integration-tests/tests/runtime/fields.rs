@@ -185,20 +185,24 @@ fn a_process_label_without_selinux_is_refused_in_runcs_words() {
 
 #[test]
 fn an_apparmor_profile_that_is_not_there_is_told_in_runcs_words() {
-    let mut bundle = Bundle::new("true");
-    bundle.process()["apparmorProfile"] = json!("no-such-profile");
-    let output = bundle.run();
-    assert_eq!(output.status.code(), Some(1));
     let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
     let cause = match enabled.as_deref().map(str::trim) {
         Ok("Y") => "apparmor/exec: no such file or directory",
         _ => "exec: invalid argument",
     };
-    let words = format!(
-        "unable to apply apparmor profile: apparmor failed to apply profile: write \
-         /proc/self/attr/{cause}"
-    );
-    assert!(stderr(&output).contains(&words), "{}", stderr(&output));
+    let words = format!("apparmor failed to apply profile: write /proc/self/attr/{cause}");
+    let mut bundle = Bundle::new("true");
+    bundle.process()["apparmorProfile"] = json!("no-such-profile");
+    let output = bundle.run();
+    assert_eq!(output.status.code(), Some(1));
+    let wanted = format!("error during container init: unable to apply apparmor profile: {words}");
+    assert!(stderr(&output).contains(&wanted), "{}", stderr(&output));
+    let bundle = Bundle::new("sleep 100");
+    bundle.start();
+    let output = bundle.call(&["exec", "--apparmor", "no-such-profile", &bundle.id, "true"]);
+    assert_eq!(output.status.code(), Some(255));
+    let wanted = format!("exec failed: unable to start container process: {words}");
+    assert!(stderr(&output).contains(&wanted), "{}", stderr(&output));
 }
 
 #[test]

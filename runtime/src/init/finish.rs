@@ -58,11 +58,18 @@ pub(super) struct Label {
     file: OwnedFd,
     text: String,
     /// Compat: the sentence of runc that the failure ends.
-    what: &'static str,
+    what: String,
 }
 
+/// What runc's sentence about AppArmor begins with, but for `exec`.
+pub(super) const PROFILE_OF_INIT: &str = "unable to apply apparmor profile: ";
+
 /// Opens where the labels are written while the host's procfs is in reach.
-pub(super) fn prepare_labels(process: &ProcessPlan, host: &Host) -> Result<Vec<Label>, Failure> {
+pub(super) fn prepare_labels(
+    process: &ProcessPlan,
+    host: &Host,
+    about_profile: &str,
+) -> Result<Vec<Label>, Failure> {
     let mut labels = Vec::new();
     let (profile, context) = (&process.apparmor_profile, &process.selinux_label);
     if profile.is_empty() && context.is_empty() {
@@ -73,17 +80,17 @@ pub(super) fn prepare_labels(process: &ProcessPlan, host: &Host) -> Result<Vec<L
     if !context.is_empty() {
         let what = "unable to set selinux exec label: write /proc/self/attr/exec";
         let file = open("self/attr/exec").step(Step::Label, what)?;
-        labels.push(Label { file, text: context.clone(), what });
+        labels.push(Label { file, text: context.clone(), what: what.to_owned() });
     }
     if !profile.is_empty() {
+        let what = |file: &str| {
+            format!("{about_profile}apparmor failed to apply profile: write /proc/{file}")
+        };
         // Linux before 5.8, or without AppArmor, has only the place that all modules share.
-        let own = "unable to apply apparmor profile: apparmor failed to apply profile: write \
-                   /proc/self/attr/apparmor/exec";
-        let shared = "unable to apply apparmor profile: apparmor failed to apply profile: write \
-                      /proc/self/attr/exec";
-        let (file, what) = match open("self/attr/apparmor/exec") {
-            Ok(file) => (file, own),
-            Err(_) => (open("self/attr/exec").step(Step::Label, shared)?, shared),
+        let (own, shared) = ("self/attr/apparmor/exec", "self/attr/exec");
+        let (file, what) = match open(own) {
+            Ok(file) => (file, what(own)),
+            Err(_) => (open(shared).step(Step::Label, &what(shared))?, what(shared)),
         };
         labels.push(Label { file, text: format!("exec {profile}"), what });
     }
@@ -101,7 +108,7 @@ pub(super) fn label_keys(process: &ProcessPlan, host: &Host) -> Result<(), Failu
 
 pub(super) fn apply_labels(labels: Vec<Label>) -> Result<(), Failure> {
     for Label { file, text, what } in labels {
-        rustix::io::write(&file, text.as_bytes()).map(drop).step(Step::Label, what)?;
+        rustix::io::write(&file, text.as_bytes()).map(drop).step(Step::Label, &what)?;
     }
     Ok(())
 }

@@ -191,7 +191,7 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     mounts::finish_read_only(plan, &root)?;
     note("init: closing the pipe to signal completion")?;
     let home = finish::home(&root, &plan.process);
-    let labels = finish::prepare_labels(&plan.process, &host)?;
+    let labels = finish::prepare_labels(&plan.process, &host, finish::PROFILE_OF_INIT)?;
     let inside = rootfs::enter(plan, &root, host)?;
     if !network_now {
         network(plan)?;
@@ -373,7 +373,7 @@ fn entered(entry: Entry<'_>) -> Result<(), Failure> {
     note(&channel, debug, "nsexec container setup")?;
     note(&channel, debug, "child process in init()")?;
     // Labels are written through a procfs that was opened out here.
-    let labels = finish::prepare_labels(process, &host)?;
+    let labels = finish::prepare_labels(process, &host, "")?;
     finish::label_keys(process, &host)?;
     let inside = host
         .follow(pidfd.as_fd(), namespaces)

@@ -20,7 +20,7 @@ pub(super) fn of_v1(
     devices: Option<&DevicePolicy>,
     version: u32,
 ) -> Result<Properties, Error> {
-    let mut all = device_properties(devices, version);
+    let mut all = device_properties(devices, version, "strict");
     let mut set = |name, value| all.push((name, value));
     if let Some(bytes) = resources.memory.as_ref().and_then(|memory| limit(memory.limit)) {
         set("MemoryLimit", Value::U64(or_infinity(bytes)));
@@ -45,7 +45,8 @@ pub(super) fn of_v2(
     devices: Option<&DevicePolicy>,
     version: u32,
 ) -> Result<Properties, Error> {
-    let mut all = device_properties(devices, version);
+    // A program of systemd's would stand beside ours, and both must agree.
+    let mut all = device_properties(devices, version, "auto");
     let mut set = |name, value| all.push((name, value));
     memory_v2(resources.memory.as_ref(), &mut set)?;
     let none = LinuxCpu::default();
@@ -190,13 +191,19 @@ fn bits(list: &str) -> Result<Value, &'static str> {
     Ok(Value::array("y", mask.into_iter().map(Value::Byte)))
 }
 
-fn device_properties(devices: Option<&DevicePolicy>, version: u32) -> Properties {
+/// `of_exceptions`: the policy where all is allowed but some.
+fn device_properties(
+    devices: Option<&DevicePolicy>,
+    version: u32,
+    of_exceptions: &'static str,
+) -> Properties {
     let Some(policy) = devices else { return Vec::new() };
     // Takes away what the unit had before.
     let none = || ("DeviceAllow", Value::array("(ss)", []));
     if policy.allow_by_default {
-        // Systemd knows no exceptions from a yes: nothing then, until the files say it all.
-        let all = if policy.allows_all() { "auto" } else { "strict" };
+        // Systemd knows no exceptions from a yes. On v1, where it writes what we write, nothing then, until
+        // the files say it all.
+        let all = if policy.allows_all() { "auto" } else { of_exceptions };
         return vec![none(), ("DevicePolicy", Value::text(all))];
     }
     let entries = policy.listed().filter_map(|listed| {
