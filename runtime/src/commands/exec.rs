@@ -309,7 +309,7 @@ impl Place {
 
     fn join(&self, pid: i32) -> Result<(), crate::cgroup::Error> {
         match self {
-            Self::At(cgroup) => cgroup.clone().join(pid),
+            Self::At(cgroup) => cgroup.clone().join_or_attach(pid),
             Self::Beside(cgroup, first) => cgroup.clone().join_beside(pid, *first),
         }
     }
