@@ -93,6 +93,11 @@ impl Log {
         }
     }
 
+    /// One that the command outlives.
+    pub(crate) fn error(&self, message: &str) {
+        self.write(Level::Error, message);
+    }
+
     pub(crate) fn warn(&self, message: &str) {
         self.write(Level::Warning, message);
     }

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::spec::oci::IntelRdt;
 use crate::sys::{errno_of, errno_text, file, mountinfo};
 
+mod stats;
+
 const USUAL: &str = "/sys/fs/resctrl";
 const MAGIC: i64 = 0x0765_5821;
 

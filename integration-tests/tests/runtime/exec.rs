@@ -1,10 +1,11 @@
 //! exec: flags, process files, exit codes.
 
 use std::fs;
+use std::process::Output;
 
 use serde_json::json;
 
-use crate::bundle::{Bundle, stderr};
+use crate::bundle::{Bundle, ours_only, stderr};
 
 fn running() -> Bundle {
     let bundle = Bundle::new("sleep 100");
@@ -145,4 +146,60 @@ fn exec_in_a_user_namespace_is_root_only_inside() {
     let output = bundle.ok(&["exec", &bundle.id, "sh", "-c", "id -u; cat /proc/self/uid_map"]);
     let words: Vec<&str> = output.split_whitespace().collect();
     assert_eq!(words, ["0", "0", "100000", "65536"]);
+}
+
+/// What a process that may hold `soft` of at most `hard` files says to its shell's `ulimit -n`.
+fn exec_with_files(bundle: &Bundle, soft: u64, hard: u64) -> Output {
+    let file = bundle.path().join("process.json");
+    let process = json!({
+        "args": ["/bin/sh", "-c", "ulimit -n"],
+        "env": ["PATH=/bin"],
+        "cwd": "/",
+        "user": {"uid": 0, "gid": 0},
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}],
+    });
+    fs::write(&file, process.to_string()).unwrap();
+    bundle.call(&["exec", "--process", file.to_str().unwrap(), &bundle.id])
+}
+
+#[test]
+fn a_process_may_be_allowed_no_files_at_all() {
+    // runc's own init needs more.
+    if !ours_only() {
+        return;
+    }
+    for (user_namespace, files) in [(false, 0), (false, 3), (true, 0), (true, 3)] {
+        let mut bundle = Bundle::new("");
+        if user_namespace {
+            bundle.use_user_namespace();
+        }
+        let limit = json!([{"type": "RLIMIT_NOFILE", "soft": files, "hard": files}]);
+        bundle.process()["args"][2] = json!("ulimit -n");
+        bundle.process()["rlimits"] = limit;
+        assert_eq!(bundle.output(), format!("{files}\n"));
+        bundle.process()["args"][2] = json!("exec sleep 100");
+        bundle.process()["rlimits"] = json!([]);
+        bundle.start();
+        let output = exec_with_files(&bundle, files, files);
+        assert_eq!(stderr(&output), "", "{user_namespace} {files}");
+        assert_eq!(output.stdout, format!("{files}\n").into_bytes());
+    }
+}
+
+#[test]
+fn limits_of_an_exec_that_cannot_be_are_told_whoever_sets_them() {
+    for user_namespace in [false, true] {
+        let mut bundle = Bundle::new("sleep 100");
+        if user_namespace {
+            bundle.use_user_namespace();
+        }
+        bundle.start();
+        let output = exec_with_files(&bundle, 9, 5);
+        assert_eq!(output.status.code(), Some(255), "{user_namespace}");
+        // Older releases say `for process`.
+        let told = stderr(&output).replace("for ready process", "for process");
+        let words = "exec failed: unable to start container process: error setting rlimits for \
+                     process: error setting rlimit type 7: invalid argument";
+        assert!(told.contains(words), "{user_namespace}: {told}");
+    }
 }

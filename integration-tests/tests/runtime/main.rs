@@ -8,6 +8,7 @@
 mod adversary;
 mod binds;
 mod bundle;
+mod caches;
 mod cgroup;
 mod checkpoint;
 mod criu;

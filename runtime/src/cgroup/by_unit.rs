@@ -75,10 +75,14 @@ impl Cgroup {
         set
     }
 
-    /// A further process; its user may not be allowed to move it there itself.
-    pub(super) fn attach(&self, pid: i32, error: Error) -> Result<(), Error> {
-        match &self.unit {
-            Some(unit) if super::rights::is_denied(&error) => unit.attach(pid),
+    /// Takes a further process in; its user may not be allowed to move it there, but systemd is. Of the
+    /// older hierarchies it would care for some, and the process be left outside the others.
+    pub(crate) fn join_or_attach(&mut self, pid: i32) -> Result<(), Error> {
+        let Err(error) = self.join(pid) else { return Ok(()) };
+        match (&self.unit, self.v2_directory()) {
+            (Some(unit), Some(place)) if super::rights::is_denied(&error) => {
+                unit.attach(pid, place)
+            }
             _ => Err(error),
         }
     }

@@ -335,8 +335,7 @@ impl Cgroup {
     /// For a process that is to stand beside `first`, which may have moved further down: where
     /// groups below hand controllers on, cgroup2 takes no process any more.
     pub(crate) fn join_beside(&mut self, pid: i32, first: i32) -> Result<(), Error> {
-        let Err(error) = self.join(pid) else { return Ok(()) };
-        let Err(error) = self.attach(pid, error) else { return Ok(()) };
+        let Err(error) = self.join_or_attach(pid) else { return Ok(()) };
         let refused = matches!(
             file::errno(&error),
             Some(libc::EBUSY | libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)

@@ -335,7 +335,7 @@ fn build(
     }
     if plan.limits_from_outside() {
         expect(globals, &channel, pid, given, &FromInit::Shed)?;
-        let what = format!("error during container init: {}", init::LIMITS_OF_INIT);
+        let what = format!("error during container init: {}", init::LIMITS_FAILED);
         apply_limits(&plan.process, pid, &what)?;
         proceed(&channel)?;
     }

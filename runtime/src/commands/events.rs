@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
+use serde_json::Value;
 
 use super::{Globals, parse_one, print};
 use crate::args::{Flag, FlagError};
 use crate::container::{Container, Status};
+use crate::resctrl::Resctrl;
 use crate::sys::clone::pidfd_open;
 
 pub(super) const FLAGS: &[Flag] = &[("interval", "", true), ("stats", "", false)];
@@ -31,15 +33,15 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         bail!("container with id {id} is not running");
     }
     if parsed.is_set("stats") {
-        tell_stats(&container)?;
+        tell_stats(&container, &stats(&container)?)?;
     } else {
-        follow(&container, interval)?;
+        follow(globals, &container, interval)?;
     }
     Ok(0)
 }
 
 /// Until the container has no process left.
-fn follow(container: &Container, interval: Duration) -> anyhow::Result<()> {
+fn follow(globals: &Globals, container: &Container, interval: Duration) -> anyhow::Result<()> {
     let cgroup = container.cgroup();
     let mut oom = cgroup.watch_oom()?;
     // Gone already: then the loop ends by itself.
@@ -67,15 +69,31 @@ fn follow(container: &Container, interval: Duration) -> anyhow::Result<()> {
             return Ok(());
         }
         if Instant::now() >= next {
-            tell_stats(container)?;
+            // The next ones may be had again.
+            match stats(container) {
+                Ok(data) => tell_stats(container, &data)?,
+                Err(error) => globals.log.error(&error.to_string()),
+            }
             next += interval;
         }
     }
 }
 
+fn stats(container: &Container) -> anyhow::Result<Value> {
+    let mut data = container.cgroup().stats();
+    if let Some(group) = &container.record.resctrl
+        && let Some(resctrl) = Resctrl::find()
+    {
+        let told = group.stats(&resctrl);
+        data["intel_rdt"] =
+            told.map_err(|error| anyhow!("unable to get container Intel RDT stats: {error}"))?;
+    }
+    Ok(data)
+}
+
 /// Compat: the fields in runc's order; its readers match the beginning.
-fn tell_stats(container: &Container) -> anyhow::Result<()> {
-    let (id, data) = (&container.record.id, container.cgroup().stats());
+fn tell_stats(container: &Container, data: &Value) -> anyhow::Result<()> {
+    let id = &container.record.id;
     print(&format!("{{\"type\":\"stats\",\"id\":\"{id}\",\"data\":{data}}}\n"))
 }
 

@@ -245,6 +245,7 @@ fn enter(
         pidfd,
         namespaces: if staged { namespaces } else { namespaces & !libc::CLONE_NEWPID },
         keyring,
+        limits_from_outside: namespaces & libc::CLONE_NEWUSER != 0 && !plan.rlimits.is_empty(),
         debug: globals.log.tells_debug(),
     };
     // One that is to start on other CPUs goes there first.
@@ -279,7 +280,7 @@ fn enter(
             admit(globals, place, plan, &container.record, pid)
         })
         .inspect(|()| laps.lap("limits"))
-        .and_then(|()| converse(globals, container, &channel, pid));
+        .and_then(|()| converse(globals, container, plan, &channel, pid));
     if admitted.is_err() {
         end(pid);
     }
@@ -308,7 +309,7 @@ impl Place {
 
     fn join(&self, pid: i32) -> Result<(), crate::cgroup::Error> {
         match self {
-            Self::At(cgroup) => cgroup.clone().join(pid),
+            Self::At(cgroup) => cgroup.clone().join_or_attach(pid),
             Self::Beside(cgroup, first) => cgroup.clone().join_beside(pid, *first),
         }
     }
@@ -348,7 +349,6 @@ fn admit(
         reset_affinity(globals, pid);
     }
     pin(after)?;
-    apply_limits(plan, pid, "error setting rlimits for process")?;
     apply_oom_score(plan, pid)?;
     apply_schedule(plan, &record.resources, pid)
 }
@@ -357,6 +357,7 @@ fn admit(
 fn converse(
     globals: &Globals,
     container: &Container,
+    plan: &ProcessPlan,
     channel: &RuntimeEnd,
     pid: i32,
 ) -> anyhow::Result<()> {
@@ -366,6 +367,10 @@ fn converse(
         match channel.receive().context("handshake")? {
             Some(FromInit::Ready) => ready = true,
             Some(FromInit::Note(text)) => globals.log.debug(&text),
+            Some(FromInit::Shed) => {
+                apply_limits(plan, pid, init::LIMITS_FAILED)?;
+                channel.proceed().context("handshake")?;
+            }
             Some(FromInit::Listener(number)) => {
                 let listener = channel.take_listener(pid, number).context("seccomp listener")?;
                 hand_over_listener(

@@ -153,11 +153,11 @@ pub(super) fn shed_descriptors(
 }
 
 /// Compat: runc's words, whose runtime does it from outside.
-pub(crate) const LIMITS_OF_INIT: &str = "error setting rlimits for ready process";
+pub(crate) const LIMITS_FAILED: &str = "error setting rlimits for ready process";
 
 pub(super) fn limit(process: &ProcessPlan) -> Result<(), Failure> {
     for (resource, soft, hard) in &process.rlimits {
-        let what = format!("{LIMITS_OF_INIT}: error setting rlimit type {resource}");
+        let what = format!("{LIMITS_FAILED}: error setting rlimit type {resource}");
         sys::identity::set_rlimit(0, *resource, *soft, *hard).step(Step::Limits, &what)?;
     }
     Ok(())

@@ -25,7 +25,7 @@ use crate::sys;
 use crate::sys::clone::{Flags, Side};
 use crate::sys::host::Host;
 use crate::sys::path::RootFd;
-pub(crate) use finish::LIMITS_OF_INIT;
+pub(crate) use finish::LIMITS_FAILED;
 use handshake::{Context as _, Failure, FromInit, InitEnd, Step};
 
 /// The state that hooks read, for a status and a pid.
@@ -322,6 +322,8 @@ pub(crate) struct Entry<'a> {
     /// `CLONE_NEW*` of the namespaces that differ from ours, the pid namespace excepted.
     pub(crate) namespaces: libc::c_int,
     pub(crate) keyring: Option<&'a str>,
+    /// Root of a user namespace may not raise them.
+    pub(crate) limits_from_outside: bool,
     pub(crate) debug: bool,
 }
 
@@ -367,8 +369,9 @@ pub(crate) fn enter(entry: Entry<'_>) -> ! {
 }
 
 fn entered(entry: Entry<'_>) -> Result<(), Failure> {
-    let Entry { host, process, seccomp, channel, console, pidfd, namespaces, keyring: id, debug } =
+    let Entry { host, process, seccomp, channel, console, pidfd, namespaces, keyring: id, .. } =
         entry;
+    let Entry { limits_from_outside, debug, .. } = entry;
     channel.wait()?;
     note(&channel, debug, "nsexec container setup")?;
     note(&channel, debug, "child process in init()")?;
@@ -395,6 +398,15 @@ fn entered(entry: Entry<'_>) -> Result<(), Failure> {
     finish::settle(process)?;
     finish::apply_labels(labels)?;
     let (channel, _) = finish::shed_descriptors(process, channel, None)?;
+    // Not before: the process may be allowed fewer files than this takes.
+    let limited = if limits_from_outside {
+        channel.send(&FromInit::Shed).and_then(|()| channel.wait())
+    } else {
+        finish::limit(process)
+    };
+    if let Err(failure) = limited {
+        give_up(Some(channel), failure);
+    }
     let command = match finish::become_process(&inside, process, seccomp, home, &channel) {
         Ok(command) => command,
         Err(failure) => give_up(Some(channel), failure),

@@ -1,6 +1,6 @@
 //! systemd as a runtime sees it: a bus that answers, remembers what it was asked, and makes cgroups.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -36,7 +36,8 @@ pub(crate) enum Mood {
 struct State {
     mood: Mood,
     calls: Vec<Call>,
-    units: BTreeSet<String>,
+    /// And where they are in a hierarchy.
+    units: BTreeMap<String, PathBuf>,
     /// Of the user's manager, below which its units are.
     root: String,
     listeners: Vec<UnixStream>,
@@ -57,7 +58,7 @@ impl Manager {
         let state = State {
             mood,
             calls: Vec::new(),
-            units: BTreeSet::new(),
+            units: BTreeMap::new(),
             root: root.to_owned(),
             listeners: Vec::new(),
             everyone: Vec::new(),
@@ -180,18 +181,22 @@ impl State {
                 (dbus::error(to, "org.freedesktop.systemd1.UnitExists", words), None)
             }
             "StartTransientUnit" => {
-                self.units.insert(unit.clone());
-                self.make(&unit, &call.body[2]);
+                let place = self.make(&unit, &call.body[2]);
+                self.units.insert(unit.clone(), place);
                 self.job(to, &unit)
             }
-            "StopUnit" if self.units.remove(&unit) => self.job(to, &unit),
+            "StopUnit" if self.units.remove(&unit).is_some() => self.job(to, &unit),
             "StopUnit" => (missing(), None),
             "ResetFailedUnit" if self.mood == Mood::Exists => {
                 self.mood = Mood::Well;
                 (dbus::answer(to, &[]), None)
             }
             "ResetFailedUnit" => (missing(), None),
-            "SetUnitProperties" | "AttachProcessesToUnit" => (dbus::answer(to, &[]), None),
+            "SetUnitProperties" => (dbus::answer(to, &[]), None),
+            "AttachProcessesToUnit" => {
+                put(&self.units[&unit].join(text(1).trim_start_matches('/')), &call.body[2]);
+                (dbus::answer(to, &[]), None)
+            }
             other => panic!("{other}"),
         }
     }
@@ -208,26 +213,32 @@ impl State {
         (dbus::answer(to, &[Told::Path(&job)]), Some([others, own].concat()))
     }
 
-    /// On cgroup2, and in the hierarchy of its own, systemd is the one who puts processes into their
-    /// place.
-    fn make(&self, unit: &str, properties: &Value) {
+    /// Where the unit is.
+    fn make(&self, unit: &str, properties: &Value) -> PathBuf {
         let find = |name: &str| {
             let all = properties.as_array().unwrap().iter();
             all.clone().find(|property| property[0] == name).map(|property| property[1].clone())
         };
         let slice = find("Slice").unwrap_or_else(|| find("Wants").unwrap()[0].clone());
         let slice = super::expanded(slice.as_str().unwrap());
-        let below = Path::new(self.root.trim_start_matches('/')).join(slice).join(unit);
-        let hierarchies: &[&str] = if unified() { &[""] } else { &["systemd", "unified"] };
-        for hierarchy in hierarchies {
-            let root = Path::new("/sys/fs/cgroup").join(hierarchy);
-            if !root.join("cgroup.procs").exists() {
-                continue;
-            }
-            fs::create_dir_all(root.join(&below)).unwrap();
-            for pid in find("PIDs").unwrap().as_array().unwrap() {
-                fs::write(root.join(&below).join("cgroup.procs"), pid.to_string()).unwrap();
-            }
+        let place = Path::new(self.root.trim_start_matches('/')).join(slice).join(unit);
+        put(&place, &find("PIDs").unwrap());
+        place
+    }
+}
+
+/// On cgroup2, and in the hierarchy of its own, systemd is the one who puts processes into their
+/// place.
+fn put(place: &Path, pids: &Value) {
+    let hierarchies: &[&str] = if unified() { &[""] } else { &["systemd", "unified"] };
+    for hierarchy in hierarchies {
+        let root = Path::new("/sys/fs/cgroup").join(hierarchy);
+        if !root.join("cgroup.procs").exists() {
+            continue;
+        }
+        fs::create_dir_all(root.join(place)).unwrap();
+        for pid in pids.as_array().unwrap() {
+            fs::write(root.join(place).join("cgroup.procs"), pid.to_string()).unwrap();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The systemd driver, before a systemd of our own: what it is asked for is compared field by field.
 
+mod attach;
 mod dbus;
 mod manager;
 mod ruled;

@@ -11,7 +11,8 @@ mod text;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -170,14 +171,22 @@ impl Unit {
         Ok(())
     }
 
-    /// For a process that its user may not move itself.
-    pub(super) fn attach(&self, pid: i32) -> Result<(), Error> {
+    /// For a process that its user may not move itself. `place`: of the unit, or below.
+    pub(super) fn attach(&self, pid: i32, place: &Path) -> Result<(), Error> {
         let mut manager = Manager::connect(self.user)?;
         let pid = Value::U32(u32::try_from(pid).unwrap_or(0));
-        let body = vec![Value::text(&self.name), Value::text("/"), Value::array("u", [pid])];
+        let below = Value::Text(below(&self.name, place));
+        let body = vec![Value::text(&self.name), below, Value::array("u", [pid])];
         manager.call("AttachProcessesToUnit", body).map_err(Error::UnitAttach)?;
         Ok(())
     }
+}
+
+/// `/a/b` of `…/NAME/a/b`.
+fn below(name: &str, place: &Path) -> String {
+    let parts = place.iter().skip_while(|part| *part != name).skip(1);
+    let path: PathBuf = [OsStr::new("/")].into_iter().chain(parts).collect();
+    path.to_string_lossy().into_owned()
 }
 
 /// Why it was not started, and whether it may be there all the same.
@@ -306,6 +315,13 @@ mod tests {
         {
             assert_eq!(path(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_place_below_a_unit_is_a_path_of_its_own() {
+        let below = |place: &str| below("a.scope", Path::new(place));
+        assert_eq!(below("/sys/fs/cgroup/b.slice/a.scope"), "/");
+        assert_eq!(below("/sys/fs/cgroup/b.slice/a.scope/c/d"), "/c/d");
     }
 
     #[test]
