@@ -417,6 +417,8 @@ pub(super) fn differing_namespaces(pid: i32) -> anyhow::Result<libc::c_int> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foreign::text;
+    use proptest::prelude::*;
 
     #[test]
     fn a_user_is_one_or_two_numbers() {
@@ -432,10 +434,11 @@ mod tests {
         }
     }
 
-    properties! {
+    proptest! {
         #[test]
-        fn a_user_is_numbers_below_the_last(noise) {
-            let text = noise.text(&["0", "7", ":", "4294967295", "4294967294", "-", "+", " ", "root", "٣"], 4);
+        fn a_user_is_numbers_below_the_last(
+            text in text(&["0", "7", ":", "4294967295", "4294967294", "-", "+", " ", "root", "٣"], 4),
+        ) {
             let id = |text: &str| {
                 let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
                 text.parse::<u32>().ok().filter(|id| digits && *id != u32::MAX)
@@ -446,7 +449,7 @@ mod tests {
                 [uid, gid] => id(uid).zip(id(gid)).map(|(uid, gid)| (uid, Some(gid))),
                 _ => None,
             };
-            assert_eq!(parse_user(&text).ok(), wanted, "{text:?}");
+            prop_assert_eq!(parse_user(&text).ok(), wanted);
         }
     }
 }

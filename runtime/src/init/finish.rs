@@ -327,6 +327,10 @@ fn find_program(inside: &Inside, name: &str, search: &str) -> Result<String, Fai
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foreign::lines;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
     #[test]
     fn home_comes_from_passwd_by_number() {
@@ -349,17 +353,16 @@ mod tests {
         assert_eq!(find_program(&inside, "sh", "/nowhere:/bin").unwrap(), "/bin/sh");
     }
 
-    properties! {
+    proptest! {
         #[test]
-        fn a_home_is_that_of_the_first_line_that_has_one(noise) {
-            let user = |noise: &mut crate::noise::Noise| (noise.below(3), noise.pick(&["", "/", "/srv/a b", "é"]));
-            let users = noise.list(5, user);
+        fn a_home_is_that_of_the_first_line_that_has_one(
+            users in vec((0_u32..3, select(&["", "/", "/srv/a b", "é"])), 0..=5), uid in 0_u32..4,
+            broken in lines(&[":", ":", "x", "1", "-", "\0", "é", "/h", "99999999999"]),
+        ) {
             let text: String = users.iter().map(|(uid, home)| format!("u:x:{uid}:7:c:{home}:/bin/sh\n")).collect();
-            let uid = noise.below(4);
             let wanted = users.iter().find(|user| user.0 == uid && !user.1.is_empty()).map(|user| user.1);
-            assert_eq!(home_of(&text, u32::try_from(uid).unwrap()), wanted);
-            let broken = noise.lines(&[":", ":", "x", "1", "-", "\0", "é", "/h", "99999999999"]);
-            assert!(home_of(&broken, 1).is_none_or(|home| broken.contains(home) && !home.contains(':')));
+            prop_assert_eq!(home_of(&text, uid), wanted);
+            prop_assert!(home_of(&broken, 1).is_none_or(|home| broken.contains(home) && !home.contains(':')));
         }
     }
 }
