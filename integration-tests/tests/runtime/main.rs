@@ -18,6 +18,7 @@ mod fields;
 mod holder;
 mod hostile;
 mod killed;
+mod landlock;
 mod lifecycle;
 mod mounts;
 mod network;

@@ -8,12 +8,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Gid, OFlags, Uid};
 
 use super::handshake::{Context as _, Failure, InitEnd, Step};
+use super::landlock;
 use super::rootfs::read_file;
 use crate::seccomp::Program;
 use crate::spec::process::ProcessPlan;
 use crate::sys;
 use crate::sys::host::{Host, Inside};
 use crate::sys::identity::CapabilitySets;
+use crate::sys::landlock::Ruleset;
 use crate::sys::path::{RootFd, is_char_device, open_proc};
 
 /// The program found, everything else done.
@@ -156,12 +158,30 @@ pub(super) fn limit(process: &ProcessPlan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// User, groups, capabilities, filter, directory; then the program is looked up with the rights
-/// it will run with.
+/// What is never taken back, in this order: a filter may forbid the calls of the other.
+#[derive(Debug)]
+pub(super) struct Last<'a> {
+    pub(super) landlock: Option<Ruleset>,
+    pub(super) seccomp: Option<&'a Program>,
+}
+
+impl Last<'_> {
+    fn take_effect(&self, channel: &InitEnd) -> Result<(), Failure> {
+        landlock::enforce(self.landlock.as_ref())?;
+        let Some(program) = self.seccomp else { return Ok(()) };
+        match sys::seccomp::install(program).step(Step::Seccomp, "")? {
+            Some(listener) => channel.send_listener(listener.as_fd()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// User, groups, capabilities, rules and filter, directory; then the program is looked up with the
+/// rights it will run with.
 pub(super) fn become_process(
     inside: &Inside,
     process: &ProcessPlan,
-    seccomp: Option<&Program>,
+    last: Last<'_>,
     home: Option<String>,
     channel: &InitEnd,
 ) -> Result<Command, Failure> {
@@ -180,8 +200,8 @@ pub(super) fn become_process(
         sys::identity::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
             .step(Step::NoNewPrivileges, "set no_new_privs")?;
     } else {
-        // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go.
-        install_filter(seccomp, channel)?;
+        // Without no_new_privs both need CAP_SYS_ADMIN, which is about to go.
+        last.take_effect(channel)?;
     }
     change_user(process)?;
     if !entered {
@@ -192,17 +212,9 @@ pub(super) fn become_process(
     let command = look_up(inside, process, home)?;
     sys::process::reset_signals().step(Step::Exec, "reset signals")?;
     if process.no_new_privileges {
-        install_filter(seccomp, channel)?;
+        last.take_effect(channel)?;
     }
     Ok(command)
-}
-
-fn install_filter(seccomp: Option<&Program>, channel: &InitEnd) -> Result<(), Failure> {
-    let Some(program) = seccomp else { return Ok(()) };
-    match sys::seccomp::install(program).step(Step::Seccomp, "")? {
-        Some(listener) => channel.send_listener(listener.as_fd()),
-        None => Ok(()),
-    }
 }
 
 fn change_user(process: &ProcessPlan) -> Result<(), Failure> {

@@ -81,6 +81,7 @@ pub(crate) enum Step {
     Hostname,
     Label,
     NoNewPrivileges,
+    Landlock,
     Seccomp,
     Capabilities,
     User,
@@ -92,7 +93,7 @@ pub(crate) enum Step {
     Exec,
 }
 
-const STEPS: [Step; 26] = [
+const STEPS: [Step; 27] = [
     Step::Handshake,
     Step::Namespace,
     Step::Session,
@@ -110,6 +111,7 @@ const STEPS: [Step; 26] = [
     Step::Hostname,
     Step::Label,
     Step::NoNewPrivileges,
+    Step::Landlock,
     Step::Seccomp,
     Step::Capabilities,
     Step::User,
@@ -149,6 +151,7 @@ impl Failure {
             Step::Cwd => format!("chdir to cwd ({detail:?}) set in config.json failed"),
             Step::Sysctl => format!("write sysctl key {detail}"),
             Step::Hostname => format!("set {detail}"),
+            Step::Landlock => format!("landlock: {detail}"),
             Step::Seccomp => "error installing seccomp filter".to_owned(),
             Step::Capabilities => format!("apply caps: {detail}"),
             Step::User => detail.clone(),
