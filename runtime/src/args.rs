@@ -124,7 +124,10 @@ impl Parsed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::noise::{Noise, assert_sentence};
+    use crate::foreign::assert_sentence;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
     const FLAGS: &[Flag] = &[("bundle", "b", true), ("detach", "d", false), ("env", "e", true)];
 
@@ -174,69 +177,94 @@ mod tests {
         }
     }
 
+    #[derive(Clone, Debug)]
+    enum Part {
+        Word(&'static str),
+        Flag { flag: Flag, name: String, value: &'static str, apart: bool },
+    }
+
+    /// A flag by one of its names, and a value that it may have.
+    fn flag() -> impl Strategy<Value = Part> {
+        let values = (select(&["/b", "", "-d", "--", "a=b", "é\n"]), select(&["true", "false"]));
+        let written = (select(&["--", "-"]), any::<bool>(), any::<bool>());
+        (select(FLAGS), values, written).prop_map(|(flag, (text, yes_or_no), written)| {
+            let (dashes, short, apart) = written;
+            let name = dashes.to_owned() + if short { flag.1 } else { flag.0 };
+            Part::Flag { flag, name, value: if flag.2 { text } else { yes_or_no }, apart }
+        })
+    }
+
+    fn part() -> impl Strategy<Value = Part> {
+        prop_oneof![1 => select(&["c1", "", "-", "a=b", "é"]).prop_map(Part::Word), 2 => flag()]
+    }
+
+    fn order() -> impl Strategy<Value = Order> {
+        select(&[Order::First, Order::Mixed, Order::UntilProgram])
+    }
+
+    /// What is no flag any more, whatever it looks like.
+    fn rest() -> impl Strategy<Value = Vec<&'static str>> {
+        vec(select(&["-d", "--env", "--", "x"]), 0..=3)
+    }
+
     /// What a caller means, and one of the ways to write it.
-    fn spelled(noise: &mut Noise, order: Order) -> (Parsed, Vec<String>) {
+    fn spelled(order: Order, parts: &[Part], ended: bool, rest: &[&str]) -> (Parsed, Vec<String>) {
         let (mut meant, mut line) = (Parsed::default(), Vec::new());
-        for _ in 0..noise.below(7) {
-            if noise.one_in(3) {
-                let word = noise.pick(&["c1", "", "-", "a=b", "é"]).to_owned();
-                line.push(word.clone());
-                meant.words.push(word);
-                if order == Order::First || order == Order::UntilProgram && meant.words.len() > 1 {
-                    let rest =
-                        noise.list(3, |noise| noise.pick(&["-d", "--env", "--", "x"]).to_owned());
-                    line.extend(rest.clone());
-                    meant.words.extend(rest);
-                    return (meant, line);
+        let rest = || rest.iter().copied().map(str::to_owned);
+        for part in parts {
+            match part {
+                Part::Word(word) => {
+                    line.push((*word).to_owned());
+                    meant.words.push((*word).to_owned());
+                    let program = order == Order::UntilProgram && meant.words.len() > 1;
+                    if order == Order::First || program {
+                        line.extend(rest());
+                        meant.words.extend(rest());
+                        return (meant, line);
+                    }
                 }
-                continue;
+                Part::Flag { flag, name, value, apart } => {
+                    match (flag.2, *value, apart) {
+                        (true, value, true) => line.extend([name.clone(), value.to_owned()]),
+                        (false, "true", true) => line.push(name.clone()),
+                        _ => line.push(format!("{name}={value}")),
+                    }
+                    meant.values.push((flag.0, (*value).to_owned()));
+                }
             }
-            let (long, short, takes_value) = noise.pick(FLAGS);
-            let flag = noise.pick(&["--", "-"]).to_owned() + noise.pick(&[long, short]);
-            let value = match takes_value {
-                true => noise.pick(&["/b", "", "-d", "--", "a=b", "é\n"]),
-                false => noise.pick(&["true", "false"]),
-            };
-            if takes_value && noise.one_in(2) {
-                line.extend([flag, value.to_owned()]);
-            } else if value == "true" && noise.one_in(2) {
-                line.push(flag);
-            } else {
-                line.push(format!("{flag}={value}"));
-            }
-            meant.values.push((long, value.to_owned()));
         }
-        if noise.one_in(3) {
-            let rest = noise.list(3, |noise| noise.pick(&["-d", "--env", "--", "x"]).to_owned());
+        if ended {
             line.push("--".to_owned());
-            line.extend(rest.clone());
-            meant.words.extend(rest);
+            line.extend(rest());
+            meant.words.extend(rest());
         }
         (meant, line)
     }
 
-    properties! {
+    /// Nearly a flag, or a word.
+    fn nearly() -> impl Strategy<Value = String> {
+        let dashes = select(&["", "-", "-", "--", "--", "---"]);
+        let name = select(&["bundle", "b", "d", "detach", "env", "help", "x", "é", "-", ""]);
+        let value = select(&["", "", "=", "=1", "=x=y", " "]);
+        (dashes, name, value).prop_map(|(dashes, name, value)| format!("{dashes}{name}{value}"))
+    }
+
+    proptest! {
         #[test]
-        fn flags_mean_the_same_however_and_wherever_they_stand(noise) {
-            let order = noise.pick(&[Order::First, Order::Mixed, Order::UntilProgram]);
-            let (meant, line) = spelled(noise, order);
+        fn flags_mean_the_same_however_and_wherever_they_stand(
+            order in order(), parts in vec(part(), 0..7), ended in prop::bool::weighted(0.3), rest in rest(),
+        ) {
+            let (meant, line) = spelled(order, &parts, ended, &rest);
             let parsed = Parsed::new(line.clone(), FLAGS, order).unwrap();
-            assert_eq!((&parsed.values, &parsed.words), (&meant.values, &meant.words), "{line:?}");
+            prop_assert_eq!((&parsed.values, &parsed.words), (&meant.values, &meant.words), "{:?}", line);
         }
 
         #[test]
-        fn any_command_line_is_read_or_refused_with_a_sentence(noise) {
-            let names = ["bundle", "b", "d", "detach", "env", "help", "x", "é", "-", ""];
-            let word = |noise: &mut Noise| {
-                let (dashes, value) = (["", "-", "-", "--", "--", "---"], ["", "", "=", "=1", "=x=y", " "]);
-                noise.pick(&dashes).to_owned() + noise.pick(&names) + noise.pick(&value)
-            };
-            let line = noise.list(6, word);
-            let order = noise.pick(&[Order::First, Order::Mixed, Order::UntilProgram]);
+        fn any_command_line_is_read_or_refused_with_a_sentence(line in vec(nearly(), 0..=6), order in order()) {
             match Parsed::new(line.clone(), FLAGS, order) {
                 Ok(parsed) => {
-                    assert!(parsed.words.iter().all(|word| line.contains(word)), "{line:?}");
-                    assert!(parsed.values.len() + parsed.words.len() <= line.len(), "{line:?}");
+                    prop_assert!(parsed.words.iter().all(|word| line.contains(word)));
+                    prop_assert!(parsed.values.len() + parsed.words.len() <= line.len());
                 }
                 Err(error) => assert_sentence(error.to_string().trim_end()),
             }

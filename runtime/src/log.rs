@@ -171,6 +171,8 @@ fn render(format: Format, level: &str, message: &str, time: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foreign::text;
+    use proptest::prelude::*;
 
     #[test]
     fn both_formats_are_logrus() {
@@ -195,21 +197,22 @@ mod tests {
         assert_eq!(two, wanted);
     }
 
-    properties! {
+    proptest! {
         #[test]
-        fn any_message_is_one_line_that_says_it(noise) {
-            let message = noise.text(&["a", " ", "\n", "\"", "\\", "\0", "é", "\u{1b}[0m", "level=fatal", "="], 8);
+        fn any_message_is_one_line_that_says_it(
+            message in text(&["a", " ", "\n", "\"", "\\", "\0", "é", "\u{1b}[0m", "level=fatal", "="], 8),
+        ) {
             let time = "2026-01-02T03:04:05Z";
             let line = render(Format::Json, "error", &message, time);
-            assert_eq!(line.find('\n'), Some(line.len() - 1), "{line:?}");
+            prop_assert_eq!(line.find('\n'), Some(line.len() - 1), "{:?}", line);
             let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-            assert_eq!(value["msg"], message.as_str());
+            prop_assert_eq!(&value["msg"], message.as_str());
             let line = render(Format::Text, "error", &message, time);
-            assert_eq!(line.find('\n'), Some(line.len() - 1), "{line:?}");
+            prop_assert_eq!(line.find('\n'), Some(line.len() - 1), "{:?}", line);
             let told = line.trim_end().split_once(" msg=").unwrap().1;
-            assert!(told.starts_with('"') || !told.contains(' '), "{line:?}");
+            prop_assert!(told.starts_with('"') || !told.contains(' '), "{:?}", line);
             let plain = serde_json::from_str(told).unwrap_or_else(|_| told.to_owned());
-            assert_eq!(plain, message, "{line:?}");
+            prop_assert_eq!(&plain, &message, "{:?}", line);
             let entry = journal_entry(Level::Error, "web", &message);
             let head = b"PRIORITY=3\nSYSLOG_IDENTIFIER=web\nMESSAGE".len();
             let length = message.len() as u64;
@@ -217,7 +220,7 @@ mod tests {
                 true => [b"\n", length.to_le_bytes().as_slice(), message.as_bytes(), b"\n"].concat(),
                 false => format!("={message}\n").into_bytes(),
             };
-            assert_eq!(entry[head..], told);
+            prop_assert_eq!(&entry[head..], told);
         }
     }
 }

@@ -5,11 +5,6 @@
 //! keeps the record ([`container`]) and speaks with the child (`init::handshake`).
 //! What is left to others: the filter's code ([`seccomp`]) and the limits ([`cgroup`]).
 
-// First: its macro is for the tests of all that follow.
-#[cfg(test)]
-#[macro_use]
-mod noise;
-
 // What the runtime does on the host names paths as it likes; what `init` does may not, nor what `sys`
 // does for it: see clippy.toml.
 mod args;
@@ -23,6 +18,8 @@ mod container;
 mod criu;
 #[allow(clippy::disallowed_methods, reason = "of the host")]
 mod foreground;
+#[cfg(test)]
+mod foreign;
 #[allow(clippy::disallowed_methods, reason = "of the host")]
 mod hooks;
 #[cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests"))]

@@ -19,6 +19,7 @@ mod fields;
 mod holder;
 mod hostile;
 mod killed;
+mod landlock;
 mod lifecycle;
 mod mounts;
 mod network;

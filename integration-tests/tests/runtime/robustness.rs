@@ -10,7 +10,7 @@ use crate::bundle::{Bundle, ours_only, stderr};
 
 /// Runs `command` of the runtime where the named system calls do not exist: inside a container of
 /// ours that has the host's root and a filter.
-fn without(calls: &[&str], inner: &Bundle, arguments: &[&str]) -> std::process::Output {
+pub(crate) fn without(calls: &[&str], inner: &Bundle, arguments: &[&str]) -> std::process::Output {
     let mut outer = Bundle::new("");
     let command = inner.command(arguments);
     let mut args = vec![command.get_program().to_str().unwrap().to_owned()];

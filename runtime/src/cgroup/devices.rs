@@ -260,6 +260,11 @@ const ALWAYS: &[(Kind, Option<u32>, Option<u32>, u8)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foreign::{assert_sentence, number, text};
+    use proptest::array::uniform2;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
     fn rule(allow: bool, kind: &str, major: i64, minor: i64, access: &str) -> DeviceRule {
         DeviceRule {
@@ -381,40 +386,47 @@ mod tests {
         (found.count() > 0) != by_default
     }
 
-    properties! {
+    prop_compose! {
+        /// A rule as it should be, of any device or of some.
+        fn valid()(
+            allow: bool, kind in select(&["a", "", "b", "c", "u"]), access in select(&["rwm", "", "r", "wm", "rq"]),
+            numbers in uniform2(select(&[None, Some(-1), Some(1), Some(3), Some(0xffff_ffff)])),
+        ) -> DeviceRule {
+            DeviceRule { allow, kind: kind.into(), major: numbers[0], minor: numbers[1], access: access.into() }
+        }
+    }
+
+    prop_compose! {
+        fn any_rule()(
+            allow: bool, kind in select(&["a", "b", "c", "p", "x", "é"]), access in text(&["r", "w", "m", "x", "\n"], 4),
+            numbers in uniform2(number().prop_map(|number| Some(number.cast_signed()))),
+        ) -> DeviceRule {
+            DeviceRule { allow, kind: kind.into(), major: numbers[0], minor: numbers[1], access }
+        }
+    }
+
+    /// Letter and number of a kind, what is wanted of a device, and which.
+    fn opening() -> impl Strategy<Value = ((char, u32), u8, (u32, u32))> {
+        let numbers = (select(&[0, 1, 3, 5, 136, u32::MAX]), select(&[0, 1, 3, 5, u32::MAX]));
+        (select(&[('b', 1), ('c', 2)]), select(&[MKNOD, READ, WRITE, READ | WRITE]), numbers)
+    }
+
+    proptest! {
         #[test]
-        fn both_hierarchies_are_told_the_same(noise) {
-            let number = |noise: &mut crate::noise::Noise| noise.pick(&[None, Some(-1), Some(1), Some(3), Some(0xffff_ffff)]);
-            let rules = noise.list(6, |noise| DeviceRule {
-                allow: noise.one_in(2),
-                kind: noise.pick(&["a", "", "b", "c", "u"]).into(),
-                major: number(noise),
-                minor: number(noise),
-                access: noise.pick(&["rwm", "", "r", "wm", "rq"]).into(),
-            });
+        fn both_hierarchies_are_told_the_same(rules in vec(valid(), 0..=6), openings in vec(opening(), 1..=30)) {
             let policy = DevicePolicy::new(&rules).unwrap();
             let (program, lines) = (policy.program(), policy.lines());
-            for _ in 0..30 {
-                let (letter, kind) = noise.pick(&[('b', 1), ('c', 2)]);
-                let access = noise.pick(&[MKNOD, READ, WRITE, READ | WRITE]);
-                let numbers = (noise.pick(&[0, 1, 3, 5, 136, u32::MAX]), noise.pick(&[0, 1, 3, 5, u32::MAX]));
+            for ((letter, kind), access, numbers) in openings {
                 let answer = answers(&program, kind, u32::from(access), numbers.0, numbers.1);
-                assert_eq!(answer, allowed(&lines, letter, access, numbers), "{letter} {access} {numbers:?}: {rules:?}");
+                prop_assert_eq!(answer, allowed(&lines, letter, access, numbers), "{} {} {:?}", letter, access, numbers);
             }
         }
 
         #[test]
-        fn a_rule_is_refused_or_has_numbers_of_the_kernels(noise) {
-            let rule = DeviceRule {
-                allow: noise.one_in(2),
-                kind: noise.pick(&["a", "b", "c", "p", "x", "é"]).into(),
-                major: Some(noise.number().cast_signed()),
-                minor: Some(noise.number().cast_signed()),
-                access: noise.text(&["r", "w", "m", "x", "\n"], 4),
-            };
+        fn a_rule_is_refused_or_has_numbers_of_the_kernels(rule in any_rule()) {
             match DevicePolicy::new(std::slice::from_ref(&rule)) {
-                Ok(policy) => assert!(policy.lines().iter().all(|(_, line)| !line.contains('\n')), "{rule:?}"),
-                Err(error) => crate::noise::assert_sentence(&error.to_string()),
+                Ok(policy) => prop_assert!(policy.lines().iter().all(|(_, line)| !line.contains('\n'))),
+                Err(error) => assert_sentence(&error.to_string()),
             }
         }
     }

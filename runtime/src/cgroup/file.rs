@@ -62,23 +62,28 @@ pub(super) fn errno(error: &Error) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foreign::{assert_sentence, fewer, lines, torn};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
-    properties! {
+    proptest! {
+        #![proptest_config(fewer())]
+
         #[test]
-        fn processes_are_the_numbers_of_their_file(noise) {
+        fn processes_are_the_numbers_of_their_file(
+            wanted in vec(0..1 << 22, 0..=8),
+            broken in torn(lines(&["1", "-", "+", " ", "4194304", "99999999999", "x", "é"])),
+        ) {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("cgroup.procs");
-            let wanted = noise.list(8, |noise| i32::try_from(noise.below(1 << 22)).unwrap());
             let text: String = wanted.iter().map(|pid| format!("{pid}\n")).collect();
             std::fs::write(&path, text).unwrap();
-            assert_eq!(pids(directory.path()).unwrap(), wanted);
+            prop_assert_eq!(pids(directory.path()).unwrap(), wanted);
 
-            let mut bytes = noise.lines(&["1", "-", "+", " ", "4194304", "99999999999", "x", "é"]).into_bytes();
-            noise.tear(&mut bytes);
-            std::fs::write(&path, &bytes).unwrap();
+            std::fs::write(&path, &broken.0).unwrap();
             match pids(directory.path()) {
-                Ok(pids) => assert!(pids.len() <= bytes.len()),
-                Err(error) => crate::noise::assert_sentence(&error.to_string()),
+                Ok(pids) => prop_assert!(pids.len() <= broken.0.len()),
+                Err(error) => assert_sentence(&error.to_string()),
             }
         }
     }

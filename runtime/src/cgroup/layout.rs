@@ -162,6 +162,8 @@ const KNOWN: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foreign::{lines, text};
+    use proptest::prelude::*;
 
     const HYBRID: &str = "\
 25 1 0:20 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
@@ -213,31 +215,33 @@ mod tests {
         assert_eq!(clean("../../a"), Path::new("a"));
     }
 
-    properties! {
+    const PIECES: &[&str] = &[
+        "1", " ", " ", "/", "/cg", "..", " - ", "cgroup", "cgroup2", "memory", "name=", ":", ",",
+        "0::/", "\\040", "\\", "é", "rw", "-",
+    ];
+
+    proptest! {
         #[test]
-        fn whatever_stands_in_procfs_a_container_gets_a_place_of_its_own(noise) {
-            let pieces = [
-                "1", " ", " ", "/", "/cg", "..", " - ", "cgroup", "cgroup2", "memory", "name=", ":", ",", "0::/",
-                "\\040", "\\", "é", "rw", "-",
-            ];
-            let mountinfo = HYBRID.to_owned() + &noise.lines(&pieces) + &noise.lines(&pieces);
-            let layout = Layout::parse(&mountinfo, &noise.lines(&pieces));
-            let inner = clean(&format!("{}c1", noise.text(&["/", "..", "a", ".", "é"], 6)));
+        fn whatever_stands_in_procfs_a_container_gets_a_place_of_its_own(
+            mounts in (lines(PIECES), lines(PIECES)), own in lines(PIECES), wanted in text(&["/", "..", "a", ".", "é"], 6),
+        ) {
+            let mountinfo = HYBRID.to_owned() + &mounts.0 + &mounts.1;
+            let layout = Layout::parse(&mountinfo, &own);
+            let inner = clean(&format!("{wanted}c1"));
             for (controller, path) in layout.paths(&inner).unwrap() {
-                assert!(path.ends_with(inner.file_name().unwrap()), "{controller}: {path:?}");
+                prop_assert!(path.ends_with(inner.file_name().unwrap()), "{}: {:?}", controller, path);
                 let climbs = path.components().any(|part| part == Component::ParentDir);
-                assert!(!climbs || mountinfo.contains(".."), "{controller}: {path:?}");
+                prop_assert!(!climbs || mountinfo.contains(".."), "{}: {:?}", controller, path);
             }
         }
 
         #[test]
-        fn a_clean_path_stays_below_and_clean(noise) {
-            let text = noise.text(&["/", "..", "a", ".", "é", " ", "//"], 10);
+        fn a_clean_path_stays_below_and_clean(text in text(&["/", "..", "a", ".", "é", " ", "//"], 10)) {
             let path = clean(&text);
             let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::RootDir);
-            assert!(path.components().all(plain), "{text:?}: {path:?}");
-            assert_eq!(path.is_absolute(), text.starts_with('/'));
-            assert_eq!(clean(path.to_str().unwrap()), path);
+            prop_assert!(path.components().all(plain), "{:?}", path);
+            prop_assert_eq!(path.is_absolute(), text.starts_with('/'));
+            prop_assert_eq!(clean(path.to_str().unwrap()), path);
         }
     }
 }

@@ -222,6 +222,10 @@ fn without_zeros(mut value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foreign::{Bytes, fewer, lines, number, torn};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
     #[test]
     fn a_v2_directory_is_read_into_runcs_shape() {
@@ -300,51 +304,54 @@ mod tests {
         "oom_kill ",
     ];
 
-    properties! {
+    /// What stands in a file: lines nearly as the kernel's, lines of anything, now and then torn.
+    fn content() -> impl Strategy<Value = Bytes> {
+        let near = (select(&PIECES), select(&[" ", " ", "="]), number());
+        let near = near.prop_map(|(name, between, number)| format!("{name}{between}{number}\n"));
+        let text = (vec(near, 0..=5), lines(&PIECES)).prop_map(|(near, any)| near.concat() + &any);
+        prop_oneof![4 => text.clone().prop_map(|text| Bytes(text.into())), 1 => torn(text)]
+    }
+
+    proptest! {
+        #![proptest_config(fewer())]
+
         #[test]
-        fn whatever_the_files_hold_there_are_numbers_in_runcs_shape(noise) {
+        fn whatever_the_files_hold_there_are_numbers_in_runcs_shape(contents in vec(content(), FILES.len())) {
             let dir = tempfile::tempdir().unwrap();
-            for name in FILES {
-                let line = |noise: &mut crate::noise::Noise| {
-                    format!("{}{}{}\n", noise.pick(&PIECES), noise.pick(&[" ", " ", "="]), noise.number())
-                };
-                let lines = noise.list(5, line).concat() + &noise.lines(&PIECES);
-                let mut bytes = lines.into_bytes();
-                if noise.one_in(5) {
-                    noise.tear(&mut bytes);
-                }
-                std::fs::write(dir.path().join(name), bytes).unwrap();
+            for (name, bytes) in FILES.iter().zip(contents) {
+                std::fs::write(dir.path().join(name), bytes.0).unwrap();
             }
             let whole = ["cpu", "cpuacct", "memory", "pids", "blkio", "hugetlb"];
             let place = |name: &str| (name.to_owned(), dir.path().to_owned());
             let v1 = Cgroup::load(whole.into_iter().map(place).collect()).stats();
             for stats in [v1, Cgroup::load([place("")].into()).stats()] {
                 for part in whole.into_iter().filter(|part| *part != "cpuacct") {
-                    assert!(stats[part].is_object(), "{part}: {stats}");
+                    prop_assert!(stats[part].is_object(), "{}: {}", part, stats);
                 }
                 for device in stats["blkio"].as_object().unwrap().values().flat_map(|list| list.as_array().unwrap()) {
-                    assert!(device["major"].is_u64() && device["value"].is_u64(), "{device}");
+                    prop_assert!(device["major"].is_u64() && device["value"].is_u64(), "{}", device);
                 }
                 let raw = stats["memory"]["raw"].as_object().unwrap();
-                assert!(raw.values().all(Value::is_u64), "{raw:?}");
+                prop_assert!(raw.values().all(Value::is_u64), "{:?}", raw);
             }
         }
 
         #[test]
-        fn what_the_kernel_writes_is_what_is_told(noise) {
+        fn what_the_kernel_writes_is_what_is_told(
+            used in number().prop_map(|number| number >> 11), limit in number(), rate in number(),
+            major in 0_u32..4096, minor in 0_u32..1 << 20,
+        ) {
             let dir = tempfile::tempdir().unwrap();
             let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-            let (used, limit, rate) = (noise.number() >> 11, noise.number(), noise.number());
-            let (major, minor) = (noise.below(4096), noise.below(1 << 20));
             write("cpu.stat", &format!("usage_usec {used}\nuser_usec 1\nsystem_usec 2\n"));
             write("memory.current", &format!("{limit}\n"));
             write("io.stat", &format!("{major}:{minor} rbytes={rate} wbytes=0 rios={used} wios=1\n"));
             let stats = v2(dir.path());
             let total = &stats["cpu"]["usage"]["total"];
-            assert_eq!(total.as_u64().unwrap_or(0), used * 1000);
-            assert_eq!(stats["memory"]["usage"]["usage"].as_u64().unwrap_or(0), limit);
+            prop_assert_eq!(total.as_u64().unwrap_or(0), used * 1000);
+            prop_assert_eq!(stats["memory"]["usage"]["usage"].as_u64().unwrap_or(0), limit);
             let read = json!({"major": major, "minor": minor, "op": "Read", "value": rate});
-            assert_eq!(stats["blkio"]["ioServiceBytesRecursive"][0], read);
+            prop_assert_eq!(&stats["blkio"]["ioServiceBytesRecursive"][0], &read);
         }
     }
 }

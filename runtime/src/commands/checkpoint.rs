@@ -15,6 +15,7 @@ use crate::container::{Container, Status};
 use crate::criu::options as field;
 use crate::criu::wire::Message;
 use crate::criu::{self, Child, Criu, Notice, Task};
+use crate::spec::landlock;
 use crate::spec::oci::{Mount, Spec};
 use crate::spec::plan::device_paths;
 use crate::sys::path::{RootFd, is_dir};
@@ -48,6 +49,9 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
         // Compat: with a capital letter, as runc has it.
         bail!("Container cannot be checkpointed in {} state", status.name());
     }
+    if container.record.annotations.contains_key(landlock::ANNOTATION) {
+        bail!(NO_LANDLOCK);
+    }
     let given = Given::new(&parsed)?;
     dump(globals, &container, &parsed, given)?;
     if !parsed.is_set("leave-running") && !parsed.is_set("pre-dump") {
@@ -58,6 +62,10 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
     }
     Ok(0)
 }
+
+/// criu brings processes back without their rules.
+pub(super) const NO_LANDLOCK: &str =
+    "not supported: checkpoint and restore of a container with Landlock rules";
 
 /// What both commands take.
 #[derive(Debug)]

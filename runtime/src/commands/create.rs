@@ -19,10 +19,11 @@ use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
 use crate::init::{self, Birth};
 use crate::notify;
 use crate::rootless;
+use crate::spec::landlock::LandlockPlan;
 use crate::spec::mounts::MountAction;
 use crate::spec::oci::{LinuxResources, Process, Spec};
 use crate::spec::plan::{Choices, Plan, PlanError};
-use crate::spec::process::{Inherited, unavailable};
+use crate::spec::process::{Inherited, ProcessPlan, unavailable};
 use crate::sys::clone::Side;
 use crate::sys::host::Host;
 use crate::sys::{self, errno_of, errno_text};
@@ -192,6 +193,7 @@ pub(crate) fn make(
         plan.process.env.push("LISTEN_PID=1".to_owned());
     }
     warn(globals, bundle);
+    warn_of_landlock(globals, &plan.process);
     let mut record = record(globals, bundle, &plan, id);
     record.descriptors = checkpoint::descriptors("self");
     let mut cgroup = planned_cgroup(globals, bundle, id)?;
@@ -562,6 +564,12 @@ fn warn(globals: &Globals, bundle: &Bundle) {
     }
     for field in Cgroup::ignored(&linux.resources) {
         globals.log.warn(&format!("ignoring linux.resources.{field}: cgroups here have none"));
+    }
+}
+
+pub(super) fn warn_of_landlock(globals: &Globals, process: &ProcessPlan) {
+    if let Some(text) = process.landlock.as_ref().and_then(LandlockPlan::warning) {
+        globals.log.warn(&text);
     }
 }
 

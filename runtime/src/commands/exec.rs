@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow, bail};
 
 use super::admission::{Inside, born_of_stage, clone_inside, enter_cgroups};
 use super::create::{
-    Bundle, connect_console, hand_over_listener, send_pidfd, warn_of_capabilities,
+    Bundle, connect_console, hand_over_listener, send_pidfd, warn_of_capabilities, warn_of_landlock,
 };
 use super::outside::{apply_limits, apply_oom_score, apply_schedule, reset_affinity};
 use super::{Globals, Usage, listen_fds, parse, program, write_pid_file};
@@ -19,6 +19,7 @@ use crate::init::handshake::{FromInit, InitEnd, RuntimeEnd};
 use crate::init::{self, Entry};
 use crate::rootless;
 use crate::seccomp::Program;
+use crate::spec::landlock::LandlockPlan;
 use crate::spec::oci::{Capabilities, Process, User};
 use crate::spec::process::ProcessPlan;
 use crate::spec::schedule::MemoryPolicyPlan;
@@ -79,6 +80,8 @@ fn execute(globals: &Globals, id: &str, parsed: &Parsed) -> anyhow::Result<u8> {
     plan.fixed_groups = rootless::groups_are_fixed();
     plan.personality = inherited.personality;
     plan.memory_policy = inherited.memory_policy.as_ref().map(MemoryPolicyPlan::new).transpose()?;
+    plan.landlock = LandlockPlan::of(&container.record.annotations)?;
+    warn_of_landlock(globals, &plan);
     let listen = listen_fds();
     plan.preserve_fds = globals.preserved(parsed)?;
     if listen > 0 {
@@ -422,6 +425,8 @@ pub(super) fn differing_namespaces(pid: i32) -> anyhow::Result<libc::c_int> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foreign::text;
+    use proptest::prelude::*;
 
     #[test]
     fn a_user_is_one_or_two_numbers() {
@@ -437,10 +442,11 @@ mod tests {
         }
     }
 
-    properties! {
+    proptest! {
         #[test]
-        fn a_user_is_numbers_below_the_last(noise) {
-            let text = noise.text(&["0", "7", ":", "4294967295", "4294967294", "-", "+", " ", "root", "٣"], 4);
+        fn a_user_is_numbers_below_the_last(
+            text in text(&["0", "7", ":", "4294967295", "4294967294", "-", "+", " ", "root", "٣"], 4),
+        ) {
             let id = |text: &str| {
                 let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
                 text.parse::<u32>().ok().filter(|id| digits && *id != u32::MAX)
@@ -451,7 +457,7 @@ mod tests {
                 [uid, gid] => id(uid).zip(id(gid)).map(|(uid, gid)| (uid, Some(gid))),
                 _ => None,
             };
-            assert_eq!(parse_user(&text).ok(), wanted, "{text:?}");
+            prop_assert_eq!(parse_user(&text).ok(), wanted);
         }
     }
 }

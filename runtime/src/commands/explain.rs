@@ -6,6 +6,7 @@ use std::path::Path;
 use super::create::Bundle;
 use super::{Globals, Usage, parse, print, program};
 use crate::args::{Flag, Order};
+use crate::spec::landlock::{self, LandlockPlan, names_of};
 use crate::spec::mounts::{MountAction, PlannedMount};
 use crate::spec::oci::Hook;
 use crate::spec::plan::{Choices, NAMESPACES, Plan, namespace_flag};
@@ -66,6 +67,9 @@ pub(crate) fn run(globals: &Globals, arguments: Vec<String>) -> anyhow::Result<u
     line("read-only", plan.readonly_paths.join(" "));
     line("masked", plan.masked_paths.join(" "));
     process_lines(&plan.process, &mut line);
+    if let Some(rules) = &plan.process.landlock {
+        landlock_lines(rules, &mut line);
+    }
     if let Some(filter) = &plan.seccomp {
         line("seccomp", format!("{} instructions", filter.instructions.len()));
     }
@@ -112,6 +116,24 @@ fn describe(mount: &PlannedMount) -> String {
 fn hook_lines(kind: &str, hooks: &[Hook], line: &mut impl FnMut(&str, String)) {
     for hook in hooks {
         line("hook", format!("{kind} {}", hook.path));
+    }
+}
+
+fn landlock_lines(rules: &LandlockPlan, line: &mut impl FnMut(&str, String)) {
+    let denied = [
+        names_of(landlock::FILES, rules.handled.files),
+        names_of(landlock::PORTS, rules.handled.ports),
+        names_of(landlock::SCOPES, rules.handled.scopes),
+    ];
+    let denied: Vec<_> = denied.into_iter().filter(|names| !names.is_empty()).collect();
+    if !denied.is_empty() {
+        line("landlock", format!("no {}", denied.join(",")));
+    }
+    for (path, allowed) in &rules.paths {
+        line("landlock", format!("{} below {path}", names_of(landlock::FILES, *allowed)));
+    }
+    for (port, allowed) in &rules.ports {
+        line("landlock", format!("{} of {port}", names_of(landlock::PORTS, *allowed)));
     }
 }
 

@@ -92,6 +92,9 @@ impl Wanted<'_> {
     fn make(&self, globals: &Globals, console: Option<OwnedFd>) -> anyhow::Result<Made> {
         crate::container::check_id(self.id)?;
         let plan = self.bundle.plan(self.id, self.options.choices())?;
+        if plan.process.landlock.is_some() {
+            bail!(checkpoint::NO_LANDLOCK);
+        }
         let record = create::record(globals, self.bundle, &plan, self.id);
         let mut cgroup = create::planned_cgroup(globals, self.bundle, self.id)?;
         let (mut container, lock) = Container::create(&globals.root, record)?;

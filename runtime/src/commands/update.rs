@@ -235,6 +235,10 @@ fn is_unset(value: &serde_json::Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foreign::text;
+    use proptest::array::uniform3;
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
     #[test]
     fn sizes_are_powers_of_1024() {
@@ -276,47 +280,53 @@ mod tests {
         assert_eq!((merged.limit, merged.swap), (Some(5), Some(9)));
     }
 
-    properties! {
+    prop_compose! {
+        /// Limits that an update may name or not.
+        fn limits()(
+            named: bool, limits in uniform3(select(&[None, Some(0), Some(1), Some(-1), Some(1 << 40)])),
+            cpus in select(&["", "0", "0-3"]),
+        ) -> LinuxResources {
+            let [limit, swap, quota] = limits;
+            let memory = named.then(|| LinuxMemory { limit, swap, ..LinuxMemory::default() });
+            let cpu = LinuxCpu { quota, cpus: cpus.into(), ..LinuxCpu::default() };
+            LinuxResources { memory, cpu: Some(cpu), ..LinuxResources::default() }
+        }
+    }
+
+    proptest! {
         #[test]
-        fn a_size_is_its_number_of_units(noise) {
-            let (number, power) = (noise.below(1 << 20) as i64, noise.below(4));
-            let unit = noise.pick(&["", "i", "ib", "b", "B"]);
+        fn a_size_is_its_number_of_units(
+            number in 0_i64..1 << 20, power in 0_usize..4, unit in select(&["", "i", "ib", "b", "B"]),
+            blank in select(&["", " "]),
+        ) {
             let unit = ["", "k", "M", "g"][power].to_owned() + if power == 0 { "" } else { unit };
-            let blank = noise.pick(&["", " "]);
             let bytes = number << (10 * power);
-            assert_eq!(size(&format!("{number}{blank}{unit}")), Some(bytes));
+            prop_assert_eq!(size(&format!("{number}{blank}{unit}")), Some(bytes));
             let half = bytes + (1 << (10 * power) >> 1);
-            assert_eq!(size(&format!("{number}.5{blank}{unit}")), Some(half));
+            prop_assert_eq!(size(&format!("{number}.5{blank}{unit}")), Some(half));
         }
 
         #[test]
-        fn a_broken_size_is_none_or_of_bytes(noise) {
-            let text = noise.text(&["9", "0", ".", "-", "+", "e", "k", "p", "b", "i", " ", "é", "9223372036854775807"], 6);
+        fn a_broken_size_is_none_or_of_bytes(
+            text in text(&["9", "0", ".", "-", "+", "e", "k", "p", "b", "i", " ", "é", "9223372036854775807"], 6),
+        ) {
             if let Some(bytes) = size(&text) {
-                assert!(bytes >= 0 && text.starts_with(|c: char| c.is_ascii_digit()), "{text:?}: {bytes}");
+                prop_assert!(bytes >= 0 && text.starts_with(|c: char| c.is_ascii_digit()), "{}", bytes);
             }
         }
 
         #[test]
-        fn what_an_update_does_not_name_stays(noise) {
-            let some = |noise: &mut crate::noise::Noise| {
-                let number = |noise: &mut crate::noise::Noise| noise.pick(&[None, Some(0), Some(1), Some(-1), Some(1 << 40)]);
-                let memory = LinuxMemory { limit: number(noise), swap: number(noise), ..LinuxMemory::default() };
-                let cpu = LinuxCpu { quota: number(noise), cpus: noise.pick(&["", "0", "0-3"]).into(), ..LinuxCpu::default() };
-                let memory = Some(memory).filter(|_| noise.one_in(2));
-                LinuxResources { memory, cpu: Some(cpu), ..LinuxResources::default() }
-            };
-            let (before, wanted) = (some(noise), some(noise));
+        fn what_an_update_does_not_name_stays(before in limits(), wanted in limits()) {
             let merged = merge(before.clone(), wanted.clone());
             let limit = |resources: &LinuxResources| {
                 let limit = resources.memory.as_ref().and_then(|memory| memory.limit);
                 limit.filter(|limit| *limit != 0)
             };
-            assert_eq!(limit(&merged), limit(&wanted).or(limit(&before)));
+            prop_assert_eq!(limit(&merged), limit(&wanted).or(limit(&before)));
             let cpus = |resources: &LinuxResources| resources.cpu.clone().unwrap().cpus;
             let new = Some(cpus(&wanted)).filter(|cpus| !cpus.is_empty());
-            assert_eq!(cpus(&merged), new.unwrap_or(cpus(&before)));
-            assert_eq!(merge(merged.clone(), wanted), merged);
+            prop_assert_eq!(cpus(&merged), new.unwrap_or(cpus(&before)));
+            prop_assert_eq!(merge(merged.clone(), wanted), merged);
         }
     }
 }

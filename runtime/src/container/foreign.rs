@@ -1,9 +1,12 @@
 //! Records, filters and files of the host as nobody wrote them: told, or a state by the kernel.
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::noise::{Noise, assert_sentence};
+use crate::foreign::{assert_sentence, damaged, fewer, lines, number, text};
 
 /// A record with something of everything that has a form of its own.
 fn whole() -> Value {
@@ -34,85 +37,90 @@ fn a_name_that_is_no_text_hides_no_other() {
     assert_eq!(name_of(&String::from_utf8_lossy(passwd), 8).as_deref(), Some("web"));
 }
 
-properties! {
+proptest! {
+    #![proptest_config(fewer())]
+
     #[test]
-    fn any_record_is_refused_or_has_a_state(noise) {
+    fn any_record_is_refused_or_has_a_state(bytes in damaged(Just(whole()))) {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("c1")).unwrap();
-        fs::write(root.path().join("c1/state.json"), noise.document(&whole())).unwrap();
+        fs::write(root.path().join("c1/state.json"), bytes.0).unwrap();
         match Container::load(root.path(), "c1") {
             Err(error) => {
                 assert_sentence(error.to_string().trim());
-                assert!(Container::list(root.path()).unwrap().is_empty());
+                prop_assert!(Container::list(root.path()).unwrap().is_empty());
             }
             Ok(container) => {
                 // None of ours: process 1 did not start when the record says.
-                assert_eq!(container.status(), Status::Stopped);
+                prop_assert_eq!(container.status(), Status::Stopped);
                 let shown = serde_json::to_value(container.listed()).unwrap();
-                assert_eq!((&shown["pid"], &shown["status"]), (&json!(0), &json!("stopped")));
+                prop_assert_eq!((&shown["pid"], &shown["status"]), (&json!(0), &json!("stopped")));
                 let state: Value = serde_json::from_slice(&container.record.hook_state("stopped", 0)).unwrap();
-                assert_eq!(state["id"], shown["id"]);
+                prop_assert_eq!(&state["id"], &shown["id"]);
                 container.save().unwrap();
                 let again = Container::load(root.path(), "c1").unwrap();
-                assert_eq!(
+                prop_assert_eq!(
                     serde_json::to_value(&again.record).unwrap(),
                     serde_json::to_value(&container.record).unwrap(),
                 );
                 container.remove().unwrap();
-                assert!(!container.dir_exists());
+                prop_assert!(!container.dir_exists());
             }
         }
     }
 
     #[test]
-    fn any_filter_is_as_many_instructions_as_it_has_room_for(noise) {
+    fn any_filter_is_as_many_instructions_as_it_has_room_for(bytes in vec(any::<u8>(), 0..=50)) {
         let root = tempfile::tempdir().unwrap();
         let record = Record { id: "c1".to_owned(), ..Default::default() };
         let (container, _lock) = Container::create(root.path(), record).unwrap();
-        let bytes = noise.list(50, |noise| noise.bits().to_le_bytes()[0]);
         fs::write(root.path().join("c1/seccomp.bpf"), &bytes).unwrap();
         let program = container.load_filter().unwrap().unwrap();
-        assert_eq!(program.instructions.len(), bytes.len() / 8);
+        prop_assert_eq!(program.instructions.len(), bytes.len() / 8);
         container.save_filter(&program).unwrap();
         let again = fs::read(root.path().join("c1/seccomp.bpf")).unwrap();
-        assert_eq!(again, bytes[..bytes.len() / 8 * 8]);
+        prop_assert_eq!(again.as_slice(), &bytes[..bytes.len() / 8 * 8]);
     }
+}
 
+proptest! {
     #[test]
-    fn an_id_is_one_harmless_name(noise) {
-        let id = noise.text(&["a", "0", ".", "..", "/", "-", "_", "+", " ", "\0", "é", "A"], 5);
+    fn an_id_is_one_harmless_name(
+        id in text(&["a", "0", ".", "..", "/", "-", "_", "+", " ", "\0", "é", "A"], 5),
+    ) {
         let components: Vec<_> = Path::new(&id).components().collect();
         let name = matches!(components.as_slice(), [std::path::Component::Normal(name)] if **name == *id);
         let harmless = name && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte));
         match check_id(&id) {
-            Ok(()) => assert!(harmless, "{id:?}"),
+            Ok(()) => prop_assert!(harmless),
             Err(error) => {
-                assert!(!harmless, "{id:?}");
+                prop_assert!(!harmless);
                 assert_sentence(&error.to_string());
             }
         }
     }
 
     #[test]
-    fn a_process_is_found_behind_any_name(noise) {
-        let name = noise.text(&["(", ")", " ", "Z", "a", "\n", "1"], 6);
-        let (start, dead) = (noise.number(), noise.one_in(2));
+    fn a_process_is_found_behind_any_name(
+        name in text(&["(", ")", " ", "Z", "a", "\n", "1"], 6), start in number(), dead: bool,
+        broken in lines(&["7", " ", "(", ")", "S", "Z", "-1", "é"]),
+    ) {
         let state = if dead { "Z" } else { "S" };
-        let text = format!("7 ({name}) {state} 1 7 7 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0\n");
-        assert_eq!(parse_stat(&text), Some(ProcessStat { dead, start_time: start }));
-        parse_stat(&noise.lines(&["7", " ", "(", ")", "S", "Z", "-1", "é"]));
+        let stat = format!("7 ({name}) {state} 1 7 7 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0\n");
+        prop_assert_eq!(parse_stat(&stat), Some(ProcessStat { dead, start_time: start }));
+        parse_stat(&broken);
     }
 
     #[test]
-    fn a_user_has_the_name_of_the_first_line_that_is_one(noise) {
-        let line = |noise: &mut Noise| (noise.pick(&["", "root", "é", "a b"]), noise.below(3));
-        let users = noise.list(5, line);
-        let text: String = users.iter().map(|(name, uid)| format!("{name}:x:{uid}:0::/:\n")).collect();
-        let broken = noise.lines(&[":", "x", "9", "+0", "-", "é", "root"]).replace('\r', "");
-        let uid = noise.below(4);
+    fn a_user_has_the_name_of_the_first_line_that_is_one(
+        users in vec((select(&["", "root", "é", "a b"]), 0_u32..3), 0..=5), uid in 0_u32..4,
+        broken in lines(&[":", "x", "9", "+0", "-", "é", "root"]),
+    ) {
+        let passwd: String = users.iter().map(|(name, uid)| format!("{name}:x:{uid}:0::/:\n")).collect();
         let wanted = users.iter().find(|user| user.1 == uid).map(|user| user.0.to_owned());
-        assert_eq!(name_of(&text, u32::try_from(uid).unwrap()), wanted);
-        let found = name_of(&broken, u32::try_from(uid).unwrap());
-        assert!(found.is_none_or(|name| broken.contains(&name)));
+        prop_assert_eq!(name_of(&passwd, uid), wanted);
+        let broken = broken.replace('\r', "");
+        let found = name_of(&broken, uid);
+        prop_assert!(found.is_none_or(|name| broken.contains(&name)));
     }
 }

@@ -8,12 +8,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Gid, OFlags, Uid};
 
 use super::handshake::{Context as _, Failure, InitEnd, Step};
+use super::landlock;
 use super::rootfs::read_file;
 use crate::seccomp::Program;
 use crate::spec::process::ProcessPlan;
 use crate::sys;
 use crate::sys::host::{Host, Inside};
 use crate::sys::identity::CapabilitySets;
+use crate::sys::landlock::Ruleset;
 use crate::sys::path::{RootFd, is_char_device, open_proc};
 
 /// The program found, everything else done.
@@ -163,12 +165,30 @@ pub(super) fn limit(process: &ProcessPlan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// User, groups, capabilities, filter, directory; then the program is looked up with the rights
-/// it will run with.
+/// What is never taken back, in this order: a filter may forbid the calls of the other.
+#[derive(Debug)]
+pub(super) struct Last<'a> {
+    pub(super) landlock: Option<Ruleset>,
+    pub(super) seccomp: Option<&'a Program>,
+}
+
+impl Last<'_> {
+    fn take_effect(&self, channel: &InitEnd) -> Result<(), Failure> {
+        landlock::enforce(self.landlock.as_ref())?;
+        let Some(program) = self.seccomp else { return Ok(()) };
+        match sys::seccomp::install(program).step(Step::Seccomp, "")? {
+            Some(listener) => channel.send_listener(listener.as_fd()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// User, groups, capabilities, rules and filter, directory; then the program is looked up with the
+/// rights it will run with.
 pub(super) fn become_process(
     inside: &Inside,
     process: &ProcessPlan,
-    seccomp: Option<&Program>,
+    last: Last<'_>,
     home: Option<String>,
     channel: &InitEnd,
 ) -> Result<Command, Failure> {
@@ -187,8 +207,8 @@ pub(super) fn become_process(
         sys::identity::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
             .step(Step::NoNewPrivileges, "set no_new_privs")?;
     } else {
-        // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go.
-        install_filter(seccomp, channel)?;
+        // Without no_new_privs both need CAP_SYS_ADMIN, which is about to go.
+        last.take_effect(channel)?;
     }
     change_user(process)?;
     if !entered {
@@ -199,17 +219,9 @@ pub(super) fn become_process(
     let command = look_up(inside, process, home)?;
     sys::process::reset_signals().step(Step::Exec, "reset signals")?;
     if process.no_new_privileges {
-        install_filter(seccomp, channel)?;
+        last.take_effect(channel)?;
     }
     Ok(command)
-}
-
-fn install_filter(seccomp: Option<&Program>, channel: &InitEnd) -> Result<(), Failure> {
-    let Some(program) = seccomp else { return Ok(()) };
-    match sys::seccomp::install(program).step(Step::Seccomp, "")? {
-        Some(listener) => channel.send_listener(listener.as_fd()),
-        None => Ok(()),
-    }
 }
 
 fn change_user(process: &ProcessPlan) -> Result<(), Failure> {
@@ -334,6 +346,10 @@ fn find_program(inside: &Inside, name: &str, search: &str) -> Result<String, Fai
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foreign::lines;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
     #[test]
     fn home_comes_from_passwd_by_number() {
@@ -356,17 +372,16 @@ mod tests {
         assert_eq!(find_program(&inside, "sh", "/nowhere:/bin").unwrap(), "/bin/sh");
     }
 
-    properties! {
+    proptest! {
         #[test]
-        fn a_home_is_that_of_the_first_line_that_has_one(noise) {
-            let user = |noise: &mut crate::noise::Noise| (noise.below(3), noise.pick(&["", "/", "/srv/a b", "é"]));
-            let users = noise.list(5, user);
+        fn a_home_is_that_of_the_first_line_that_has_one(
+            users in vec((0_u32..3, select(&["", "/", "/srv/a b", "é"])), 0..=5), uid in 0_u32..4,
+            broken in lines(&[":", ":", "x", "1", "-", "\0", "é", "/h", "99999999999"]),
+        ) {
             let text: String = users.iter().map(|(uid, home)| format!("u:x:{uid}:7:c:{home}:/bin/sh\n")).collect();
-            let uid = noise.below(4);
             let wanted = users.iter().find(|user| user.0 == uid && !user.1.is_empty()).map(|user| user.1);
-            assert_eq!(home_of(&text, u32::try_from(uid).unwrap()), wanted);
-            let broken = noise.lines(&[":", ":", "x", "1", "-", "\0", "é", "/h", "99999999999"]);
-            assert!(home_of(&broken, 1).is_none_or(|home| broken.contains(home) && !home.contains(':')));
+            prop_assert_eq!(home_of(&text, uid), wanted);
+            prop_assert!(home_of(&broken, 1).is_none_or(|home| broken.contains(home) && !home.contains(':')));
         }
     }
 }

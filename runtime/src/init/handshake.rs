@@ -81,6 +81,7 @@ pub(crate) enum Step {
     Hostname,
     Label,
     NoNewPrivileges,
+    Landlock,
     Seccomp,
     Capabilities,
     User,
@@ -92,7 +93,7 @@ pub(crate) enum Step {
     Exec,
 }
 
-const STEPS: [Step; 26] = [
+const STEPS: [Step; 27] = [
     Step::Handshake,
     Step::Namespace,
     Step::Session,
@@ -110,6 +111,7 @@ const STEPS: [Step; 26] = [
     Step::Hostname,
     Step::Label,
     Step::NoNewPrivileges,
+    Step::Landlock,
     Step::Seccomp,
     Step::Capabilities,
     Step::User,
@@ -149,6 +151,7 @@ impl Failure {
             Step::Cwd => format!("chdir to cwd ({detail:?}) set in config.json failed"),
             Step::Sysctl => format!("write sysctl key {detail}"),
             Step::Hostname => format!("set {detail}"),
+            Step::Landlock => format!("landlock: {detail}"),
             Step::Seccomp => "error installing seccomp filter".to_owned(),
             Step::Capabilities => format!("apply caps: {detail}"),
             Step::User => detail.clone(),
@@ -324,6 +327,10 @@ impl InitEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foreign::text;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
     #[test]
     fn every_step_survives_the_way() {
@@ -356,24 +363,34 @@ mod tests {
         );
     }
 
-    properties! {
+    prop_compose! {
+        fn failure()(
+            step in select(&STEPS), errno in select(&[0, 1, 13, -1, i32::MAX]),
+            detail in text(&["a", "é", "\n", "\0", "\"", "long "], 30),
+        ) -> Failure {
+            Failure { step, errno, detail }
+        }
+    }
+
+    proptest! {
         #[test]
-        fn a_message_arrives_as_it_was_sent(noise) {
-            let text = noise.text(&["a", "é", "\n", "\0", "\"", "long "], 30);
-            let failure = Failure { step: noise.pick(&STEPS), errno: noise.pick(&[0, 1, 13, -1, i32::MAX]), detail: text.clone() };
-            let born = FromInit::Born(noise.pick(&[1, 0, -1, i32::MAX]));
-            for message in [born, FromInit::Admitted(noise.one_in(2)), FromInit::Note(text), FromInit::Failed(failure)] {
-                assert_eq!(FromInit::from_bytes(&message.to_bytes()).as_ref(), Some(&message));
+        fn a_message_arrives_as_it_was_sent(
+            failure in failure(), pid in select(&[1, 0, -1, i32::MAX]), admitted: bool,
+        ) {
+            let note = FromInit::Note(failure.detail.clone());
+            for message in [FromInit::Born(pid), FromInit::Admitted(admitted), note, FromInit::Failed(failure)] {
+                let arrived = FromInit::from_bytes(&message.to_bytes());
+                prop_assert_eq!(arrived.as_ref(), Some(&message));
             }
         }
 
         #[test]
-        fn any_bytes_are_a_message_or_none(noise) {
-            let mut bytes = noise.list(20, |noise| noise.bits().to_le_bytes()[0]);
-            bytes.insert(0, noise.pick(b"BAMLSRNFX"));
-            if let Some(message) = FromInit::from_bytes(&bytes) {
+        fn any_bytes_are_a_message_or_none(
+            kind in select(b"BAMLSRNFX".as_slice()), rest in vec(any::<u8>(), 0..=20),
+        ) {
+            if let Some(message) = FromInit::from_bytes(&[&[kind], rest.as_slice()].concat()) {
                 let again = FromInit::from_bytes(&message.to_bytes());
-                assert_eq!(again, Some(message));
+                prop_assert_eq!(again, Some(message));
             }
         }
     }

@@ -7,6 +7,7 @@ mod console;
 mod copy_up;
 mod finish;
 pub(crate) mod handshake;
+mod landlock;
 mod mounts;
 mod namespaces;
 mod rootfs;
@@ -26,6 +27,7 @@ use crate::sys::clone::{Flags, Side};
 use crate::sys::host::Host;
 use crate::sys::path::RootFd;
 pub(crate) use finish::LIMITS_FAILED;
+use finish::Last;
 use handshake::{Context as _, Failure, FromInit, InitEnd, Step};
 
 /// The state that hooks read, for a status and a pid.
@@ -201,6 +203,10 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     // From here on owners of closed descriptors may not be dropped: nothing returns.
     drop(root);
     let (channel, exec_fifo) = finish::shed_descriptors(&plan.process, channel, Some(exec_fifo))?;
+    let landlock = match landlock::prepare(&inside, &plan.process) {
+        Ok(landlock) => landlock,
+        Err(failure) => give_up(Some(channel), failure),
+    };
     // Not before: there may be more mounts to hold than the process may hold files.
     let limited = if plan.limits_from_outside() {
         channel.send(&FromInit::Shed).and_then(|()| channel.wait())
@@ -211,7 +217,8 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
         give_up(Some(channel), failure);
     }
     let seccomp = plan.seccomp.as_ref();
-    let command = match finish::become_process(&inside, &plan.process, seccomp, home, &channel) {
+    let last = Last { landlock, seccomp };
+    let command = match finish::become_process(&inside, &plan.process, last, home, &channel) {
         Ok(command) => command,
         Err(failure) => give_up(Some(channel), failure),
     };
@@ -398,6 +405,10 @@ fn entered(entry: Entry<'_>) -> Result<(), Failure> {
     finish::settle(process)?;
     finish::apply_labels(labels)?;
     let (channel, _) = finish::shed_descriptors(process, channel, None)?;
+    let landlock = match landlock::prepare(&inside, process) {
+        Ok(landlock) => landlock,
+        Err(failure) => give_up(Some(channel), failure),
+    };
     // Not before: the process may be allowed fewer files than this takes.
     let limited = if limits_from_outside {
         channel.send(&FromInit::Shed).and_then(|()| channel.wait())
@@ -407,7 +418,8 @@ fn entered(entry: Entry<'_>) -> Result<(), Failure> {
     if let Err(failure) = limited {
         give_up(Some(channel), failure);
     }
-    let command = match finish::become_process(&inside, process, seccomp, home, &channel) {
+    let last = Last { landlock, seccomp };
+    let command = match finish::become_process(&inside, process, last, home, &channel) {
         Ok(command) => command,
         Err(failure) => give_up(Some(channel), failure),
     };

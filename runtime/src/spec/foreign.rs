@@ -1,5 +1,8 @@
 //! Configurations as wrong as somebody can write them: a plan that holds together, or one sentence.
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
 use serde_json::{Value, json};
 
 use super::oci::{LinuxResources, MemoryPolicy, Process, Spec};
@@ -7,7 +10,7 @@ use super::options::{self, MountOptions};
 use super::plan::{Choices, Plan};
 use super::process::ProcessPlan;
 use super::schedule::{MemoryPolicyPlan, mask};
-use crate::noise::{Noise, assert_sentence};
+use crate::foreign::{assert_sentence, damaged, fewer, text};
 
 fn process() -> Value {
     json!({
@@ -77,9 +80,9 @@ fn resources() -> Value {
 }
 
 /// Without what needs a process of the host's, or all of it.
-fn some_config(noise: &mut Noise) -> Value {
+fn config_of(user_namespace: bool) -> Value {
     let mut whole = config();
-    if noise.one_in(2) {
+    if !user_namespace {
         let linux = &mut whole["linux"];
         (linux["uidMappings"], linux["gidMappings"]) = (Value::Null, Value::Null);
         linux["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "user");
@@ -129,89 +132,105 @@ fn a_namespace_that_is_a_fifo_keeps_nobody_waiting() {
     assert_eq!(error, format!("error opening namespace path {}: invalid argument", fifo.display()));
 }
 
-properties! {
+/// The numbers from one to another, and how that is written.
+fn range() -> impl Strategy<Value = (usize, usize, String)> {
+    let far = (0_usize..3, 0_usize..40).prop_map(|(times, few)| times * few);
+    (0_usize..200, far, select(&["", " "]), any::<bool>()).prop_map(|(first, far, blank, short)| {
+        let last = first + far;
+        let text = match short && far == 0 {
+            true => format!("{blank}{first}"),
+            false => format!("{first}{blank}-{last}"),
+        };
+        (first, last, text)
+    })
+}
+
+fn mount_option() -> impl Strategy<Value = String> {
+    prop_oneof![
+        select(options::names()).prop_map(str::to_owned),
+        text(&["size=", "64k", "mode", "=", "rro", "é", "ro"], 3),
+    ]
+}
+
+fn variable() -> impl Strategy<Value = String> {
+    (select(&["A", "B", "AB", "é"]), select(&["", "1", "=", "A=2"]))
+        .prop_map(|(name, value)| format!("{name}={value}"))
+}
+
+proptest! {
+    #![proptest_config(fewer())]
+
     #[test]
-    fn any_configuration_is_a_plan_or_one_sentence(noise) {
+    fn any_configuration_is_a_plan_or_one_sentence(bytes in damaged(any::<bool>().prop_map(config_of))) {
         let bundle = tempfile::tempdir().unwrap();
         std::fs::create_dir(bundle.path().join("rootfs")).unwrap();
-        let whole = some_config(noise);
         let path = bundle.path().join("config.json");
-        std::fs::write(&path, noise.document(&whole)).unwrap();
-        let spec = match super::load(&path) {
-            Ok(spec) => spec,
-            Err(error) => return assert_sentence(error.to_string().trim()),
-        };
-        match Plan::new(&spec, "c", bundle.path(), Choices::default()) {
+        std::fs::write(&path, bytes.0).unwrap();
+        match super::load(&path) {
             Err(error) => assert_sentence(error.to_string().trim()),
-            Ok(plan) => {
-                assert_process(&plan.process);
-                assert!(plan.rootfs.is_absolute() && plan.rootfs.is_dir());
-                assert!(plan.mounts.iter().all(|mount| mount.destination.starts_with('/')));
-                assert!(plan.sysctl.keys().all(|key| !key.contains("..")));
-                assert!(plan.join.iter().all(|join| plan.create & join.flag.unsigned_abs() as u64 == 0));
-            }
+            Ok(spec) => match Plan::new(&spec, "c", bundle.path(), Choices::default()) {
+                Err(error) => assert_sentence(error.to_string().trim()),
+                Ok(plan) => {
+                    assert_process(&plan.process);
+                    prop_assert!(plan.rootfs.is_absolute() && plan.rootfs.is_dir());
+                    prop_assert!(plan.mounts.iter().all(|mount| mount.destination.starts_with('/')));
+                    prop_assert!(plan.sysctl.keys().all(|key| !key.contains("..")));
+                    prop_assert!(plan.join.iter().all(|join| plan.create & join.flag.unsigned_abs() as u64 == 0));
+                }
+            },
         }
     }
 
     #[test]
-    fn any_process_is_one_to_start_or_one_sentence(noise) {
+    fn any_process_is_one_to_start_or_one_sentence(bytes in damaged(Just(process())), held: u64) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("process.json");
-        std::fs::write(&path, noise.document(&process())).unwrap();
-        let process: Process = match super::load_process(&path) {
-            Ok(process) => process,
-            Err(error) => return assert_sentence(error.to_string().trim()),
-        };
-        match ProcessPlan::new(&process, noise.bits()) {
-            Ok(plan) => assert_process(&plan),
+        std::fs::write(&path, bytes.0).unwrap();
+        match super::load_process(&path) {
             Err(error) => assert_sentence(error.to_string().trim()),
+            Ok(process) => match ProcessPlan::new(&process, held) {
+                Ok(plan) => assert_process(&plan),
+                Err(error) => assert_sentence(error.to_string().trim()),
+            },
         }
     }
+}
 
+proptest! {
     #[test]
-    fn limits_survive_their_text(noise) {
-        let bytes = noise.document(&resources());
-        if let Ok(limits) = serde_json::from_slice::<LinuxResources>(&bytes) {
+    fn limits_survive_their_text(bytes in damaged(Just(resources()))) {
+        if let Ok(limits) = serde_json::from_slice::<LinuxResources>(&bytes.0) {
             let again: LinuxResources = serde_json::from_value(serde_json::to_value(&limits).unwrap()).unwrap();
-            assert_eq!(again, limits);
+            prop_assert_eq!(again, limits);
         }
     }
 
     #[test]
-    fn the_last_value_of_each_variable_counts(noise) {
-        let pair = |noise: &mut Noise| format!("{}={}", noise.pick(&["A", "B", "AB", "é"]), noise.pick(&["", "1", "=", "A=2"]));
-        let env = noise.list(12, pair);
+    fn the_last_value_of_each_variable_counts(env in vec(variable(), 0..=12)) {
         let process = Process { env: env.clone(), args: vec!["a".into()], cwd: "/".into(), ..Process::default() };
         let plan = ProcessPlan::new(&process, 0).unwrap();
         assert_process(&plan);
         for pair in &env {
             let name = pair.split_once('=').unwrap().0;
             let last = env.iter().rev().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-            assert_eq!(plan.variable(name), last, "{env:?}");
+            prop_assert_eq!(plan.variable(name), last);
         }
     }
 
     #[test]
-    fn a_list_of_numbers_is_its_bits(noise) {
-        let ranges = noise.list(5, |noise| {
-            let first = noise.below(200);
-            (first, first + noise.below(3) * noise.below(40))
-        });
-        let blank = |noise: &mut Noise| noise.pick(&["", " "]);
-        let text = |(first, last): &(usize, usize)| match first == last && noise.one_in(2) {
-            true => format!("{}{first}", blank(noise)),
-            false => format!("{first}{}-{last}", blank(noise)),
-        };
-        let list = ranges.iter().map(text).collect::<Vec<_>>().join(",");
+    fn a_list_of_numbers_is_its_bits(
+        ranges in vec(range(), 0..=5),
+        broken in text(&["-", ",", "0", "7", "8191", "8192", "99999999999999999999", " ", "+", "é"], 7),
+    ) {
+        let list = ranges.iter().map(|range| range.2.as_str()).collect::<Vec<_>>().join(",");
         let words = mask("cpus", &list).unwrap();
         for bit in 0..words.len() * 64 + 64 {
             let is = words.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1);
-            let wanted = ranges.iter().any(|(first, last)| (*first..=*last).contains(&bit));
-            assert_eq!(is, wanted, "{bit} of {list:?}");
+            let wanted = ranges.iter().any(|(first, last, _)| (*first..=*last).contains(&bit));
+            prop_assert_eq!(is, wanted, "{} of {:?}", bit, list);
         }
-        let broken = noise.text(&["-", ",", "0", "7", "8191", "8192", "99999999999999999999", " ", "+", "é"], 7);
         if let Ok(words) = mask("cpus", &broken) {
-            assert!(words.len() <= 128, "{broken}");
+            prop_assert!(words.len() <= 128);
         }
         let policy = MemoryPolicy { mode: "MPOL_BIND".into(), nodes: broken, flags: vec![] };
         if let Err(error) = MemoryPolicyPlan::new(&policy) {
@@ -220,20 +239,16 @@ properties! {
     }
 
     #[test]
-    fn every_option_of_a_mount_is_a_flag_or_data(noise) {
+    fn every_option_of_a_mount_is_a_flag_or_data(options in vec(mount_option(), 0..=8)) {
         let names = options::names();
-        let options = noise.list(8, |noise| match noise.one_in(2) {
-            true => noise.pick(&names).to_owned(),
-            false => noise.text(&["size=", "64k", "mode", "=", "rro", "é", "ro"], 3),
-        });
         let parsed = MountOptions::parse(&options);
-        assert_eq!(parsed.flags & parsed.cleared, 0, "{options:?}");
-        assert_eq!(parsed.recursive_set & parsed.recursive_clear, 0, "{options:?}");
+        prop_assert_eq!(parsed.flags & parsed.cleared, 0);
+        prop_assert_eq!(parsed.recursive_set & parsed.recursive_clear, 0);
         let data: Vec<&str> = options.iter().map(String::as_str).filter(|name| !names.contains(name)).collect();
-        assert_eq!(parsed.data, data.join(","));
+        prop_assert_eq!(&parsed.data, &data.join(","));
         for (on, off, flag) in [("ro", "rw", libc::MS_RDONLY), ("noexec", "exec", libc::MS_NOEXEC)] {
             let last = options.iter().rev().find(|name| *name == on || *name == off);
-            assert_eq!(parsed.flags & flag != 0, last.is_some_and(|name| name == on), "{options:?}");
+            prop_assert_eq!(parsed.flags & flag != 0, last.is_some_and(|name| name == on), "{}", on);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From `config.json` to what will be done: load, check, plan.
 
+pub(crate) mod landlock;
 pub(crate) mod mounts;
 pub(crate) mod oci;
 pub(crate) mod options;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::landlock::{LandlockError, LandlockPlan};
 use super::mounts::{self, PlannedMount, Surroundings};
 use super::oci::{self, Device, IdMapping, Spec};
 use super::process::{ProcessError, ProcessPlan};
@@ -82,6 +83,8 @@ pub(crate) enum PlanError {
     DeviceOwner(String),
     #[error(transparent)]
     IntelRdt(resctrl::ResctrlError),
+    #[error(transparent)]
+    Landlock(LandlockError),
     #[error("{0}")]
     Rootless(String),
     #[error("a mount has no destination")]
@@ -176,6 +179,7 @@ impl Plan {
             .map(MemoryPolicyPlan::new)
             .transpose()
             .map_err(|error| PlanError::Process(ProcessError::Schedule(error)))?;
+        process.landlock = LandlockPlan::of(&spec.annotations).map_err(PlanError::Landlock)?;
 
         let (create, join) = namespaces(&linux.namespaces)?;
         let has =

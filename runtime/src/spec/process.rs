@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::landlock::LandlockPlan;
 use crate::spec::oci::{self, ConsoleSize};
 use crate::spec::schedule::{self, MemoryPolicyPlan, ScheduleError, SchedulerPlan};
 use crate::sys;
@@ -56,6 +57,7 @@ pub(crate) struct ProcessPlan {
     pub(crate) selinux_label: String,
     pub(crate) personality: Option<u64>,
     pub(crate) memory_policy: Option<MemoryPolicyPlan>,
+    pub(crate) landlock: Option<LandlockPlan>,
     pub(crate) scheduler: Option<SchedulerPlan>,
     pub(crate) io_priority: Option<i32>,
     /// CPUs before and after the cgroup is entered; for `exec` only.
@@ -176,6 +178,7 @@ impl ProcessPlan {
             selinux_label: process.selinux_label.clone(),
             personality: None,
             memory_policy: None,
+            landlock: None,
             scheduler: scheduler.map_err(ProcessError::Schedule)?,
             io_priority: io_priority.map_err(ProcessError::Schedule)?,
             affinity: affinity.transpose().map_err(ProcessError::Schedule)?,

@@ -8,6 +8,7 @@ pub(crate) mod file;
 pub(crate) mod host;
 pub(crate) mod identity;
 pub(crate) mod label;
+pub(crate) mod landlock;
 pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod mountinfo;

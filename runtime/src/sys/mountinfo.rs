@@ -55,6 +55,10 @@ fn unescape(field: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foreign::{lines, torn};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
     use std::os::unix::ffi::OsStrExt as _;
     use std::path::Path;
 
@@ -92,37 +96,42 @@ mod tests {
         );
     }
 
-    properties! {
+    fn path() -> impl Strategy<Value = PathBuf> {
+        let name = vec(select(b"a \t\n\\#-/\xc3\xa9\xff047".as_slice()), 0..=6);
+        name.prop_map(|name| OsString::from_vec([b"/".as_slice(), &name].concat()).into())
+    }
+
+    prop_compose! {
+        /// A mount, and the line in which the kernel tells of it.
+        fn line()(
+            root in path(), point in path(), kind in select(&["cgroup", "proc", "fuse.x"]),
+            options in select(&["rw", "rw,memory"]), source in select(&["", "none"]),
+            shared in select(&["", " shared:9", " shared:9 master:1", " unbindable"]),
+        ) -> (Mounted, Vec<u8>) {
+            let mut text = b"7 1 0:9 ".to_vec();
+            text.extend(escaped(root.as_os_str().as_bytes()));
+            text.push(b' ');
+            text.extend(escaped(point.as_os_str().as_bytes()));
+            text.extend(format!(" rw,nosuid{shared} - {kind} {source} {options}\n").bytes());
+            (Mounted { root, point, kind: kind.into(), options: options.into() }, text)
+        }
+    }
+
+    proptest! {
         #[test]
-        fn what_the_kernel_writes_is_what_is_mounted(noise) {
-            let mut text = Vec::new();
-            let wanted = noise.list(4, |noise| {
-                let mut path = || {
-                    let bytes = noise.list(6, |noise| noise.pick(b"a \t\n\\#-/\xc3\xa9\xff047"));
-                    PathBuf::from(OsString::from_vec([b"/".as_slice(), &bytes].concat()))
-                };
-                let (root, point) = (path(), path());
-                text.extend(b"7 1 0:9 ");
-                text.extend(escaped(root.as_os_str().as_bytes()));
-                text.push(b' ');
-                text.extend(escaped(point.as_os_str().as_bytes()));
-                let (kind, options) = (noise.pick(&["cgroup", "proc", "fuse.x"]), noise.pick(&["rw", "rw,memory"]));
-                let shared = noise.pick(&["", " shared:9", " shared:9 master:1", " unbindable"]);
-                text.extend(format!(" rw,nosuid{shared} - {kind} {} {options}\n", noise.pick(&["", "none"])).bytes());
-                Mounted { root, point, kind: kind.into(), options: options.into() }
-            });
-            assert_eq!(parse(&text).collect::<Vec<_>>(), wanted, "{}", String::from_utf8_lossy(&text));
+        fn what_the_kernel_writes_is_what_is_mounted(all in vec(line(), 0..=4)) {
+            let (wanted, lines): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+            prop_assert_eq!(parse(&lines.concat()).collect::<Vec<_>>(), wanted);
         }
 
         #[test]
-        fn broken_lines_are_left_out(noise) {
-            let pieces = ["1", " ", " ", " ", "/", "\\0", "\\040", "\\9", " - ", "-", "é", "rw", "proc"];
-            let mut text = noise.lines(&pieces).into_bytes();
-            noise.tear(&mut text);
-            let most = text.iter().filter(|byte| **byte == b'\n').count() + 1;
-            let found: Vec<Mounted> = parse(&text).collect();
+        fn broken_lines_are_left_out(
+            text in torn(lines(&["1", " ", " ", " ", "/", "\\0", "\\040", "\\9", " - ", "-", "é", "rw", "proc"])),
+        ) {
+            let most = text.0.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let found: Vec<Mounted> = parse(&text.0).collect();
             let length = |mounted: &Mounted| mounted.root.as_os_str().len() + mounted.point.as_os_str().len();
-            assert!(found.len() <= most && found.iter().map(length).sum::<usize>() <= text.len());
+            prop_assert!(found.len() <= most && found.iter().map(length).sum::<usize>() <= text.0.len());
         }
     }
 }
