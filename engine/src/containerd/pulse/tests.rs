@@ -24,7 +24,7 @@ fn half_an_answer() -> Vec<u8> {
     let mut bytes = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
     let mut headers = vec![0x88, 0x5f, 16];
     headers.extend(b"application/grpc");
-    bytes.extend([0, 0, headers.len() as u8, 1, 4, 0, 0, 0, 1]);
+    bytes.extend([0, 0, u8::try_from(headers.len()).unwrap(), 1, 4, 0, 0, 0, 1]);
     bytes.extend(headers);
     bytes
 }
