@@ -374,6 +374,15 @@ mod unit {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn a_redirect_to_no_host_is_refused() {
+        let base: Uri = "https://r.example/v2/a/blobs/x".parse().unwrap();
+        for location in ["//[]#", "https://[]:443/", "http://:80/"] {
+            let target = join(&base, location);
+            assert!(target.is_none_or(|target| Endpoint::of(&target).is_err()), "{location}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_redirect_leads_somewhere_or_is_refused(

@@ -33,8 +33,8 @@ impl Endpoint {
             Some("http") => false,
             _ => return Err(unusable()),
         };
-        let host = url.host().filter(|host| !host.is_empty()).ok_or_else(unusable)?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = url.host().map(|host| host.trim_start_matches('[').trim_end_matches(']'));
+        let host = host.filter(|host| !host.is_empty()).ok_or_else(unusable)?.to_owned();
         Ok(Self { tls, host, port: url.port_u16().unwrap_or(if tls { 443 } else { 80 }) })
     }
 }
