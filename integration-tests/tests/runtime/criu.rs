@@ -188,7 +188,9 @@ tr '\0' ' ' </proc/self/cgroup >"cgroup.$kind"
 [ ! -e "before.$kind" ] || . "./before.$kind"
 if [ -e program ] && [ "$kind" = 2 ]; then
   sh ./program &
-  pid=$(varint $!)
+  # Its last byte may be a line's end, which the shell would take off.
+  pid=$(varint $!; printf .)
+  pid=${pid%.}
   length=$((15 + $(printf %s "$pid" | wc -c)))
   { printf '\010\006\020\001\052'; varint $length; printf '\012\014post-restore\020%s' "$pid"; } >2.2
 fi
