@@ -24,7 +24,8 @@ use crate::spec::plan::Plan;
 use crate::spec::process::ProcessPlan;
 use crate::sys;
 use crate::sys::clone::{Flags, Side};
-use crate::sys::host::Host;
+use crate::sys::host::{Host, Inside};
+use crate::sys::landlock::Ruleset;
 use crate::sys::path::RootFd;
 pub(crate) use finish::LIMITS_FAILED;
 use finish::Last;
@@ -203,21 +204,11 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     // From here on owners of closed descriptors may not be dropped: nothing returns.
     drop(root);
     let (channel, exec_fifo) = finish::shed_descriptors(&plan.process, channel, Some(exec_fifo))?;
-    let landlock = match landlock::prepare(&inside, &plan.process) {
+    let landlock = match limited(&inside, &plan.process, plan.limits_from_outside(), &channel) {
         Ok(landlock) => landlock,
         Err(failure) => give_up(Some(channel), failure),
     };
-    // Not before: there may be more mounts to hold than the process may hold files.
-    let limited = if plan.limits_from_outside() {
-        channel.send(&FromInit::Shed).and_then(|()| channel.wait())
-    } else {
-        finish::limit(&plan.process)
-    };
-    if let Err(failure) = limited {
-        give_up(Some(channel), failure);
-    }
-    let seccomp = plan.seccomp.as_ref();
-    let last = Last { landlock, seccomp };
+    let last = Last { landlock, seccomp: plan.seccomp.as_ref() };
     let command = match finish::become_process(&inside, &plan.process, last, home, &channel) {
         Ok(command) => command,
         Err(failure) => give_up(Some(channel), failure),
@@ -286,6 +277,24 @@ fn note(channel: &InitEnd, wanted: bool, text: &str) -> Result<(), Failure> {
 fn give_up(channel: Option<InitEnd>, failure: Failure) -> ! {
     report(channel, failure);
     sys::clone::exit_now(1)
+}
+
+/// Holds what the rules name, then limits the process. Not before: it may be allowed fewer files than that
+/// takes, or than the mounts did.
+fn limited(
+    inside: &Inside,
+    process: &ProcessPlan,
+    from_outside: bool,
+    channel: &InitEnd,
+) -> Result<Option<Ruleset>, Failure> {
+    let landlock = landlock::prepare(inside, process)?;
+    if from_outside {
+        channel.send(&FromInit::Shed)?;
+        channel.wait()?;
+    } else {
+        finish::limit(process)?;
+    }
+    Ok(landlock)
 }
 
 /// Blocks until `start` has written its byte.
@@ -405,19 +414,10 @@ fn entered(entry: Entry<'_>) -> Result<(), Failure> {
     finish::settle(process)?;
     finish::apply_labels(labels)?;
     let (channel, _) = finish::shed_descriptors(process, channel, None)?;
-    let landlock = match landlock::prepare(&inside, process) {
+    let landlock = match limited(&inside, process, limits_from_outside, &channel) {
         Ok(landlock) => landlock,
         Err(failure) => give_up(Some(channel), failure),
     };
-    // Not before: the process may be allowed fewer files than this takes.
-    let limited = if limits_from_outside {
-        channel.send(&FromInit::Shed).and_then(|()| channel.wait())
-    } else {
-        finish::limit(process)
-    };
-    if let Err(failure) = limited {
-        give_up(Some(channel), failure);
-    }
     let last = Last { landlock, seccomp };
     let command = match finish::become_process(&inside, process, last, home, &channel) {
         Ok(command) => command,
