@@ -3,7 +3,8 @@
 # cgroup2, runs vm/rows.sh in it and answers with its result. Needs no rights; without a KVM that
 # works the processor is emulated, which takes longer. Its init is busybox; or systemd, and AppArmor is
 # on: then vm/systemd-rows.sh is what it runs.
-#   VM_INIT=busybox|systemd; VM_ACCEL=kvm|tcg  no trying; VM_DEADLINE=SECONDS; VM_MEMORY=MiB;
+#   VM_INIT=busybox|systemd; VM_CGROUP=2|1  systemd's hybrid of v1 with a cgroup2 that has no controllers;
+#   VM_ACCEL=kvm|tcg  no trying; VM_DEADLINE=SECONDS; VM_MEMORY=MiB;
 #   VM_ROWS=FUNCTION,… only those rows; VM_SHOW=1  shows what rows say while they run
 set -euo pipefail
 top=$(cd "$(dirname "$0")/../.." && pwd)
@@ -71,7 +72,7 @@ if [ "${VM_INIT:-busybox}" = systemd ]; then
   echo 00000000000000000000000000000001 >"$root/etc/machine-id"
   printf 'messagebus:x:100:100::/:/bin/false\n' >>"$root/etc/passwd"
   printf 'messagebus:x:100:\n' >>"$root/etc/group"
-  more="apparmor=1 security=apparmor systemd.unit=rows.target systemd.show_status=0 systemd.log_target=null"
+  more="apparmor=1 security=apparmor systemd.unified_cgroup_hierarchy=$([ "${VM_CGROUP:-2}" = 1 ] && echo 0 || echo 1) systemd.unit=rows.target systemd.show_status=0 systemd.log_target=null"
 fi
 
 modules=$root/lib/modules/$release

@@ -48,7 +48,7 @@ fn a_scope_is_started_around_the_first_process() {
         ["TasksAccounting", true],
         ["DefaultDependencies", false],
     ]));
-    assert_eq!(sorted(&body[2]), wanted);
+    assert_eq!(ruled.told().0, wanted);
     let members: Vec<&str> = calls.iter().map(|(member, _)| member.as_str()).collect();
     assert_eq!(members, ["StartTransientUnit", "SetUnitProperties"]);
     let inside = fs::read_to_string(ruled.group("pids").join("cgroup.procs")).unwrap();

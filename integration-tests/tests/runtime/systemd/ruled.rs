@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 
 use super::manager::{Manager, Mood};
-use crate::bundle::{Bundle, stderr, unified};
+use crate::bundle::{Bundle, ours_only, stderr, unified};
 
 pub(super) struct Ruled {
     pub(super) bundle: Bundle,
@@ -100,14 +100,28 @@ impl Ruled {
     }
 
     /// Creates it and answers the properties that were asked for, at the start and for the limits.
+    /// Devices are among these, and for ours on v1 at the start: there systemd takes all processes of a
+    /// slice out of their units for a moment when its first rules come later.
     pub(super) fn asked(&self) -> (Value, Value) {
         self.create();
+        self.told()
+    }
+
+    /// The same of what was asked for already.
+    pub(super) fn told(&self) -> (Value, Value) {
         let calls = self.manager.calls();
-        let body = |member: &str, at: usize| {
+        let body = |member: &str| {
             let call = calls.iter().find(|(name, _)| name == member);
-            sorted(&call.unwrap_or_else(|| panic!("no {member} in {calls:?}")).1[at])
+            call.unwrap_or_else(|| panic!("no {member} in {calls:?}")).1[2].as_array().unwrap()
         };
-        (body("StartTransientUnit", 2), body("SetUnitProperties", 2))
+        let of_devices =
+            |property: &&Value| property[0].as_str().unwrap_or_default().starts_with("Device");
+        let (devices, start): (Vec<_>, Vec<_>) =
+            body("StartTransientUnit").iter().partition(of_devices);
+        assert_eq!(devices.is_empty(), unified() || !ours_only(), "{devices:?}");
+        let limits: Vec<_> =
+            [&devices[..], &body("SetUnitProperties").iter().collect::<Vec<_>>()].concat();
+        (sorted(&json!(start)), sorted(&json!(limits)))
     }
 
     /// Why it is not made; nothing is left.

@@ -88,7 +88,9 @@ impl Unit {
         Ok(place)
     }
 
-    /// Starts it around `pid`, on cgroup2 or the older hierarchies.
+    /// Starts it around `pid`, on cgroup2 or the older hierarchies. On these with its device rules: of a
+    /// slice that has none yet systemd would move every process into the slice's own directory when
+    /// they come later, for a moment without rules.
     pub(super) fn start(
         &self,
         pid: i32,
@@ -111,8 +113,12 @@ impl Unit {
         all.extend(["MemoryAccounting", "CPUAccounting", io, "TasksAccounting"].map(flag));
         all.push(("DefaultDependencies".to_owned(), Value::Bool(false)));
         all.extend(self.extra.iter().cloned());
-        if unified
-            && let Some(policy) = properties::oom_policy(resources)
+        if !unified {
+            let devices = DevicePolicy::new(&resources.devices)
+                .map_err(|error| Started::Never(Error::DeviceRule(error)))?;
+            let version = manager.version().map_err(Started::Never)?;
+            all.extend(owned(properties::devices_of_v1(&devices, version)));
+        } else if let Some(policy) = properties::oom_policy(resources)
             && manager.version().map_err(Started::Never)? >= properties::OOM_POLICY_SINCE
         {
             all.push(("OOMPolicy".to_owned(), policy));
@@ -153,6 +159,7 @@ impl Unit {
         Ok(())
     }
 
+    /// `devices`: on cgroup2.
     pub(super) fn set(
         &self,
         unified: bool,
@@ -163,10 +170,9 @@ impl Unit {
         let version = manager.version()?;
         let all = match unified {
             true => properties::of_v2(resources, devices, version)?,
-            false => properties::of_v1(resources, devices, version)?,
+            false => properties::of_v1(resources, version)?,
         };
-        let all = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let body = vec![Value::text(&self.name), Value::Bool(true), structs(all)];
+        let body = vec![Value::text(&self.name), Value::Bool(true), structs(owned(all))];
         manager.call("SetUnitProperties", body).map_err(Error::UnitSet)?;
         Ok(())
     }
@@ -194,6 +200,10 @@ fn below(name: &str, place: &Path) -> String {
 pub(super) enum Started {
     Never(Error),
     Perhaps(Error),
+}
+
+fn owned(all: properties::Properties) -> Vec<(String, Value)> {
+    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn structs(all: Vec<(String, Value)>) -> Value {

@@ -14,13 +14,13 @@ pub(super) type Properties = Vec<(&'static str, Value)>;
 const INFINITY: u64 = u64::MAX;
 const DEFAULT_PERIOD: u64 = 100_000;
 
+pub(super) fn devices_of_v1(devices: &DevicePolicy, version: u32) -> Properties {
+    device_properties(devices, version, "strict")
+}
+
 /// `version` of systemd; some came late.
-pub(super) fn of_v1(
-    resources: &LinuxResources,
-    devices: Option<&DevicePolicy>,
-    version: u32,
-) -> Result<Properties, Error> {
-    let mut all = device_properties(devices, version, "strict");
+pub(super) fn of_v1(resources: &LinuxResources, version: u32) -> Result<Properties, Error> {
+    let mut all = Properties::new();
     let mut set = |name, value| all.push((name, value));
     if let Some(bytes) = resources.memory.as_ref().and_then(|memory| limit(memory.limit)) {
         set("MemoryLimit", Value::U64(or_infinity(bytes)));
@@ -46,7 +46,8 @@ pub(super) fn of_v2(
     version: u32,
 ) -> Result<Properties, Error> {
     // A program of systemd's would stand beside ours, and both must agree.
-    let mut all = device_properties(devices, version, "auto");
+    let mut all =
+        devices.map_or_else(Properties::new, |devices| device_properties(devices, version, "auto"));
     let mut set = |name, value| all.push((name, value));
     memory_v2(resources.memory.as_ref(), &mut set)?;
     let none = LinuxCpu::default();
@@ -193,11 +194,10 @@ fn bits(list: &str) -> Result<Value, &'static str> {
 
 /// `of_exceptions`: the policy where all is allowed but some.
 fn device_properties(
-    devices: Option<&DevicePolicy>,
+    policy: &DevicePolicy,
     version: u32,
     of_exceptions: &'static str,
 ) -> Properties {
-    let Some(policy) = devices else { return Vec::new() };
     // Takes away what the unit had before.
     let none = || ("DeviceAllow", Value::array("(ss)", []));
     if policy.allow_by_default {
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_quota_is_rounded_up_to_a_hundredth() {
         let asked = resources(r#"{"cpu": {"quota": 25001, "period": 100000}}"#);
-        let all = of_v1(&asked, None, 250).unwrap();
+        let all = of_v1(&asked, 250).unwrap();
         assert_eq!(
             all,
             [
@@ -338,12 +338,9 @@ mod tests {
         );
         assert_eq!(rounded(&asked).cpu.unwrap().quota, Some(26_000));
         let none = resources(r#"{"cpu": {"quota": -1}}"#);
-        assert_eq!(
-            of_v1(&none, None, 250).unwrap(),
-            [("CPUQuotaPerSecUSec", Value::U64(INFINITY))]
-        );
+        assert_eq!(of_v1(&none, 250).unwrap(), [("CPUQuotaPerSecUSec", Value::U64(INFINITY))]);
         assert_eq!(rounded(&none).cpu.unwrap().quota, Some(-1));
-        assert!(of_v1(&resources("{}"), None, 250).unwrap().is_empty());
+        assert!(of_v1(&resources("{}"), 250).unwrap().is_empty());
     }
 
     #[test]
