@@ -403,6 +403,33 @@ fn a_restore_is_asked_for_as_runc_asks_and_gives_a_running_container() {
     bundle.ok(&["delete", &bundle.id]);
 }
 
+/// On cgroup2 criu mounts there, which it can only in a mount namespace that is its own.
+#[test]
+fn where_criu_works_can_be_mounted_on() {
+    for work in [None, Some("work")] {
+        let (bundle, criu) = dumped("exec sleep 100");
+        criu.write(
+            "before.2",
+            "mkdir $(readlink /proc/$PPID/fd/* | grep -E '/(images|work)$' | sort -u | sed 's,$,/yard,')
+             for fd in /proc/$PPID/fd/*; do
+               if mount -c -t tmpfs none $fd/yard 2>/dev/null; then echo ${fd##*/}; umount -c $fd/yard; fi
+             done >mountable\n",
+        );
+        let work = work.map(|name| bundle.path().join(name).to_str().unwrap().to_owned());
+        let mut flags = vec!["--detach"];
+        flags.extend(work.iter().flat_map(|path| ["--work-path", path]));
+        let (code, text) = restore(&bundle, &criu, &flags);
+        assert_eq!(code, Some(0), "{text}");
+        let options = criu.options(RESTORE);
+        let place = options.work.unwrap_or(options.images).to_string();
+        let mountable = criu.read("mountable");
+        assert!(mountable.lines().any(|fd| fd == place), "{place} in {mountable}");
+        let log = Path::new(work.as_deref().unwrap_or(&images(&bundle))).join("yard");
+        assert!(log.is_dir(), "{}", log.display());
+        bundle.ok(&["delete", "--force", &bundle.id]);
+    }
+}
+
 #[test]
 fn a_restore_in_the_foreground_ends_with_the_container() {
     if !ours_only() {

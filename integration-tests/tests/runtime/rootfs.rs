@@ -1,6 +1,7 @@
 //! Mounts, devices, masked and read-only paths.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::json;
 
@@ -46,6 +47,30 @@ fn a_tmpfs_may_start_with_what_it_covers() {
     }));
     assert!(bundle.output().starts_with("copied\n"));
     assert!(!bundle.rootfs().join("data/new").exists());
+}
+
+#[test]
+fn standard_streams_that_are_the_null_device_become_the_containers() {
+    let with_dev = |bundle: &mut Bundle| {
+        bundle.add_mount(
+            json!({"destination": "/dev", "type": "bind", "source": "/dev", "options": ["rbind"]}),
+        );
+    };
+    for (changed, inside) in [(None, true), (Some(&with_dev), false)] {
+        let mut bundle = Bundle::new("exec sleep 1000");
+        if let Some(change) = changed {
+            change(&mut bundle);
+        }
+        bundle.start();
+        let pid = bundle.pid();
+        let host = fs::metadata("/dev/null").unwrap();
+        for stream in 0..3 {
+            let file = fs::metadata(format!("/proc/{pid}/fd/{stream}")).unwrap();
+            assert_eq!(file.dev() == host.dev(), !inside, "stream {stream}");
+            assert_eq!(file.rdev(), host.rdev(), "stream {stream}");
+        }
+        bundle.ok(&["delete", "--force", &bundle.id]);
+    }
 }
 
 #[test]

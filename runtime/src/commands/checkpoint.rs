@@ -99,7 +99,7 @@ impl Given {
     pub(super) fn open(&self, log: &str) -> anyhow::Result<Directories> {
         let images = directory(&self.images)?;
         let work = self.work.as_deref().map(make_directory).transpose()?;
-        let log = self.work.as_ref().unwrap_or(&self.images).join(log);
+        let log = self.place_of_work().join(log);
         Ok(Directories { images, work, log })
     }
 
@@ -115,10 +115,12 @@ impl Given {
             .flag(field::FILE_LOCKS, parsed.is_set("file-locks"))
             .flag(field::AUTO_DEDUP, parsed.is_set("auto-dedup"))
             .flag(field::LAZY, parsed.is_set("lazy-pages"));
-        if let Some(work) = &open.work {
-            options.directory(field::WORK, work.as_fd());
-        }
         options
+    }
+
+    /// Where criu works, and leaves its log.
+    pub(super) fn place_of_work(&self) -> &Path {
+        self.work.as_ref().unwrap_or(&self.images)
     }
 }
 
@@ -179,7 +181,7 @@ fn make_directory(path: &Path) -> anyhow::Result<OwnedFd> {
     directory(path)
 }
 
-fn directory(path: &Path) -> anyhow::Result<OwnedFd> {
+pub(super) fn directory(path: &Path) -> anyhow::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
         .map_err(|error| anyhow!("open {}: {}", path.display(), errno_text(error.raw_os_error())))
@@ -197,6 +199,9 @@ fn dump(
     let record = &container.record;
     let spec = crate::spec::load(&record.config_path())?;
     let mut options = given.options(parsed, &open);
+    if let Some(work) = &open.work {
+        options.directory(field::WORK, work.as_fd());
+    }
     options
         .text(field::ROOT, &record.rootfs.to_string_lossy())
         .number(field::PID, u64::from(record.pid.unsigned_abs()))

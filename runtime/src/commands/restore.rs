@@ -153,9 +153,11 @@ impl Wanted<'_> {
         self.pipes(&mut options)?;
         container.record.descriptors = checkpoint::descriptors("self");
         cgroup.create()?;
-        let prepare = || prepare(plan, &place);
+        let prepare = || prepare(plan, &place, self.given.place_of_work());
         let child = Child { descriptors, streams: true, prepare: &prepare };
-        let running = criu.spawn(child)?;
+        let mut running = criu.spawn(child)?;
+        let work = running.handed()?;
+        options.directory(field::WORK, work.as_fd());
         let none = LinuxResources::default();
         let resources = spec.linux.as_ref().map_or(&none, |linux| &linux.resources);
         let taken = cgroup.take(running.pid, resources);
@@ -277,8 +279,9 @@ fn noticed(
 }
 
 /// In the child that becomes criu: a mount namespace of its own, so that nothing of this outlives it.
-/// criu wants a root that is a mount, and the places to mount on.
-fn prepare(plan: &Plan, place: &Path) -> Result<(), String> {
+/// criu wants a root that is a mount, and the places to mount on. Hands back where it works, opened in that
+/// namespace: on cgroup2 it mounts there, too.
+fn prepare(plan: &Plan, place: &Path, work: &Path) -> Result<Option<OwnedFd>, String> {
     let told = |what: String| {
         move |error: std::io::Error| format!("{what}: {}", errno_text(errno_of(&error)))
     };
@@ -315,7 +318,7 @@ fn prepare(plan: &Plan, place: &Path) -> Result<(), String> {
         };
         made.map_err(told(format!("create criu restore mountpoint for {destination} mount")))?;
     }
-    Ok(())
+    checkpoint::directory(work).map(Some).map_err(|error| error.to_string())
 }
 
 /// Whether it is a directory.

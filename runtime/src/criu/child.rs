@@ -15,8 +15,9 @@ use super::Running;
 use crate::sys::clone::{Side, clone, exit_now};
 use crate::sys::{self, errno_of, errno_text};
 
-/// Done in the child, with its own mount namespace if it makes one; the sentence of what failed.
-type Prepare<'a> = &'a dyn Fn() -> Result<(), String>;
+/// Done in the child, with its own mount namespace if it makes one: what it hands back, for
+/// [`Running::handed`], or the sentence of what failed.
+type Prepare<'a> = &'a dyn Fn() -> Result<Option<OwnedFd>, String>;
 
 pub(crate) struct Child<'a> {
     /// From 4 on; 3 is the socket.
@@ -29,7 +30,7 @@ pub(crate) struct Child<'a> {
 impl Child<'_> {
     /// One that only answers.
     pub(crate) fn quiet() -> Self {
-        Child { descriptors: Vec::new(), streams: false, prepare: &|| Ok(()) }
+        Child { descriptors: Vec::new(), streams: false, prepare: &|| Ok(None) }
     }
 
     pub(super) fn spawn(self, program: &Path) -> anyhow::Result<Running> {
@@ -69,8 +70,11 @@ impl Child<'_> {
         arguments: &[CString],
         environment: &[CString],
     ) -> Result<std::convert::Infallible, String> {
-        (self.prepare)()?;
+        let handed = (self.prepare)()?;
         let failed = |error: io::Error| format!("prepare criu: {}", errno_text(errno_of(&error)));
+        if let Some(handed) = handed {
+            sys::socket::send_fds(socket.as_fd(), b"handed", &[handed.as_fd()]).map_err(failed)?;
+        }
         if !self.streams {
             let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|error| failed(error.into()))?;

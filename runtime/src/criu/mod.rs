@@ -154,15 +154,7 @@ impl<'a> Criu<'a> {
     ) -> anyhow::Result<Response> {
         running.send(request)?;
         loop {
-            let (bytes, descriptor) =
-                sys::socket::receive_with_fd(running.socket.as_fd()).context("receive")?;
-            if let Some((0, text)) = bytes.split_first() {
-                // Ours, before it became criu: a message never starts so.
-                bail!("{}", String::from_utf8_lossy(text));
-            }
-            if bytes.is_empty() {
-                bail!("unexpected EOF: criu swrk {}", running.end()?);
-            }
+            let (bytes, descriptor) = running.receive()?;
             let response = decode(&bytes).context("unable to parse the response of criu")?;
             if !response.success {
                 // Compat: runc's sentence. The first error of its log comes along, which need not be
@@ -210,6 +202,24 @@ impl Running {
                 result.map_err(|error| anyhow!("send to criu: {}", errno_text(errno_of(&error))))
             }
         }
+    }
+
+    fn receive(&mut self) -> anyhow::Result<(Vec<u8>, Option<OwnedFd>)> {
+        let (bytes, descriptor) =
+            sys::socket::receive_with_fd(self.socket.as_fd()).context("receive")?;
+        if let Some((0, text)) = bytes.split_first() {
+            // Ours, before it became criu: a message never starts so.
+            bail!("{}", String::from_utf8_lossy(text));
+        }
+        if bytes.is_empty() {
+            bail!("unexpected EOF: criu swrk {}", self.end()?);
+        }
+        Ok((bytes, descriptor))
+    }
+
+    /// What its preparation hands back.
+    pub(crate) fn handed(&mut self) -> anyhow::Result<OwnedFd> {
+        self.receive()?.1.context("criu was prepared without a descriptor")
     }
 
     /// Nothing more comes from us.

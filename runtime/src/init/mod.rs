@@ -195,6 +195,7 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     note("init: closing the pipe to signal completion")?;
     let home = finish::home(&root, &plan.process);
     let labels = finish::prepare_labels(&plan.process, &host, finish::PROFILE_OF_INIT)?;
+    rootfs::null_streams(plan, &root);
     let inside = rootfs::enter(plan, &root, host)?;
     if !network_now {
         network(plan)?;

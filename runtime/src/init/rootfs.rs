@@ -214,6 +214,36 @@ pub(super) fn sysctl(plan: &Plan, host: &Host) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Standard streams that are the null device become the container's own, where that is one: a checkpoint
+/// finds no other.
+pub(super) fn null_streams(plan: &Plan, root: &RootFd) {
+    use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
+    fn is_null(fd: BorrowedFd<'_>) -> bool {
+        is_char_device(fd, 1, 3).unwrap_or(false)
+    }
+    let [input, output, errors] = [is_null(stdin()), is_null(stdout()), is_null(stderr())];
+    if !plan.setup_dev || !plan.has_mount_namespace() || !(input || output || errors) {
+        return;
+    }
+    // Before it is opened: some devices act upon that.
+    let own = root.resolve("/dev/null").is_ok_and(|own| is_null(own.as_fd()));
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let Some(own) = own.then(|| root.open("/dev/null", flags, ResolveFlags::IN_ROOT)) else {
+        return;
+    };
+    let Some(own) = own.ok().filter(|own| is_null(own.as_fd())) else { return };
+    // Onto descriptors that are open: these cannot fail.
+    if input {
+        dup2_stdin(&own).ok();
+    }
+    if output {
+        dup2_stdout(&own).ok();
+    }
+    if errors {
+        dup2_stderr(&own).ok();
+    }
+}
+
 /// Makes the container's root ours. After this nothing of the host is in reach by name.
 pub(super) fn enter(plan: &Plan, root: &RootFd, host: Host) -> Result<Inside, Failure> {
     let fd = root.as_fd();
