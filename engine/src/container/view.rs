@@ -165,10 +165,13 @@ fn network_settings(container: &Container, record: &Record) -> NetworkSettings {
 }
 
 /// One row of `ps`.
-fn summary(record: &Record) -> ContainerSummary {
+/// `created`: seconds since 1970.
+fn summary(record: &Record, created: i64, version: ApiVersion) -> ContainerSummary {
     let mut words = vec![record.path.clone()];
     words.extend(record.args.iter().map(|word| quote(word)));
-    let (created, _) = docker_api::time::parse_rfc3339(&record.created).unwrap_or_default();
+    let mut networks = endpoints(record);
+    project(&mut networks, version);
+    let manifest = Some(&record.manifest).filter(|one| !version.below(48) && !one.is_null());
     ContainerSummary {
         id: record.id.clone(),
         names: vec![format!("/{}", record.name)],
@@ -184,9 +187,9 @@ fn summary(record: &Record) -> ContainerSummary {
             network_mode: record.host_config.network_mode.clone(),
             annotations: record.host_config.annotations.clone(),
         },
-        network_settings: SummaryNetworks { networks: endpoints(record) },
+        network_settings: SummaryNetworks { networks },
         mounts: mounts(record),
-        image_manifest_descriptor: Some(record.manifest.clone()).filter(|one| !one.is_null()),
+        image_manifest_descriptor: manifest.cloned(),
         ..ContainerSummary::default()
     }
 }
@@ -279,22 +282,23 @@ pub(crate) fn list(
     all: bool,
     limit: usize,
     filters: &Filters,
+    version: ApiVersion,
 ) -> Result<Vec<ContainerSummary>, ContainerError> {
     let selection = Selection::new(app, filters)?;
-    let mut containers = app.containers.all();
-    containers.sort_by_cached_key(|container| {
-        std::cmp::Reverse(
-            docker_api::time::parse_rfc3339(&container.record().created).unwrap_or_default(),
-        )
-    });
+    let created = |container: &Container| {
+        docker_api::time::parse_rfc3339(&container.record().created).unwrap_or_default()
+    };
+    let all_there = app.containers.all().into_iter();
+    let mut containers: Vec<_> = all_there.map(|one| (created(&one), one)).collect();
+    containers.sort_by_key(|(created, _)| std::cmp::Reverse(*created));
     let all = all || limit > 0 || filters.contains("status") || filters.contains("exited");
     let mut rows = Vec::new();
-    for container in containers {
+    for ((created, _), container) in containers {
         let record = container.record();
         if (!all && !record.state.phase.is_running()) || !selection.matches(&record) {
             continue;
         }
-        rows.push(summary(&record));
+        rows.push(summary(&record, created, version));
         if limit > 0 && rows.len() == limit {
             break;
         }

@@ -220,13 +220,7 @@ async fn list(app: &App, call: &Call) -> Result<Reply, ApiError> {
         })?,
     };
     let limit = usize::try_from(limit).unwrap_or_default();
-    let mut rows = view::list(app, call.query.flag("all"), limit, &filters)?;
-    for row in &mut rows {
-        view::project(&mut row.network_settings.networks, call.version);
-        if call.version.below(48) {
-            row.image_manifest_descriptor = None;
-        }
-    }
+    let mut rows = view::list(app, call.query.flag("all"), limit, &filters, call.version)?;
     if call.query.flag("size") {
         for row in &mut rows {
             if let Ok(container) = app.containers.get(&row.id) {
