@@ -5,9 +5,11 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
+use crate::apparmor::Apparmor;
 use crate::config::Config;
 use crate::container::Containers;
 use crate::container::output::Outputs;
+use crate::container::rootfs::blocking;
 use crate::containerd::Containerd;
 use crate::events::Events;
 use crate::exec::Execs;
@@ -22,6 +24,7 @@ pub(crate) struct App {
     pub(crate) config: Arc<Config>,
     /// This engine's identity, kept in the data root.
     pub(crate) id: String,
+    pub(crate) apparmor: Apparmor,
     pub(crate) events: Events,
     pub(crate) containerd: Containerd,
     pub(crate) networks: Networks,
@@ -41,6 +44,11 @@ impl App {
         refuse_foreign_root(&config)?;
         let id = crate::sys::dirs::prepare(&config)?;
         let config = Arc::new(config);
+        let apparmor = Apparmor::of_host();
+        // Compat: what cannot be loaded fails each start, not the engine's.
+        if let Err(error) = blocking(move || Ok(apparmor.load_default()?)).await {
+            tracing::error!("{error}");
+        }
         let events = Events::new();
         let shutdown = CancellationToken::new();
         let containerd = Containerd::start(&config, &shutdown).await.context("containerd")?;
@@ -55,6 +63,7 @@ impl App {
         let app = Arc::new(Self {
             config,
             id,
+            apparmor,
             events,
             containerd,
             networks,

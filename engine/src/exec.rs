@@ -168,6 +168,7 @@ impl Exec {
         let (attach, fifo) = self.paths(app, container);
         let request = self.request.clone();
         let (config, rootfs) = (Arc::clone(&app.config), container.paths.rootfs.clone());
+        let apparmor = app.apparmor;
         let (own_fifo, run) = (fifo.clone(), container.paths.run.clone());
         let process = blocking(move || {
             let inside = sys::inside::Inside::open(&rootfs)
@@ -180,7 +181,8 @@ impl Exec {
                     .map_err(ContainerError::io(format!("create {}", run.display())))?;
                 crate::container::make_fifo(&own_fifo)?;
             }
-            let process = spec::exec_process(&record, &config, &request, user)?;
+            let profile = apparmor.confine(&record.host_config)?;
+            let process = spec::exec_process(&record, &config, &request, user, profile)?;
             Ok(serde_json::to_vec(&process).unwrap_or_default())
         })
         .await?;

@@ -6,6 +6,7 @@
 
 mod api;
 mod app;
+mod apparmor;
 mod config;
 mod container;
 mod containerd;

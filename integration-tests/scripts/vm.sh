@@ -66,7 +66,12 @@ if [ "${VM_INIT:-busybox}" = systemd ]; then
     add "$program" "$directory" "$theirs"
     case $program in */systemd) ln -s "/$directory/systemd" "$root/sbin/init" ;; esac
   done
-  mkdir -p "$root"/{usr/share,etc/systemd/system}
+  # Stock dockerd, and what profiles are written with.
+  for program in "$peers"/usr/{,s}bin/{docker,dockerd,containerd,containerd-shim-runc-v2}; do
+    [ ! -e "$program" ] || add "$program" peers/bin "$peers/usr/lib/$(uname -m)-linux-gnu:$peers/lib/$(uname -m)-linux-gnu"
+  done
+  mkdir -p "$root"/{usr/share,etc/systemd/system,etc/apparmor.d}
+  cp -r "$systemd"/etc/apparmor.d/{abi,abstractions,tunables} "$root/etc/apparmor.d/"
   cp -r "$systemd/usr/share/dbus-1" "$root/usr/share/"
   cp "$here"/vm/units/* "$root/etc/systemd/system/"
   echo 00000000000000000000000000000001 >"$root/etc/machine-id"
@@ -140,7 +145,7 @@ fi
 if [ "$accel" = tcg ] || [ -n "${VM_ACCEL:-}" ]; then
   boot "$accel" &
   emulator=$!
-  started 60 || { kill -9 "$emulator" 2>/dev/null; cat "$work/console"; echo "vm: the kernel did not start" >&2; exit 1; }
+  started 240 || { kill -9 "$emulator" 2>/dev/null; cat "$work/console"; echo "vm: the kernel did not start" >&2; exit 1; }
 fi
 echo "vm: $release under $accel"
 tail -n +1 -f --pid="$emulator" "$work/console" | sed -u 's/\r$//' &

@@ -165,7 +165,11 @@ async fn info(app: &App) -> Info {
     runtimes
         .entry("io.containerd.runc.v2".to_owned())
         .or_insert_with(|| Runtime { path: "runc-rs".to_owned(), runtime_args: None });
-    let mut security = vec!["name=seccomp,profile=builtin".to_owned()];
+    let mut security = Vec::new();
+    if app.apparmor.is_known() {
+        security.push("name=apparmor".to_owned());
+    }
+    security.push("name=seccomp,profile=builtin".to_owned());
     if cgroup2 {
         security.push("name=cgroupns".to_owned());
     }

@@ -10,6 +10,7 @@ use trace_log::task::span;
 use super::record::{Mounted, Record, VERSION};
 use super::{Container, ContainerError, check, mounts, names, rootfs, spec};
 use crate::app::App;
+use crate::apparmor;
 use crate::image::ImageError;
 use crate::network::ContainerNet;
 use crate::store::{self, Durability};
@@ -79,6 +80,7 @@ pub(crate) async fn create(
         host_config: host,
         ..Record::default()
     };
+    record.apparmor = apparmor::named(&record.host_config).unwrap_or_default().to_owned();
     record.state.started_at = docker_api::time::ZERO.to_owned();
     record.state.finished_at = docker_api::time::ZERO.to_owned();
     record.networks = wanted_networks(&record, networking.endpoints_config)?;

@@ -56,6 +56,8 @@ pub(crate) enum ContainerError {
     Image(#[from] crate::image::ImageError),
     #[error(transparent)]
     Netns(#[from] crate::sys::netns::NetnsError),
+    #[error(transparent)]
+    Apparmor(#[from] crate::apparmor::ApparmorError),
     #[error("the container's owner is gone")]
     OwnerGone,
 }
@@ -120,6 +122,7 @@ impl Classified for ContainerError {
             | Self::Kernel { .. }
             | Self::Store(_)
             | Self::Netns(_)
+            | Self::Apparmor(_)
             | Self::OwnerGone => Kind::Internal,
             Self::Containerd { status, .. } => status.kind(),
             Self::Network(error) => error.kind(),

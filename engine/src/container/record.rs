@@ -47,6 +47,8 @@ pub(crate) struct Record {
     pub(crate) networks: BTreeMap<String, EndpointSettings>,
     /// What it has, while it runs.
     pub(crate) attached: Option<AttachedRecord>,
+    /// The AppArmor profile that its last start gave it; before the first one what the request names.
+    pub(crate) apparmor: String,
     pub(crate) state: State,
     pub(crate) restart_count: i64,
     /// Named and anonymous volumes were filled from the image.

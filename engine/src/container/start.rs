@@ -17,6 +17,7 @@ use super::rootfs::{self, blocking};
 use super::spec::{self, Facts};
 use super::{Container, ContainerError, create, files};
 use crate::app::App;
+use crate::apparmor::Apparmor;
 use crate::containerd::SNAPSHOTTER;
 use crate::store::Durability;
 use crate::sys;
@@ -96,10 +97,12 @@ pub(super) async fn start(app: &Arc<App>, container: &Container) -> Result<u32, 
         annotations.insert(trace_log::ANNOTATION.to_owned(), here.place().to_string());
     }
     let (config, own_paths) = (Arc::clone(&app.config), paths.clone());
+    let apparmor = app.apparmor;
     let prepared = blocking(move || {
         prepare_files(
             &record,
             &config,
+            apparmor,
             &own_paths,
             mounts,
             netns,
@@ -110,6 +113,10 @@ pub(super) async fn start(app: &Arc<App>, container: &Container) -> Result<u32, 
         )
     });
     let spec = span("specification", prepared).await?;
+    {
+        let mut record = container.record();
+        record.apparmor = apparmor.told(&record.host_config);
+    }
     launch(app, container, spec).await
 }
 
@@ -130,6 +137,7 @@ fn shared_memory(owner: &Container) -> Result<PathBuf, ContainerError> {
 fn prepare_files(
     record: &Record,
     config: &crate::config::Config,
+    apparmor: Apparmor,
     paths: &Paths,
     mounts: Vec<(Mounted, PathBuf)>,
     netns: Option<PathBuf>,
@@ -188,6 +196,7 @@ fn prepare_files(
         user,
         ipc_pid,
         pid_pid,
+        apparmor: apparmor.confine(&record.host_config)?,
     };
     let spec = spec::build(record, config, &facts)?;
     Ok(serde_json::to_vec(&spec).unwrap_or_default())

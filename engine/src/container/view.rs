@@ -39,11 +39,6 @@ pub(crate) fn inspect(app: &App, container: &Container) -> ContainerInspect {
             None => dir.join(name).to_string_lossy().into_owned(),
         }
     };
-    let mut options = record.host_config.security_opt.iter().flatten();
-    let apparmor = options.find_map(|option| {
-        option.strip_prefix("apparmor").and_then(|rest| rest.strip_prefix(['=', ':']))
-    });
-    let apparmor = apparmor.filter(|_| super::spec::has_apparmor());
     let has_log = record.host_config.log_config.kind == "json-file" && started;
     let execs = app.execs.of_container(&record.id);
     ContainerInspect {
@@ -63,7 +58,7 @@ pub(crate) fn inspect(app: &App, container: &Container) -> ContainerInspect {
         },
         name: format!("/{}", record.name),
         restart_count: record.restart_count,
-        app_armor_profile: apparmor.unwrap_or_default().to_owned(),
+        app_armor_profile: record.apparmor.clone(),
         driver: crate::containerd::SNAPSHOTTER.to_owned(),
         platform: "linux".to_owned(),
         exec_ids: (!execs.is_empty()).then_some(execs),

@@ -424,4 +424,5 @@ row "profiles hold for run and exec" profiles_confine
 row "a profile that is not loaded" profile_that_is_not_loaded
 row "docker run --security-opt apparmor=" docker_confines
 row "nothing is left" nothing_is_left
+. /vm/apparmor-rows.sh
 echo "$rows rows, $failed failed"

@@ -4,6 +4,7 @@
 //! Needs root, our programs in `BIN_DIR` (`make build`) and a static busybox (`make fetch`).
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod apparmor;
 mod attach;
 mod containers;
 mod events;

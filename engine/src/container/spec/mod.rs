@@ -33,6 +33,8 @@ pub(crate) struct Facts<'a> {
     /// Processes whose namespaces are joined.
     pub(crate) ipc_pid: Option<u32>,
     pub(crate) pid_pid: Option<u32>,
+    /// AppArmor's profile.
+    pub(crate) apparmor: Option<String>,
 }
 
 /// What security options say.
@@ -41,7 +43,6 @@ struct Security {
     no_new_privileges: bool,
     /// `None`: the default; otherwise `unconfined` or a profile's text.
     seccomp: Option<String>,
-    apparmor: Option<String>,
     unmask: bool,
     writable_cgroups: bool,
 }
@@ -136,8 +137,7 @@ pub(crate) fn build(
     }
     // Always: the shim's own would be inherited.
     process["oomScoreAdj"] = json!(host.oom_score_adj);
-    // Compat: without AppArmor a profile is passed over.
-    if let Some(profile) = security.apparmor.as_ref().filter(|_| has_apparmor()) {
+    if let Some(profile) = &facts.apparmor {
         process["apparmorProfile"] = json!(profile);
     }
     if record.config.tty
@@ -211,6 +211,7 @@ pub(crate) fn exec_process(
     config: &Config,
     request: &docker_api::exec::ExecCreateRequest,
     user: User,
+    apparmor: Option<String>,
 ) -> Result<Value, ContainerError> {
     let security = security(&record.host_config, config.no_new_privileges)?;
     let process = Process {
@@ -234,6 +235,9 @@ pub(crate) fn exec_process(
     let rlimits = limits::rlimits(&record.host_config, config)?;
     if !rlimits.is_empty() {
         value["rlimits"] = Value::Array(rlimits);
+    }
+    if let Some(profile) = apparmor {
+        value["apparmorProfile"] = json!(profile);
     }
     if let Some([height, width]) = request.console_size.filter(|_| request.tty)
         && height > 0
@@ -301,8 +305,8 @@ fn security(host: &HostConfig, no_new_privileges: bool) -> Result<Security, Cont
             ("seccomp", value) => {
                 security.seccomp = (value != "builtin").then(|| value.to_owned());
             }
-            ("apparmor", "unconfined") => {}
-            ("apparmor", value) => security.apparmor = Some(value.to_owned()),
+            // See `crate::apparmor::named`.
+            ("apparmor", _) => {}
             ("systempaths", "unconfined") => security.unmask = true,
             // Compat: nothing where SELinux is off, which is where this engine runs.
             ("label", "disable") => {}
@@ -328,12 +332,6 @@ fn security(host: &HostConfig, no_new_privileges: bool) -> Result<Security, Cont
         }
     }
     Ok(security)
-}
-
-/// Whether the kernel confines by AppArmor.
-pub(crate) fn has_apparmor() -> bool {
-    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-    enabled.is_ok_and(|text| text.starts_with('Y'))
 }
 
 fn selinux() -> bool {
