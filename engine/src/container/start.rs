@@ -97,7 +97,7 @@ pub(super) async fn start(app: &Arc<App>, container: &Container) -> Result<u32, 
         annotations.insert(trace_log::ANNOTATION.to_owned(), here.place().to_string());
     }
     let (config, own_paths) = (Arc::clone(&app.config), paths.clone());
-    let apparmor = app.apparmor;
+    let (apparmor, told) = (app.apparmor, app.apparmor.told(&record.host_config));
     let prepared = blocking(move || {
         prepare_files(
             &record,
@@ -113,10 +113,7 @@ pub(super) async fn start(app: &Arc<App>, container: &Container) -> Result<u32, 
         )
     });
     let spec = span("specification", prepared).await?;
-    {
-        let mut record = container.record();
-        record.apparmor = apparmor.told(&record.host_config);
-    }
+    container.record().apparmor = told;
     launch(app, container, spec).await
 }
 
