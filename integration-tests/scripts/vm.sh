@@ -72,6 +72,8 @@ if [ "${VM_INIT:-busybox}" = systemd ]; then
   done
   mkdir -p "$root"/{usr/share,etc/systemd/system,etc/apparmor.d}
   cp -r "$systemd"/etc/apparmor.d/{abi,abstractions,tunables} "$root/etc/apparmor.d/"
+  cp -r "$systemd/etc/apparmor" "$root/etc/"
+  cp -r "$systemd/usr/share/apparmor-features" "$root/usr/share/"
   cp -r "$systemd/usr/share/dbus-1" "$root/usr/share/"
   cp "$here"/vm/units/* "$root/etc/systemd/system/"
   echo 00000000000000000000000000000001 >"$root/etc/machine-id"

@@ -17,13 +17,11 @@ ask() {
 # Without ids, and how the parser was called.
 names() { sed -E -e 's/[0-9a-f]{64}/ID/g' -e 's/running `[^`]*`/running PARSER/'; }
 
-# Under $confine, where it is set, as all that it starts.
+# To be put into the background. Under $confine, where it is set, as all that it starts.
 as_daemon() { # COMMAND…
-  (
-    [ "$turn" = ours ] || PATH=/peers/bin:$PATH
-    [ -z "$confine" ] || echo "exec $confine" >/proc/self/attr/exec
-    exec "$@"
-  ) </dev/null
+  [ "$turn" = ours ] || PATH=/peers/bin:$PATH
+  [ -z "$confine" ] || echo "exec $confine" >/proc/self/attr/exec
+  exec "$@" </dev/null
 }
 
 up() { # FLAG…: the engine whose turn it is
@@ -240,7 +238,7 @@ SH
 
 deeds() {
   containers >/dev/null
-  find /proc /sys -type f 2>/dev/null | grep -vE '^/proc/([0-9]|self|thread-self)|^/sys/(fs/cgroup|fs/bpf|kernel/(tracing|debug))' | sort >$work/attempts/paths
+  find /proc /sys -maxdepth 4 -type f 2>/dev/null | grep -vE '^/proc/([0-9]|self|thread-self)|^/sys/(fs/cgroup|fs/bpf|kernel/(tracing|debug))' | sort >$work/attempts/paths
   client exec -i all sh /attempts/files <$work/attempts/paths
   client exec all sh /attempts/deeds 2>&1
 }

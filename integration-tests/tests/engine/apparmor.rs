@@ -52,20 +52,20 @@ fn containers_and_execs_have_the_profile_that_is_named_or_docker_default() {
         (&["apparmor=a", "apparmor:b"], "b", "b"),
         (&["apparmor=a", "apparmor="], "", "docker-default"),
     ] {
-        let id = api.create("c", &host.body(&security(options)));
+        let id = api.create("c1", &host.body(&security(options)));
         assert_eq!(api.inspect(&id)["AppArmorProfile"], at_create, "{options:?}");
-        api.post("/containers/c/start").expect(204);
+        api.post("/containers/c1/start").expect(204);
         assert_eq!(api.inspect(&id)["AppArmorProfile"], profile, "{options:?}");
-        assert_eq!(in_container(&host.stack, "c", "echo entered"), "entered");
+        assert_eq!(in_container(&host.stack, "c1", "echo entered"), "entered");
         assert_eq!(host.told_runtime(), [profile, profile], "{options:?}");
-        api.delete("/containers/c?force=1").expect(204);
+        api.delete("/containers/c1?force=1").expect(204);
     }
     // Whether or not this host lets it start.
-    let id = api.create("c", &host.body(&json!({"HostConfig": {"Privileged": true}})));
-    drop(api.post("/containers/c/start"));
+    let id = api.create("c1", &host.body(&json!({"HostConfig": {"Privileged": true}})));
+    drop(api.post("/containers/c1/start"));
     assert_eq!(api.inspect(&id)["AppArmorProfile"], "unconfined");
     assert_eq!(host.told_runtime(), ["unconfined"]);
-    api.delete("/containers/c?force=1").expect(204);
+    api.delete("/containers/c1?force=1").expect(204);
     host.end();
 }
 
@@ -76,16 +76,16 @@ fn docker_default_is_loaded_at_the_engines_start_and_when_it_went() {
     assert_eq!(host.loaded(), "docker-default (enforce)\n");
     let text = host.told_parser();
     assert_eq!(text.matches("profile docker-default ").count(), 1, "{text}");
-    api.run("c", &host.body(&json!({})));
-    in_container(&host.stack, "c", "true");
+    api.run("c1", &host.body(&json!({})));
+    in_container(&host.stack, "c1", "true");
     assert_eq!(host.told_parser(), "", "it was there");
     host.unload();
-    in_container(&host.stack, "c", "true");
+    in_container(&host.stack, "c1", "true");
     assert_eq!(host.loaded(), "docker-default (enforce)\n");
     host.unload();
     api.run("named", &host.body(&security(&["apparmor=a"])));
     assert_eq!(host.loaded(), "", "nobody needs it");
-    api.run("d", &host.body(&json!({})));
+    api.run("d1", &host.body(&json!({})));
     assert_eq!(host.loaded(), "docker-default (enforce)\n");
     host.end();
 }
@@ -95,13 +95,13 @@ fn nothing_starts_without_the_profile_it_is_to_have() {
     let host = Confining::start("Y");
     let api = host.stack.api();
     let id = api.run("entered", &host.body(&json!({})));
-    api.create("c", &host.body(&json!({})));
+    api.create("c1", &host.body(&json!({})));
     let refused = |why: &str| {
         host.unload();
-        let message = api.post("/containers/c/start").expect(500).message();
+        let message = api.post("/containers/c1/start").expect(500).message();
         let words = "AppArmor enabled on system but the docker-default profile could not be loaded: running `";
         assert!(message.starts_with(words) && message.ends_with(why), "{message}");
-        let inspect = api.inspect("c");
+        let inspect = api.inspect("c1");
         assert_eq!(inspect["AppArmorProfile"], "");
         assert_eq!(inspect["State"]["ExitCode"], 128);
         assert_eq!(inspect["State"]["Error"], *message);
@@ -120,7 +120,7 @@ fn nothing_starts_without_the_profile_it_is_to_have() {
     // The daemon comes up, and what needs no parser starts.
     host.stack.stop_engine();
     host.start_engine();
-    api.post("/containers/c/start").expect(500);
+    api.post("/containers/c1/start").expect(500);
     api.run("named", &host.body(&security(&["apparmor=a"])));
     host.end();
 }
@@ -130,7 +130,7 @@ fn a_kernel_that_does_not_enforce_is_told_of_and_no_more() {
     let host = Confining::start("N");
     let api = host.stack.api();
     assert_eq!(api.get("/info").expect(200).json()["SecurityOptions"][0], "name=apparmor");
-    let id = api.run("c", &host.body(&json!({})));
+    let id = api.run("c1", &host.body(&json!({})));
     assert_eq!(api.inspect(&id)["AppArmorProfile"], "docker-default");
     assert_eq!(host.told_runtime(), ["none"]);
     assert_eq!(host.told_parser(), "");
@@ -178,7 +178,7 @@ impl Confining {
                    before=$word
                  done
                  if [ -n \"$file\" ]; then
-                   sed -n 's/.*\"apparmorProfile\":\"\\([^\"]*\\)\".*/\\1/p; t; $s/.*/none/p' $file | head -1 >>{notes}.runtime
+                   echo $(sed -n 's/.*\"apparmorProfile\":\"\\([^\"]*\\)\".*/\\1/p; t; $s/.*/none/p' $file) >>{notes}.runtime
                    sed -i 's/\"apparmorProfile\":\"[^\"]*\",//; s/,\"apparmorProfile\":\"[^\"]*\"//' $file
                  fi
                  exec {runtime} \"$@\""
@@ -245,9 +245,11 @@ impl Confining {
             let id = container["Id"].as_str().unwrap();
             api.delete(&format!("/containers/{id}?force=1")).expect(204);
         }
+        self.stack.stop_engine();
         for place in [MODULE, SECURITY] {
             self.stack.inside(&["umount", place]).ok();
         }
+        self.stack.start_engine();
         self.stack.end();
     }
 }
