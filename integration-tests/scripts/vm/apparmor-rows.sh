@@ -238,7 +238,12 @@ SH
 
 deeds() {
   containers >/dev/null
-  find /proc /sys -maxdepth 4 -type f 2>/dev/null | grep -vE '^/proc/([0-9]|self|thread-self)|^/sys/(fs/cgroup|fs/bpf|kernel/(tracing|debug))' | sort >$work/attempts/paths
+  # Of what there are many of one kind, those of one directory.
+  {
+    find /proc -maxdepth 3 -type f | grep -vE '^/proc/([0-9]|self|thread-self|irq|net|sys/(net|fs/mqueue|user))'
+    find /proc/irq/0 /proc/sys/net/ipv4/conf/lo /sys/fs /sys/firmware /sys/kernel /sys/devices/virtual/net/lo /sys/block /sys/class/net /sys/module/loop /sys/power \
+      -maxdepth 3 -type f | grep -vE '^/sys/(fs/(cgroup|bpf)|kernel/(slab|tracing|debug|iommu|irq|btf))'
+  } 2>/dev/null | sort -u >$work/attempts/paths
   client exec -i all sh /attempts/files <$work/attempts/paths
   client exec all sh /attempts/deeds 2>&1
 }
