@@ -45,12 +45,13 @@ test-swap: build ## every row of integration-tests/swap.toml and the containers 
 	@$(SCRIPTS)/preflight.sh swap
 	@ONLY='$(ONLY)' $(SCRIPTS)/run-tests.sh swap
 
-test-cgroup2: build ## docker run, limits and stop on pure cgroup v2, in a virtual machine; in others with systemd and AppArmor its driver, there and on v1, and the labels
+test-cgroup2: build ## docker run, limits and stop on pure cgroup v2, in a virtual machine; in others with systemd and AppArmor its driver, there and on v1, an ordinary user's, and the labels; SELinux's
 	@$(SCRIPTS)/preflight.sh peers
 	@$(SCRIPTS)/preflight.sh vm
 	@programs=$$($(SCRIPTS)/run-tests.sh list) || { echo "$$programs"; exit 1; }; $(SCRIPTS)/vm.sh $$programs
 	@VM_INIT=systemd $(SCRIPTS)/vm.sh
 	@VM_INIT=systemd VM_CGROUP=1 $(SCRIPTS)/vm.sh
+	@VM_INIT=selinux $(SCRIPTS)/vm.sh
 
 fuzz: preflight ## the property tests over foreign bytes with new cases, FUZZ_SECONDS=300
 	@$(SCRIPTS)/fuzz.sh

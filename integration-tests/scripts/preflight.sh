@@ -199,6 +199,10 @@ vm)
   vm
   # The init of the second machine, its message bus, and what loads AppArmor's profiles.
   with_needs systemd systemd dbus-daemon dbus-system-bus-common apparmor
+  # For an ordinary user there.
+  with_needs rootless uidmap dbus-session-bus-common
+  # What makes the third's policy of its source.
+  unpack checkpolicy checkpolicy
   ;;
 swap)
   "$self" bench

@@ -2,8 +2,8 @@
 # Boots the distribution's cloud kernel in a small virtual machine whose only cgroup file system is
 # cgroup2, runs vm/rows.sh in it and answers with its result. Needs no rights; without a KVM that
 # works the processor is emulated, which takes longer. Its init is busybox; or systemd, and AppArmor is
-# on: then vm/systemd-rows.sh is what it runs.
-#   VM_INIT=busybox|systemd; VM_CGROUP=2|1  systemd's hybrid of v1 with a cgroup2 that has no controllers;
+# on: then vm/systemd-rows.sh is what it runs; or busybox once more, with SELinux and vm/selinux-rows.sh.
+#   VM_INIT=busybox|systemd|selinux; VM_CGROUP=2|1  systemd's hybrid of v1 with a cgroup2 that has no controllers;
 #   VM_ACCEL=kvm|tcg  no trying; VM_DEADLINE=SECONDS; VM_MEMORY=MiB;
 #   VM_ROWS=FUNCTION,… only those rows; VM_SHOW=1  shows what rows say while they run
 set -euo pipefail
@@ -12,6 +12,7 @@ bin=${BIN_DIR:-$top/target/stack}
 vm=$top/.cache/vm
 peers=$top/.cache/peers
 systemd=$top/.cache/systemd
+rootless=$top/.cache/rootless
 here=$top/integration-tests/scripts
 deadline=${VM_DEADLINE:-1800}
 work=$(mktemp -d)
@@ -70,16 +71,32 @@ if [ "${VM_INIT:-busybox}" = systemd ]; then
   for program in "$peers"/usr/{,s}bin/{docker,dockerd,containerd,containerd-shim-runc-v2}; do
     [ ! -e "$program" ] || add "$program" peers/bin "$peers/usr/lib/$(uname -m)-linux-gnu:$peers/lib/$(uname -m)-linux-gnu"
   done
-  mkdir -p "$root"/{usr/share,etc/systemd/system,etc/apparmor.d}
+  mkdir -p "$root"/{usr/share,etc/systemd/system,etc/systemd/user,home/user,etc/apparmor.d}
   cp -r "$systemd"/etc/apparmor.d/{abi,abstractions,tunables} "$root/etc/apparmor.d/"
   cp -r "$systemd/etc/apparmor" "$root/etc/"
   cp -r "$systemd/usr/share/apparmor-features" "$root/usr/share/"
   cp -r "$systemd/usr/share/dbus-1" "$root/usr/share/"
-  cp "$here"/vm/units/* "$root/etc/systemd/system/"
+  cp "$here"/vm/units/*.* "$root/etc/systemd/system/"
+  cp "$here"/vm/units/user/* "$root/etc/systemd/user/"
   echo 00000000000000000000000000000001 >"$root/etc/machine-id"
   printf 'messagebus:x:100:100::/:/bin/false\n' >>"$root/etc/passwd"
   printf 'messagebus:x:100:\n' >>"$root/etc/group"
+  # An ordinary user, with ids to map and a bus for a session.
+  cp "$rootless/usr/share/dbus-1/session.conf" "$root/usr/share/dbus-1/"
+  for program in "$rootless"/usr/bin/new{u,g}idmap; do
+    add "$program" bin
+    chmod u+s "$root/bin/${program##*/}"
+  done
+  printf 'user:x:1000:1000::/home/user:/bin/sh\n' >>"$root/etc/passwd"
+  printf 'user:x:1000:\n' >>"$root/etc/group"
+  for ids in sub{u,g}id; do echo user:100000:65536 >"$root/etc/$ids"; done
   more="apparmor=1 security=apparmor systemd.unified_cgroup_hierarchy=$([ "${VM_CGROUP:-2}" = 1 ] && echo 0 || echo 1) systemd.unit=rows.target systemd.show_status=0 systemd.log_target=null"
+fi
+
+# A policy of our own, which the rows load.
+if [ "${VM_INIT:-busybox}" = selinux ]; then
+  "$top/.cache/checkpolicy/usr/bin/checkpolicy" -M -U allow -o "$root/vm/policy" "$here/vm/selinux.conf"
+  more="security=selinux file=selinux-rows"
 fi
 
 modules=$root/lib/modules/$release

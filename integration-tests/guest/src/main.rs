@@ -2,10 +2,12 @@
 //! `guest echo WORD…`, `guest env`, `guest lines COUNT`, `guest exit CODE`, `guest pause`.
 //!
 //! It is also the floor that a private stack stands on: `guest sandbox` and `guest init`, see
-//! `sandbox`. And it measures: `guest time`, see `stopwatch`, and `guest floor`, see `floor`.
+//! `sandbox`. And it measures: `guest time`, see `stopwatch`, and `guest floor`, see `floor`; and tells
+//! labels: `guest label`.
 
 mod cgroup;
 mod floor;
+mod label;
 mod sandbox;
 mod stopwatch;
 mod sys;
@@ -52,6 +54,7 @@ fn play(arguments: &[String]) -> io::Result<u8> {
             drop(out);
             return floor::floor(plan);
         }
+        [verb, paths @ ..] if verb == "label" => label::tell(&mut out, paths)?,
         [verb, code] if verb == "exit" => return number(code),
         [verb] if verb == "pause" => loop {
             std::thread::park();
@@ -60,7 +63,7 @@ fn play(arguments: &[String]) -> io::Result<u8> {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "usage: guest echo WORD… | env | lines COUNT | exit CODE | pause | \
-                 sandbox NAME ROOT LAYOUT | time COMMAND… | floor PLAN",
+                 sandbox NAME ROOT LAYOUT | time COMMAND… | floor PLAN | label PATH…",
             ));
         }
     }

@@ -31,6 +31,7 @@ mkdir -p /disk
 mke2fs -F /dev/vdb >/dev/null && mount -t ext4 /dev/vdb /disk || echo "no file system on the second disk"
 ip link set lo up
 hostname vm
-sh /vm/rows.sh </dev/null
+file=$(sed -n 's/.*file=\([^ ]*\).*/\1/p' /proc/cmdline)
+sh /vm/${file:-rows}.sh </dev/null
 echo
 poweroff -f

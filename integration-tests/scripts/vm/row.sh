@@ -49,9 +49,10 @@ cgroup_of() { # CONTAINER: its directory
   echo "$cgroups$(sed -n 's/^0:://p' "/proc/$(docker inspect -f '{{.State.Pid}}' "$1")/cgroup")"
 }
 
+as= # who runs it, if not root: a command
 runtime() { # NAME ARGUMENT…: one of the three
   local name=$1 program=$bin/runc-rs
   shift
   case $name in runc | crun) program=/peers/bin/$name ;; esac
-  $program --root "$work/state-$name" "$@"
+  $as $program --root "$work/state-$name" "$@"
 }

@@ -2,8 +2,9 @@
 # What must hold where systemd is the first process and AppArmor confines: the systemd driver and
 # the labels. One container, `box`, by runc and then by runc-rs: what both leave to see is the same.
 . /vm/row.sh
+. /vm/pair.sh
 
-id=box
+driver=--systemd-cgroup
 path= # cgroupsPath
 resources='{}'
 annotations='{}'
@@ -23,19 +24,6 @@ bundle() {
 JSON
 }
 
-# One command of the runtime whose turn it is; what it says, and its exit code where that is not 0.
-call() { runtime "$turn" --systemd-cgroup "$@" </dev/null 2>&1 || echo "$1: $?"; }
-
-# The same for what leaves a process behind, which must not hold the pipe.
-call_detached() {
-  runtime "$turn" --systemd-cgroup "$@" </dev/null >$work/said 2>&1 || echo "$1: $?"
-  cat $work/said
-}
-
-pid() { runtime "$turn" state $id | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p'; }
-status() { runtime "$turn" state $id | sed -n 's/.*"status": *"\([a-z]*\)".*/\1/p'; }
-place() { sed -n 's/^0:://p' "/proc/$(pid)/cgroup"; }
-
 # Every property that is not the moment's. Devices are told as newer releases of runc do it: those too that
 # this host has not, groups by number, and so that systemd need not be told to read its drop-ins again.
 unit() { # NAME
@@ -51,25 +39,6 @@ files() { # DIRECTORY: every limit
 gone() { # NAME DIRECTORY
   systemctl show -p LoadState -p ActiveState -p SubState "$1"
   [ ! -e "$cgroups$2" ] || echo "$2 is still there"
-}
-
-# same WORDS FUNCTION ARGUMENT…: prints the same with both, and with runc these words
-same() {
-  local words=$1
-  shift
-  set +e
-  for turn in runc ours; do
-    rm -f $work/log
-    "$@" >$work/$turn.says 2>&1
-    # Whoever failed in the midst leaves nothing for the next.
-    runtime $turn delete -f $id >/dev/null 2>&1
-  done
-  set -e
-  grep -qF -- "$words" $work/runc.says || { echo "runc does not say '$words':"; cat $work/runc.says; return 1; }
-  # Its sentences begin with a time, and have what it asked for as Go prints it; see unit() for the devices.
-  sed -i -e 's/^time="[^"]*" //' -e 's/ (properties \[.*\]):/:/' -e '/msg="skipping device /d' -e '/msg="unable to get oom kill count"/d' \
-    $work/runc.says $work/ours.says
-  diff $work/runc.says $work/ours.says || { echo "for $* $path $resources $annotations $process"; return 1; }
 }
 
 systemd_rules() {
@@ -423,6 +392,7 @@ row "profiles are loaded" profiles_load
 row "profiles hold for run and exec" profiles_confine
 row "a profile that is not loaded" profile_that_is_not_loaded
 row "docker run --security-opt apparmor=" docker_confines
+. /vm/rootless-rows.sh
 row "nothing is left" nothing_is_left
 . /vm/apparmor-rows.sh
 echo "$rows rows, $failed failed"

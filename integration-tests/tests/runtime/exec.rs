@@ -43,6 +43,29 @@ fn exec_takes_user_environment_and_directory() {
     assert_eq!(words[words.len() - 1], "1", "no_new_privs");
 }
 
+/// Numbers of the container's keyrings that can be seen in it: more than one if a process has its own.
+fn keyrings(bundle: &Bundle) -> Vec<String> {
+    let keys = bundle.ok(&["exec", &bundle.id, "cat", "/proc/keys"]);
+    let name = format!("_ses.{}:", bundle.id);
+    let number = |line: &str| line.split_whitespace().next().unwrap().to_owned();
+    keys.lines().filter(|line| line.contains(&name)).map(number).collect()
+}
+
+#[test]
+fn exec_shares_the_session_keyring_of_the_container() {
+    for mapped in [false, true] {
+        let mut bundle = Bundle::new("sleep 100");
+        if mapped {
+            bundle.use_user_namespace();
+        }
+        bundle.linux()["maskedPaths"] = json!([]);
+        bundle.start();
+        let first = keyrings(&bundle);
+        assert_eq!(first.len(), 1, "{first:?}");
+        assert_eq!(keyrings(&bundle), first);
+    }
+}
+
 #[test]
 fn exec_of_a_missing_program_is_told_with_255() {
     let bundle = running();

@@ -383,7 +383,7 @@ fn limits_or_a_named_place_need_a_cgroup() {
             if !ours_only() && !controllers.contains("memory") {
                 return; // stock counts only limits that the host has a controller for
             }
-            "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
+            "unable to apply cgroup configuration: rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
         } else if limits.get("memory").is_some() {
             "cannot set memory limit: container could not join or create cgroup"
         } else {

@@ -308,12 +308,7 @@ fn build(
         container.record.cgroup_paths = cgroup.paths().clone();
         taken.map_err(not_admitted)?;
     }
-    cgroup.apply(resources).map_err(|error| {
-        anyhow!(
-            "unable to start container process: error during container init: error setting \
-             cgroup config for procHooks process: {error}"
-        )
-    })?;
+    cgroup.apply(resources).map_err(not_limited)?;
     container.record.cgroup_paths = cgroup.paths().clone();
     caches::enter(container, linux.and_then(|linux| linux.intel_rdt.as_ref()))?;
     reset_affinity(globals, pid);
@@ -382,6 +377,17 @@ fn init_error(error: hooks::HookError) -> anyhow::Error {
 /// Compat: runc's sentence.
 fn not_admitted(error: crate::cgroup::Error) -> anyhow::Error {
     anyhow!("unable to start container process: unable to apply cgroup configuration: {error}")
+}
+
+fn not_limited(error: crate::cgroup::Error) -> anyhow::Error {
+    // Compat: where there is no cgroup to limit, runc notices when it makes one.
+    if let crate::cgroup::Error::LimitsWithoutRights(_) = error {
+        return not_admitted(error);
+    }
+    anyhow!(
+        "unable to start container process: error during container init: error setting cgroup \
+         config for procHooks process: {error}"
+    )
 }
 
 fn make_fifo(path: &Path) -> anyhow::Result<OwnedFd> {

@@ -59,18 +59,27 @@ fn home_of(passwd: &str, uid: u32) -> Option<&str> {
 pub(super) struct Label {
     file: OwnedFd,
     text: String,
+    step: Step,
     /// Compat: the sentence of runc that the failure ends.
     what: String,
 }
 
-/// What runc's sentence about AppArmor begins with, but for `exec`.
-pub(super) const PROFILE_OF_INIT: &str = "unable to apply apparmor profile: ";
+/// What runc's sentences about labels begin with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct About {
+    profile: &'static str,
+    context: &'static str,
+}
+
+pub(super) const OF_INIT: About =
+    About { profile: "unable to apply apparmor profile: ", context: "can't set process label: " };
+pub(super) const OF_EXEC: About = About { profile: "", context: "" };
 
 /// Opens where the labels are written while the host's procfs is in reach.
 pub(super) fn prepare_labels(
     process: &ProcessPlan,
     host: &Host,
-    about_profile: &str,
+    about: About,
 ) -> Result<Vec<Label>, Failure> {
     let mut labels = Vec::new();
     let (profile, context) = (&process.apparmor_profile, &process.selinux_label);
@@ -80,13 +89,14 @@ pub(super) fn prepare_labels(
     let proc = host.proc().step(Step::Label, "open /proc")?;
     let open = |path: &str| open_proc(proc.as_fd(), path, OFlags::WRONLY);
     if !context.is_empty() {
-        let what = "unable to set selinux exec label: write /proc/self/attr/exec";
-        let file = open("self/attr/exec").step(Step::Label, what)?;
-        labels.push(Label { file, text: context.clone(), what: what.to_owned() });
+        let what = format!("{}write /proc/thread-self/attr/exec", about.context);
+        let step = Step::Context;
+        let file = open("self/attr/exec").step(step, &what)?;
+        labels.push(Label { file, text: context.clone(), step, what });
     }
     if !profile.is_empty() {
         let what = |file: &str| {
-            format!("{about_profile}apparmor failed to apply profile: write /proc/{file}")
+            format!("{}apparmor failed to apply profile: write /proc/{file}", about.profile)
         };
         // Linux before 5.8, or without AppArmor, has only the place that all modules share.
         let (own, shared) = ("self/attr/apparmor/exec", "self/attr/exec");
@@ -94,7 +104,7 @@ pub(super) fn prepare_labels(
             Ok(file) => (file, what(own)),
             Err(_) => (open(shared).step(Step::Label, &what(shared))?, what(shared)),
         };
-        labels.push(Label { file, text: format!("exec {profile}"), what });
+        labels.push(Label { file, text: format!("exec {profile}"), step: Step::Label, what });
     }
     Ok(labels)
 }
@@ -105,12 +115,12 @@ pub(super) fn label_keys(process: &ProcessPlan, host: &Host) -> Result<(), Failu
     if label.is_empty() {
         return Ok(());
     }
-    host.write_own("attr/keycreate", label).step(Step::Label, "set key label")
+    host.write_own("attr/keycreate", label).step(Step::Label, "write /proc/self/attr/keycreate")
 }
 
 pub(super) fn apply_labels(labels: Vec<Label>) -> Result<(), Failure> {
-    for Label { file, text, what } in labels {
-        rustix::io::write(&file, text.as_bytes()).map(drop).step(Step::Label, &what)?;
+    for Label { file, text, step, what } in labels {
+        rustix::io::write(&file, text.as_bytes()).map(drop).step(step, &what)?;
     }
     Ok(())
 }

@@ -80,6 +80,8 @@ pub(crate) enum Step {
     Sysctl,
     Hostname,
     Label,
+    /// The SELinux label of the program to come.
+    Context,
     NoNewPrivileges,
     Landlock,
     Seccomp,
@@ -93,7 +95,7 @@ pub(crate) enum Step {
     Exec,
 }
 
-const STEPS: [Step; 27] = [
+const STEPS: [Step; 28] = [
     Step::Handshake,
     Step::Namespace,
     Step::Session,
@@ -110,6 +112,7 @@ const STEPS: [Step; 27] = [
     Step::Sysctl,
     Step::Hostname,
     Step::Label,
+    Step::Context,
     Step::NoNewPrivileges,
     Step::Landlock,
     Step::Seccomp,
@@ -142,11 +145,11 @@ impl Failure {
         let cause = if *errno == 0 { String::new() } else { format!(": {}", errno_text(*errno)) };
         let what = match step {
             // Compat: clients match this text; it stands without the prefix of the others.
-            Step::Lookup => return format!("{detail}{cause}"),
+            Step::Lookup | Step::Context => return format!("{detail}{cause}"),
             Step::Exec => return format!("exec {detail}{cause}"),
             Step::Mount => format!("error mounting {detail}"),
             Step::Device => format!("error creating device nodes: {detail}"),
-            Step::MaskedPath => format!("can't mask path {detail:?}"),
+            Step::MaskedPath => format!("can't mask path {detail}"),
             Step::ReadonlyPath => format!("can't make {detail:?} read-only"),
             Step::Cwd => format!("chdir to cwd ({detail:?}) set in config.json failed"),
             Step::Sysctl => format!("write sysctl key {detail}"),

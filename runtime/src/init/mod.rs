@@ -25,6 +25,7 @@ use crate::spec::process::ProcessPlan;
 use crate::sys;
 use crate::sys::clone::{Flags, Side};
 use crate::sys::host::{Host, Inside};
+use crate::sys::identity::Finder;
 use crate::sys::landlock::Ruleset;
 use crate::sys::path::RootFd;
 pub(crate) use finish::LIMITS_FAILED;
@@ -194,7 +195,7 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
     mounts::finish_read_only(plan, &root)?;
     note("init: closing the pipe to signal completion")?;
     let home = finish::home(&root, &plan.process);
-    let labels = finish::prepare_labels(&plan.process, &host, finish::PROFILE_OF_INIT)?;
+    let labels = finish::prepare_labels(&plan.process, &host, finish::OF_INIT)?;
     rootfs::null_streams(plan, &root);
     let inside = rootfs::enter(plan, &root, host)?;
     if !network_now {
@@ -246,7 +247,9 @@ fn born(birth: Birth<'_>) -> Result<(), Failure> {
 
 /// Namespaces, session, keyring, and the root as a mount of its own.
 fn surroundings(plan: &Plan, host: &Host) -> Result<RootFd, Failure> {
-    finish::label_keys(&plan.process, host)?;
+    if plan.new_keyring {
+        finish::label_keys(&plan.process, host)?;
+    }
     if !plan.needs_stage() {
         namespaces::join(plan, false)?;
     }
@@ -257,8 +260,12 @@ fn surroundings(plan: &Plan, host: &Host) -> Result<RootFd, Failure> {
         sys::clone::unshare(libc::CLONE_NEWIPC).step(Step::Namespace, "unshare ipc")?;
     }
     sys::process::setsid().step(Step::Session, "setsid")?;
-    if plan.new_keyring {
-        keyring(&plan.id)?;
+    if plan.new_keyring
+        && let Some(keyring) = keyring(&plan.id)?
+    {
+        let finder = if plan.has_user_namespace() { Finder::Anyone } else { Finder::Owner };
+        sys::identity::let_find_keyring(keyring, finder)
+            .step(Step::Keyring, "unable to mod keyring permissions")?;
     }
     rootfs::prepare(plan, host)
 }
@@ -304,11 +311,12 @@ fn wait_for_start(exec_fifo: OwnedFd) -> Result<(), Failure> {
     File::from(exec_fifo).read_exact(&mut byte).step(Step::Exec, "wait for start")
 }
 
-fn keyring(id: &str) -> Result<(), Failure> {
+/// The container's, which init makes and whoever enters finds by its name.
+fn keyring(id: &str) -> Result<Option<libc::c_long>, Failure> {
     match sys::identity::join_session_keyring(&format!("_ses.{id}")) {
         // Kernels without keyrings, and outer sandboxes that forbid them.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
-        result => result.step(Step::Keyring, "join session keyring"),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(None),
+        result => result.map(Some).step(Step::Keyring, "join session keyring"),
     }
 }
 
@@ -393,8 +401,10 @@ fn entered(entry: Entry<'_>) -> Result<(), Failure> {
     note(&channel, debug, "nsexec container setup")?;
     note(&channel, debug, "child process in init()")?;
     // Labels are written through a procfs that was opened out here.
-    let labels = finish::prepare_labels(process, &host, "")?;
-    finish::label_keys(process, &host)?;
+    let labels = finish::prepare_labels(process, &host, finish::OF_EXEC)?;
+    if id.is_some() {
+        finish::label_keys(process, &host)?;
+    }
     let inside = host
         .follow(pidfd.as_fd(), namespaces)
         .step(Step::Namespace, "join the container's namespaces")?;

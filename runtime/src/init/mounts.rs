@@ -8,7 +8,7 @@ use rustix::fs::OFlags;
 
 use super::handshake::{Context as _, Failure, InitEnd, Step};
 use crate::cgroup::CgroupMount;
-use crate::spec::mounts::{MountAction, PlannedMount, Tree};
+use crate::spec::mounts::{MountAction, PlannedMount, Tree, add_label};
 use crate::spec::options::MountOptions;
 use crate::spec::plan::Plan;
 use crate::sys::host::Host;
@@ -17,7 +17,7 @@ use crate::sys::path::{
     Name, PROC_MAGIC, RootFd, create_beneath, fs_magic, is_dir, link_beneath, mkdir_beneath,
     mount_id, set_directory_mode,
 };
-use crate::sys::{errno_of, errno_text};
+use crate::sys::{self, errno_of, errno_text};
 
 pub(super) fn mount_all(
     plan: &Plan,
@@ -143,6 +143,12 @@ fn mount_one(
             } else {
                 mount::mount_on(from, target.as_fd(), kind, flags, data)?;
             }
+            if kind == "mqueue" && !plan.mount_label.is_empty() {
+                let queues = root.resolve(destination)?;
+                sys::label::set_file_label(queues.as_fd(), &plan.mount_label).map_err(|error| {
+                    io::Error::other(format!("set label: {}", errno_text(errno_of(&error))))
+                })?;
+            }
         }
     }
     if options.propagation.is_empty() && options.recursive_set | options.recursive_clear == 0 {
@@ -266,13 +272,10 @@ fn mount_cgroup(
         }
         CgroupMount::V1 { binds, links, fresh, unified } => {
             let mode = rustix::fs::fstat(&target)?.st_mode & 0o7777;
-            mount::mount_on(
-                "tmpfs",
-                target.as_fd(),
-                "tmpfs",
-                flags & !libc::MS_RDONLY,
-                "mode=755",
-            )?;
+            let mut data = "mode=755".to_owned();
+            add_label(&mut data, "tmpfs", &plan.mount_label);
+            let writable = flags & !libc::MS_RDONLY;
+            mount::mount_on("tmpfs", target.as_fd(), "tmpfs", writable, &data)?;
             let dir = root.resolve(&planned.destination)?;
             if plan.new_cgroup_namespace {
                 for (data, name) in fresh {

@@ -10,6 +10,7 @@ use std::path::Path;
 use rustix::fs::{FileType, OFlags, ResolveFlags};
 
 use super::handshake::{Context as _, Failure, Step};
+use crate::spec::mounts::context;
 use crate::spec::oci::Device;
 use crate::spec::plan::Plan;
 use crate::spec::sysctl;
@@ -121,6 +122,7 @@ pub(super) fn mask(plan: &Plan, root: &RootFd, host: &Host) -> Result<(), Failur
         return Ok(());
     }
     let null = null_device(root, host)?;
+    let label = context(&plan.mount_label);
     let mut empty: Option<OwnedFd> = None;
     for path in &plan.masked_paths {
         let target = match root.resolve(path) {
@@ -129,7 +131,7 @@ pub(super) fn mask(plan: &Plan, root: &RootFd, host: &Host) -> Result<(), Failur
             Err(error) => return Err(Failure::new(Step::MaskedPath, &error, path.as_str())),
         };
         let done = if is_dir(target.as_fd()).step(Step::MaskedPath, path)? {
-            mask_directory(root, path, target.as_fd(), &mut empty, &plan.mask_label)
+            mask_directory(root, path, target.as_fd(), &mut empty, &label)
         } else {
             mount::copy_of(null.as_fd(), false)
                 .and_then(|tree| mount::attach(tree.as_fd(), target.as_fd()))

@@ -125,8 +125,8 @@ impl PlannedMount {
     }
 }
 
-/// SELinux cannot label procfs and sysfs; a message queue takes no option.
-fn add_label(data: &mut String, kind: &str, label: &str) {
+/// SELinux cannot label procfs and sysfs; a message queue takes no option, its directory is labelled.
+pub(crate) fn add_label(data: &mut String, kind: &str, label: &str) {
     if label.is_empty() || matches!(kind, "proc" | "sysfs" | "mqueue") {
         return;
     }
@@ -137,7 +137,7 @@ fn add_label(data: &mut String, kind: &str, label: &str) {
 }
 
 /// The mount option of an SELinux label; "" without one.
-pub(super) fn context(label: &str) -> String {
+pub(crate) fn context(label: &str) -> String {
     if label.is_empty() { String::new() } else { format!("context=\"{label}\"") }
 }
 

@@ -122,8 +122,8 @@ pub(crate) struct Plan {
     /// False where the caller gave a `/dev` of its own.
     pub(crate) setup_dev: bool,
     pub(crate) masked_paths: Vec<String>,
-    /// The SELinux option of what covers them, or "".
-    pub(crate) mask_label: String,
+    /// SELinux context of all filesystems that can carry one, or "".
+    pub(crate) mount_label: String,
     pub(crate) readonly_paths: Vec<String>,
     pub(crate) sysctl: BTreeMap<String, String>,
     pub(crate) net_devices: BTreeMap<String, oci::NetDevice>,
@@ -250,7 +250,7 @@ impl Plan {
             mounts,
             devices: with_default_devices(linux.devices),
             setup_dev,
-            mask_label: mounts::context(label),
+            mount_label: label.to_owned(),
             masked_paths: without_duplicates(linux.masked_paths),
             readonly_paths: linux.readonly_paths,
             sysctl: linux.sysctl,

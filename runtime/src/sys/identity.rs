@@ -146,14 +146,40 @@ pub(crate) fn set_rlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> io::R
     check(result).map(drop)
 }
 
-/// A session keyring of its own, so that the caller's keys are not reachable.
-pub(crate) fn join_session_keyring(name: &str) -> io::Result<()> {
+/// A session keyring of its own, so that the caller's keys are not reachable. The answer is its number.
+pub(crate) fn join_session_keyring(name: &str) -> io::Result<libc::c_long> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     let name = super::c_string(name.as_bytes())?;
     // SAFETY: a NUL-terminated string that outlives the call.
     let result =
         unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
-    check(result).map(drop)
+    check(result)
+}
+
+/// Who may find a keyring by its name, and so join it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Finder {
+    Owner = 0x8_0000,
+    Anyone = 0x8,
+}
+
+pub(crate) fn let_find_keyring(keyring: libc::c_long, finder: Finder) -> io::Result<()> {
+    const KEYCTL_SETPERM: libc::c_long = 5;
+    const KEYCTL_DESCRIBE: libc::c_long = 6;
+    let mut told = [0_u8; 256];
+    // SAFETY: the length is the buffer's.
+    let length = check(unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, keyring, told.as_mut_ptr(), told.len())
+    })?;
+    let told = told.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
+    // type;uid;gid;rights;name
+    let rights = std::str::from_utf8(told)
+        .ok()
+        .and_then(|told| u32::from_str_radix(told.split(';').nth(3)?, 16).ok())
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADMSG))?;
+    let rights = libc::c_long::from(rights | finder as u32);
+    // SAFETY: integers only.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, keyring, rights) }).map(drop)
 }
 
 pub(crate) fn set_personality(persona: libc::c_ulong) -> io::Result<()> {
