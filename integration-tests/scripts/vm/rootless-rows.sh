@@ -190,9 +190,19 @@ nobody_to_ask() {
   same "mkdir /sys/fs/cgroup/rows: permission denied" without_rights
 }
 
+nothing_is_left_of_the_users() {
+  rootless
+  expect "units" "" "$(systemctl list-units --all --plain --no-legend 'runc-*' 'prefix-*')"
+  expect "cgroups" "" "$(find $cgroups -name 'runc-*' -o -name 'prefix-*')"
+  expect "containers" "" "$(ls $work/state-runc $work/state-ours | grep -v :)"
+  command systemctl stop user@1000.service
+  expect "its cgroup" "" "$(find $cgroups/user.slice -name 'user@*')"
+}
+
 row "an ordinary user's systemd runs, with a bus for the session" users_manager_runs
 row "rootless: a scope's life is that of runc's" users_scopes_equal_runcs
 row "rootless: ids of /etc/subuid" more_ids
 row "rootless: out of memory, and systemctl --user stop" users_containers_end
 row "rootless: limits whose controllers the user has not" controllers_that_are_not_delegated
 row "rootless: without a bus, and without a cgroup" nobody_to_ask
+row "rootless: nothing is left" nothing_is_left_of_the_users
