@@ -158,6 +158,7 @@ pub(crate) fn join_session_keyring(name: &str) -> io::Result<libc::c_long> {
 
 /// Who may find a keyring by its name, and so join it.
 #[derive(Debug, Clone, Copy)]
+#[repr(u32)]
 pub(crate) enum Finder {
     Owner = 0x8_0000,
     Anyone = 0x8,
