@@ -257,6 +257,11 @@ impl Create {
         let flags = &self.flags;
         let binds =
             binds.into_iter().map(|bind| absolute_bind(bind)).collect::<Result<Vec<_>, _>>()?;
+        let mut security = security(&flags.security_opt)?;
+        let given = security.len();
+        // The engine is asked for no such paths, and knows no such option.
+        security.retain(|option| option != "systempaths=unconfined");
+        let unmasked = security.len() < given;
         Ok(HostConfig {
             binds: some(&binds),
             container_id_file: flags.cidfile.clone().unwrap_or_default(),
@@ -292,7 +297,9 @@ impl Create {
             privileged: flags.privileged,
             publish_all_ports: flags.publish_all,
             readonly_rootfs: flags.read_only,
-            security_opt: some(&security(&flags.security_opt)?),
+            security_opt: some(&security),
+            masked_paths: unmasked.then(Vec::new),
+            readonly_paths: unmasked.then(Vec::new),
             tmpfs: (!flags.tmpfs.is_empty()).then(|| {
                 flags
                     .tmpfs

@@ -114,9 +114,10 @@ updated() {
   call update -r $work/more $id
   unit runc-box.scope
   files "$place"
-  call update --memory 1k $id
+  # It dies of that, and its unit may be gone before the runtime has come to its end.
+  call update --memory 1k $id >/dev/null
+  until_true 60 [ ! -e "$cgroups$place" ]
   unit runc-box.scope
-  files "$place"
   call delete -f $id
 }
 

@@ -115,6 +115,16 @@ fn runs_with_flags() {
             ),
             // Stock has the mounts in the order of a hash table.
             ("inspect gg", InAnyOrder),
+            (
+                "create --name ii --security-opt systempaths=unconfined --security-opt no-new-privileges busybox",
+                Exactly,
+            ),
+            (
+                "inspect -f '{{json .HostConfig.SecurityOpt}} {{json .HostConfig.MaskedPaths}} {{json .HostConfig.ReadonlyPaths}}' ii",
+                Exactly,
+            ),
+            ("create --security-opt systempaths=x busybox", ButForTheHint),
+            ("create --security-opt systempaths:unconfined busybox", ButForTheHint),
             // 28 has it for a network alone, and so not for engines older than 1.44.
             ("create --name hh --mac-address 02:42:ac:11:00:09 busybox", AsOlder),
             ("inspect -f '{{.Config.MacAddress}} {{.HostConfig.NetworkMode}}' hh", AsOlder),
@@ -135,7 +145,7 @@ fn runs_with_flags() {
             ("update dd", Exactly),
             ("update -m 64m --memory-swap 64m --cpus 1 --restart no dd nope", Exactly),
             ("inspect -f '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}' dd", Exactly),
-            ("rm -f dd ff gg", Exactly),
+            ("rm -f dd ff gg ii", Exactly),
             ("rm hh", AsOlder),
             ("volume rm vol", Exactly),
         ],

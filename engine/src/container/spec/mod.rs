@@ -43,7 +43,6 @@ struct Security {
     no_new_privileges: bool,
     /// `None`: the default; otherwise `unconfined` or a profile's text.
     seccomp: Option<String>,
-    unmask: bool,
     writable_cgroups: bool,
 }
 
@@ -113,7 +112,7 @@ pub(crate) fn build(
     if let Some(propagation) = mounts::rootfs_propagation(&facts.mounts) {
         linux.insert("rootfsPropagation".to_owned(), json!(propagation));
     }
-    if !host.privileged && !security.unmask {
+    if !host.privileged {
         let masked = host.masked_paths.clone().unwrap_or_else(default_masked_paths);
         let readonly = host.readonly_paths.clone().unwrap_or_else(default_readonly_paths);
         linux.insert("maskedPaths".to_owned(), json!(masked));
@@ -307,7 +306,6 @@ fn security(host: &HostConfig, no_new_privileges: bool) -> Result<Security, Cont
             }
             // See `crate::apparmor::named`.
             ("apparmor", _) => {}
-            ("systempaths", "unconfined") => security.unmask = true,
             // Compat: nothing where SELinux is off, which is where this engine runs.
             ("label", "disable") => {}
             ("label", _) if !selinux() => {}
@@ -506,7 +504,6 @@ mod tests {
                 match key {
                     "seccomp" | "apparmor" | "label" => true,
                     "no-new-privileges" => ["", "true", "false"].contains(&value),
-                    "systempaths" => value == "unconfined",
                     "writable-cgroups" => ["true", "false"].contains(&value),
                     _ => false,
                 }
