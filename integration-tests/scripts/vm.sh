@@ -14,7 +14,7 @@ peers=$top/.cache/peers
 systemd=$top/.cache/systemd
 rootless=$top/.cache/rootless
 here=$top/integration-tests/scripts
-deadline=${VM_DEADLINE:-1800}
+deadline=${VM_DEADLINE:-3600}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 kernel=$(echo "$vm"/boot/vmlinuz-*)
