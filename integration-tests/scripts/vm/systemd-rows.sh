@@ -36,9 +36,14 @@ files() { # DIRECTORY: every limit
     memory.high memory.low memory.max memory.min memory.oom.group memory.swap.max pids.max hugetlb.*.max 2>/dev/null)
 }
 
-gone() { # NAME DIRECTORY
+# What systemd-v1.sh has otherwise: what a process says of its place, and the directories of one.
+groups() { cat; }
+directories() { echo "$cgroups$1"; } # PLACE
+
+gone() { # NAME PLACE
+  local directory
   systemctl show -p LoadState -p ActiveState -p SubState "$1"
-  [ ! -e "$cgroups$2" ] || echo "$2 is still there"
+  for directory in $(directories "$2"); do [ ! -e "$directory" ] || echo "$directory is still there"; done
 }
 
 systemd_rules() {
@@ -60,8 +65,9 @@ life() {
   unit "$1"
   files "$place"
   call start $id
-  call exec $id cat /proc/self/cgroup
-  wc -l <"$cgroups$place/cgroup.procs"
+  call exec $id cat /proc/self/cgroup | groups
+  local directory
+  for directory in $(directories "$place"); do wc -l <"$directory/cgroup.procs"; done
   # Later commands need not be told who made the cgroup.
   runtime "$turn" kill $id KILL
   runtime "$turn" delete -f $id

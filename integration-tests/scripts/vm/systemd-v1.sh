@@ -23,30 +23,6 @@ files() { # PLACE: every limit; of devices as unit() has them
   done
 }
 
-gone() { # NAME PLACE
-  local directory
-  systemctl show -p LoadState -p ActiveState -p SubState "$1"
-  for directory in $(directories "$2"); do [ ! -e "$directory" ] || echo "$directory is still there"; done
-}
-
-life() { # NAME
-  bundle
-  call_detached create -b $work/$id $id
-  local place
-  [ -e "$work/state-$turn/$id" ] || { unit "$1"; return; }
-  place=$(place)
-  echo "$place" "$(status)"
-  unit "$1"
-  files "$place"
-  call start $id
-  call exec $id cat /proc/self/cgroup | groups
-  local directory
-  for directory in $(directories "$place"); do wc -l <"$directory/cgroup.procs"; done
-  runtime "$turn" kill $id KILL
-  runtime "$turn" delete -f $id
-  gone "$1" "$place"
-}
-
 rules_of_v1() {
   expect "first process" systemd "$(cat /proc/1/comm)"
   expect "cgroup2, without a controller" "$cgroups/unified" "$(awk '$3 == "cgroup2" { print $2 }' /proc/mounts)$(cat $cgroups/unified/cgroup.controllers)"

@@ -101,7 +101,7 @@ impl Ruled {
 
     /// Creates it and answers the properties that were asked for, at the start and for the limits.
     /// Devices are among these, and for ours on v1 at the start: there systemd takes all processes of a
-    /// slice out of their units for a moment when its first rules come later.
+    /// slice out of their units when its first rules come later.
     pub(super) fn asked(&self) -> (Value, Value) {
         self.create();
         self.told()

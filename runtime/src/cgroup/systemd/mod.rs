@@ -88,9 +88,9 @@ impl Unit {
         Ok(place)
     }
 
-    /// Starts it around `pid`, on cgroup2 or the older hierarchies. On these with its device rules: of a
-    /// slice that has none yet systemd would move every process into the slice's own directory when
-    /// they come later, for a moment without rules.
+    /// Starts it around `pid`, on cgroup2 or the older hierarchies. On these with its device rules: where a
+    /// slice has none yet and they come later, systemd moves every process of it into the slice's own
+    /// directory, which has no rules, and leaves it there.
     pub(super) fn start(
         &self,
         pid: i32,
